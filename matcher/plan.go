@@ -1,0 +1,72 @@
+package matcher
+
+// Reason says why a target token is reused or recomputed.
+type Reason uint8
+
+const (
+	Reused        Reason = iota // identical token of a reference, KV taken over
+	Fuzzy                       // near-identical token of a reference, KV taken over
+	Unmatched                   // no counterpart in any reference
+	Critical                    // differs, and is a number, negation, name or identifier
+	Follows                     // right after an unmatched or critical token
+	Seam                        // first tokens after the source jumps
+	LowSimilarity               // counterpart too far away in embedding space
+	Bridged                     // between two recomputed runs, cheaper to recompute than to stage
+	Cold                        // behind the point from which the prompt is computed cold
+	Tail                        // the end that the backend always computes itself
+	Hole                        // no counterpart and not recomputed: the position has no cell
+	numReasons
+)
+
+var reasonNames = [numReasons]string{"reused", "fuzzy", "unmatched", "critical", "follows", "seam",
+	"low-similarity", "bridged", "cold", "tail", "hole"}
+
+func (r Reason) String() string {
+	if r < numReasons {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
+// Recomputed reports whether a token with this reason is computed by the
+// backend rather than taken from a reference.
+func (r Reason) Recomputed() bool { return r != Reused && r != Fuzzy && r != Hole }
+
+// PlanToken is what becomes of one target token.
+type PlanToken struct {
+	Ref    int16 // index into Plan.Refs; -1: no source
+	Reason Reason
+	Pos    int32 // position in that reference
+}
+
+// Plan says for every target position which reference and which of its
+// positions supply the KV, or that the token is recomputed, and why.
+type Plan struct {
+	Refs   []string // reference ids
+	Tokens []PlanToken
+	// Similarity is the share of the target's tokens that have an identical or
+	// near counterpart in the references, 0 to 1.
+	Similarity float64
+}
+
+// Count returns how many tokens have the reason.
+func (p *Plan) Count(r Reason) int {
+	n := 0
+	for _, t := range p.Tokens {
+		if t.Reason == r {
+			n++
+		}
+	}
+	return n
+}
+
+// Recomputed returns how many tokens the backend computes itself.
+func (p *Plan) Recomputed() int {
+	n := 0
+	for _, t := range p.Tokens {
+		if t.Reason.Recomputed() {
+			n++
+		}
+	}
+	return n
+}
