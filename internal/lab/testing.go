@@ -1,0 +1,59 @@
+package lab
+
+import (
+	"context"
+	"os"
+	"testing"
+)
+
+// StartBackend runs a llama-server until the test ends. Where it cannot be had
+// the test is skipped, saying why; under CI, or with SEMSHARE_REQUIRE_BACKEND
+// set, it fails instead.
+func StartBackend(t testing.TB, o BackendOptions) *Backend {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED: needs a real llama-server, and -short is set")
+	}
+	if o.Progress == nil {
+		o.Progress = os.Stderr
+	}
+	tools, err := Setup(context.Background(), o.Progress)
+	if err != nil {
+		missing(t, err)
+	}
+	b, err := start(context.Background(), tools, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			text, _ := os.ReadFile(b.Log)
+			t.Logf("end of llama-server's log:\n%s", tail(text, 4000))
+		}
+		b.Close()
+	})
+	return b
+}
+
+// SmallModel returns the path of SmolLM2-135M-Instruct, under the same rules as
+// StartBackend.
+func SmallModel(t testing.TB) string {
+	t.Helper()
+	tools, err := Setup(context.Background(), os.Stderr)
+	if err != nil {
+		missing(t, err)
+	}
+	return tools.Model
+}
+
+func missing(t testing.TB, err error) {
+	t.Helper()
+	if required() {
+		t.Fatal(err)
+	}
+	t.Skipf("SKIPPED: %v", err)
+}
+
+func required() bool {
+	return os.Getenv("CI") != "" || os.Getenv("SEMSHARE_REQUIRE_BACKEND") != ""
+}
