@@ -1,0 +1,67 @@
+package bridge
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapping is a file in memory. Without a file (tests) it is plain memory.
+type mapping struct {
+	data   []byte
+	mapped bool
+}
+
+// mapFile maps a regular file read-only. An empty file maps to no bytes.
+func mapFile(path string) (*mapping, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is a %s: expected a file", path, st.Mode().Type())
+	case st.Size() == 0:
+		return &mapping{}, nil
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("mapping %s: %w", path, err)
+	}
+	return &mapping{data: data, mapped: true}, nil
+}
+
+// mapWritable sizes f to size bytes and maps them for writing. Blocks are
+// allocated first: on a full filesystem that is an error here, where a write to
+// the mapping would be a fatal signal.
+func mapWritable(f *os.File, size int64) (*mapping, error) {
+	if err := f.Truncate(size); err != nil {
+		return nil, fmt.Errorf("sizing %s to %d bytes: %w", f.Name(), size, err)
+	}
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil && err != unix.EOPNOTSUPP {
+		return nil, fmt.Errorf("allocating %d bytes for %s: %w", size, f.Name(), err)
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("mapping %s: %w", f.Name(), err)
+	}
+	// One call faults all pages in, where thousands of single faults would take
+	// longer than the composing. Kernels before 5.14 do without.
+	_ = unix.Madvise(data, unix.MADV_POPULATE_WRITE)
+	return &mapping{data: data, mapped: true}, nil
+}
+
+func (m *mapping) close() error {
+	if !m.mapped {
+		m.data = nil
+		return nil
+	}
+	data := m.data
+	m.data, m.mapped = nil, false
+	return unix.Munmap(data)
+}
