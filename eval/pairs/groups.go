@@ -1,0 +1,305 @@
+package main
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"strings"
+)
+
+// maker makes the pairs of one file.
+type maker struct {
+	lib   *library
+	tok   *tokenizer
+	words *wordNet
+	set   string
+}
+
+const perGroup = 8
+
+// all makes every group; the order of the pairs is the order of the report.
+func (m *maker) all() ([]Pair, error) {
+	var pairs []Pair
+	for _, group := range []func() ([]Pair, error){m.edited, m.template, m.reordered, m.releases, m.synonyms, m.number, m.unrelated} {
+		p, err := group()
+		if err != nil {
+			return nil, err
+		}
+		pairs = append(pairs, p...)
+	}
+	return pairs, nil
+}
+
+// id names a pair; tuning pairs cannot be mistaken for reported ones.
+func (m *maker) id(group string, i int) string {
+	if m.set == "report" {
+		return fmt.Sprintf("%s-%02d", group, i+1)
+	}
+	return fmt.Sprintf("%s-%s-%02d", m.set, group, i+1)
+}
+
+func random(id string) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(id))
+	return rand.New(rand.NewPCG(h.Sum64(), 1))
+}
+
+// prose returns about want tokens of the i-th text; round after round starts
+// further into it.
+func (m *maker) prose(i, want int) []string {
+	n := len(m.lib.prose)
+	t := &m.lib.prose[i%n]
+	from := 0.02 + 0.31*float64(i/n)
+	return t.excerpt(from-float64(int(from)), want)
+}
+
+func join(paragraphs []string) string { return strings.Join(paragraphs, "\n\n") }
+
+// asked puts a document and a question into one prompt.
+func asked(doc, question string) string {
+	return "Read the following document carefully, then answer the question at its end.\n\n" +
+		doc + "\n\nQuestion: " + question
+}
+
+const summarise = "What are the main points of this document? Answer in one short paragraph."
+
+// lengths of the prompts of a group, in tokens.
+func length(i int) int { return 2200 + 330*i }
+
+// edited: a document, and the same document edited in one to eight places:
+// sentences exchanged, paragraphs inserted, deleted and moved.
+func (m *maker) edited() ([]Pair, error) {
+	var pairs []Pair
+	for i := range perGroup {
+		id := m.id("edited", i)
+		r := random(id)
+		doc := m.prose(i, length(i))
+		other := m.prose(i+3, 1200)
+		target := doc
+		for k := range i + 1 {
+			target = edit(target, other, (k+i)%4, r)
+		}
+		pairs = append(pairs, Pair{ID: id, Group: "edited",
+			Reference: asked(join(doc), summarise), Target: asked(join(target), summarise)})
+	}
+	return pairs, nil
+}
+
+// edit makes one edit of the kind at a random place. The slice given is kept.
+func edit(doc, other []string, kind int, r *rand.Rand) []string {
+	at := 1 + r.IntN(len(doc)-2)
+	out := append([]string(nil), doc...)
+	switch kind {
+	case 0:
+		out[at] = changeSentence(out[at], other[r.IntN(len(other))])
+	case 1:
+		out = append(out[:at], append([]string{other[r.IntN(len(other))]}, out[at:]...)...)
+	case 2:
+		out = append(out[:at], out[at+1:]...)
+	case 3:
+		moved := out[at]
+		out = append(out[:at], out[at+1:]...)
+		to := 1 + r.IntN(len(out)-1)
+		out = append(out[:to], append([]string{moved}, out[to:]...)...)
+	}
+	return out
+}
+
+// changeSentence replaces the paragraph's last sentence by the other's first.
+func changeSentence(paragraph, other string) string {
+	sentences := strings.SplitAfter(paragraph, ". ")
+	theirs, _, _ := strings.Cut(other, ". ")
+	sentences[len(sentences)-1] = strings.TrimSuffix(theirs, ".") + "."
+	return strings.Join(sentences, "")
+}
+
+// reordered: three to five retrieved documents in another order, with the same
+// question.
+func (m *maker) reordered() ([]Pair, error) {
+	var pairs []Pair
+	for i := range perGroup {
+		id := m.id("reordered", i)
+		n := 3 + i%3
+		docs := make([]string, n)
+		for k := range docs {
+			docs[k] = fmt.Sprintf("<document title=%q>\n%s\n</document>",
+				m.lib.prose[(i+k*3)%len(m.lib.prose)].name, join(m.prose(i+k*3, length(i)/n)))
+		}
+		order := random(id).Perm(n)
+		if inPlace(order) {
+			order = append(order[1:], order[0])
+		}
+		moved := make([]string, n)
+		for k, o := range order {
+			moved[k] = docs[o]
+		}
+		const question = "Which topics do these documents treat? Answer in one short paragraph."
+		pairs = append(pairs, Pair{ID: id, Group: "reordered",
+			Reference: asked(strings.Join(docs, "\n\n"), question), Target: asked(strings.Join(moved, "\n\n"), question)})
+	}
+	return pairs, nil
+}
+
+func inPlace(order []int) bool {
+	for i, o := range order {
+		if i != o {
+			return false
+		}
+	}
+	return true
+}
+
+// releases: one document in two releases of the software it belongs to.
+func (m *maker) releases() ([]Pair, error) {
+	var pairs []Pair
+	for i, two := range m.lib.releases {
+		// From the start, so that both releases show the same part, changes and all.
+		old, new := two[0].head(4300), two[1].head(4300)
+		if two[0].size() > 2*4300 { // a long one: where it differs most
+			old, new = mostChanged(two, 3800)
+		}
+		if join(old) == join(new) {
+			return nil, fmt.Errorf("releases: %s: both releases are the same there", m.lib.names[i])
+		}
+		pairs = append(pairs, Pair{ID: m.id("releases", i), Group: "releases",
+			Reference: asked(join(old), summarise), Target: asked(join(new), summarise)})
+	}
+	return pairs, nil
+}
+
+func (t *text) size() (n int) {
+	for _, k := range t.tokens {
+		n += k
+	}
+	return n
+}
+
+// head returns the first paragraphs, up to the number of tokens.
+func (t *text) head(want int) []string { return t.window(0, want) }
+
+func (t *text) window(start, want int) []string {
+	end, have := start, 0
+	for end < len(t.paragraphs) && have+t.tokens[end] <= want {
+		have += t.tokens[end]
+		end++
+	}
+	return t.paragraphs[start:end]
+}
+
+// mostChanged picks the window of a long document, starting at a paragraph that
+// both releases have, in which the most paragraphs of the new release are new.
+func mostChanged(two [2]text, want int) (old, new []string) {
+	at := map[string]int{}
+	for i, p := range two[0].paragraphs {
+		at[p] = i
+	}
+	most := -1
+	for i, p := range two[1].paragraphs {
+		j, same := at[p]
+		if !same || i%5 != 0 {
+			continue
+		}
+		o, n := two[0].window(j, want), two[1].window(i, want)
+		changed := 0
+		for _, q := range n {
+			if _, ok := at[q]; !ok {
+				changed++
+			}
+		}
+		if long := len(n)*3 > len(two[1].paragraphs)/12; changed > most && long && i+len(n) < len(two[1].paragraphs) {
+			most, old, new = changed, o, n
+		}
+	}
+	return old, new
+}
+
+// inOrderShares are what synonym rewriting aims at: the share of the target's
+// tokens that are the reference's, in order.
+var inOrderShares = []float64{.97, .95, .93, .90, .87, .84, .80, .75}
+
+// synonyms: a document, and the same with words replaced by WordNet synonyms.
+func (m *maker) synonyms() ([]Pair, error) {
+	var pairs []Pair
+	for i, share := range inOrderShares {
+		id := m.id("synonyms", i)
+		doc := join(m.prose(i+1, 2300+220*i))
+		rewritten, err := m.rewriteTo(id, doc, share)
+		if err != nil {
+			return nil, err
+		}
+		pairs = append(pairs, Pair{ID: id, Group: "synonyms",
+			Reference: asked(doc, summarise), Target: asked(rewritten, summarise)})
+	}
+	return pairs, nil
+}
+
+// rewriteTo finds the rate of replacement that leaves the wanted share.
+func (m *maker) rewriteTo(id, doc string, share float64) (string, error) {
+	ref, err := m.tok.ids(doc)
+	if err != nil {
+		return "", err
+	}
+	low, high, best := 0.0, 1.0, doc
+	for range 7 {
+		rate := (low + high) / 2
+		best = m.words.rewrite(doc, rate, random(id))
+		target, err := m.tok.ids(best)
+		if err != nil {
+			return "", err
+		}
+		if inOrder(ref, target) > share {
+			low = rate
+		} else {
+			high = rate
+		}
+	}
+	return best, nil
+}
+
+// fact is a statement with one value that differs between the two prompts.
+type fact struct{ sentence, question, reference, target string }
+
+var facts = []fact{
+	{"The review of this section was carried out on behalf of the committee by Ingrid Halvorsen.", "Who carried out the review of this section on behalf of the committee?", "Ingrid Halvorsen", "Tobias Lindqvist"},
+	{"The help desk for questions about this document can be reached at extension 4417.", "At which extension can the help desk for questions about this document be reached?", "4417", "5823"},
+	{"The archive described here may hold at most 640 gigabytes before it must be split.", "How many gigabytes may the archive hold at most before it must be split?", "640", "275"},
+	{"The next meeting of the working group takes place in the city of Rotterdam.", "In which city does the next meeting of the working group take place?", "Rotterdam", "Lisbon"},
+	{"Every change has to be announced 14 days before it takes effect.", "How many days before it takes effect does every change have to be announced?", "14", "45"},
+	{"The registration number of this document is KX-20981.", "What is the registration number of this document?", "KX-20981", "KX-73146"},
+	{"The fee for an urgent request is 350 euros.", "How many euros is the fee for an urgent request?", "350", "920"},
+	{"The backup of the main server starts every night at 02:40.", "At which time does the backup of the main server start every night?", "02:40", "23:15"},
+	{"The project's treasurer is Amara Okafor, who signs all invoices.", "Who is the project's treasurer?", "Amara Okafor", "Pavel Novotny"},
+	{"The pilot was run with 128 participants from nine countries.", "With how many participants was the pilot run?", "128", "306"},
+}
+
+// number: a number or a name in the middle of the document differs, and the
+// question asks for it. The answer must come from the target.
+func (m *maker) number() ([]Pair, error) {
+	var pairs []Pair
+	for i, f := range facts {
+		id := m.id("number", i)
+		doc := m.prose(i+2, 2150+240*i)
+		at := len(doc) * (30 + 5*i) / 100
+		with := func(sentence string) string {
+			out := append([]string(nil), doc...)
+			out[at] += "\n\n" + sentence
+			return asked(join(out), f.question)
+		}
+		target := strings.Replace(f.sentence, f.reference, f.target, 1)
+		pairs = append(pairs, Pair{ID: id, Group: "number", Reference: with(f.sentence), Target: with(target), Answer: f.target})
+	}
+	return pairs, nil
+}
+
+// unrelated: two documents that have nothing to do with one another. They must
+// stay cold.
+func (m *maker) unrelated() ([]Pair, error) {
+	var pairs []Pair
+	n := len(m.lib.prose)
+	for i := range perGroup {
+		pairs = append(pairs, Pair{ID: m.id("unrelated", i), Group: "unrelated",
+			Reference: asked(join(m.prose(i, length(i))), summarise),
+			Target:    asked(join(m.prose(i+n/2+n, length(perGroup-1-i))), "Who is this document written for, and what does it ask of them?")})
+	}
+	return pairs, nil
+}
