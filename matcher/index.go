@@ -1,0 +1,403 @@
+package matcher
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// maxMembers bounds how many references one key lists; the newest stay. What
+	// more of them share tells little.
+	maxMembers = 16
+	// seenSamples keys of a prompt are counted to learn how often its like was
+	// asked; the count is the one that a third of them reach.
+	seenSamples = 16
+	// seenCounters is the number of counters of a scope and period: a fixed
+	// amount of memory, so that a flood of prompts cannot grow it.
+	seenCounters = 1 << 16
+	// seenPeriod is how long counters are added to; those of the period before
+	// still count.
+	seenPeriod = 6 * time.Hour
+)
+
+// Scope is what never shares with anything outside of it. Both are hex digests.
+type Scope struct{ Tenant, Model string }
+
+// Candidate is a reference that shares keys with a target. Votes is the rarity-
+// weighted share of the target's keys that it holds, 0 to 1.
+type Candidate struct {
+	ID    string
+	Votes float64
+}
+
+// Found is what a look-up brings back.
+type Found struct {
+	Candidates []Candidate // most votes first
+	Seen       int         // how often a prompt like it was looked up before, roughly
+	References int         // how many references the index holds in this scope
+}
+
+// ErrResting is returned without asking Redis, for a short while after it
+// failed, so that a dead Redis costs requests nothing.
+var ErrResting = errors.New("index: Redis failed a moment ago, not asked")
+
+// IndexOptions say where the index is and how it behaves. Zero values get the
+// defaults named.
+type IndexOptions struct {
+	// URL is redis://, rediss://, redis+sentinel://, rediss+sentinel://,
+	// redis+cluster:// or rediss+cluster://; empty means inside this process.
+	URL     string
+	Prefix  string        // of every key; default "semsharekv"
+	Secret  []byte        // of the HMAC that keys go through; required
+	TTL     time.Duration // of entries; default 24 h
+	Timeout time.Duration // of one operation; default 100 ms
+}
+
+// Index finds earlier prompts by their fingerprints. It holds no prompt text
+// and no token: keys are HMAC-SHA256 values over tenant, model and shingle hash.
+type Index struct {
+	db      redis.UniversalClient
+	close   func() error
+	prefix  string
+	secret  []byte
+	ttl     time.Duration
+	timeout time.Duration
+	rest    breaker
+	now     func() time.Time
+}
+
+// OpenIndex connects; it does not wait for Redis to answer.
+func OpenIndex(o IndexOptions) (*Index, error) {
+	if len(o.Secret) == 0 {
+		return nil, errors.New("index: no secret: want at least 16 random bytes")
+	}
+	x := &Index{prefix: o.Prefix, secret: slices.Clone(o.Secret), ttl: o.TTL, timeout: o.Timeout, now: time.Now}
+	if x.prefix == "" {
+		x.prefix = "semsharekv"
+	}
+	if x.ttl <= 0 {
+		x.ttl = 24 * time.Hour
+	}
+	if x.timeout <= 0 {
+		x.timeout = 100 * time.Millisecond
+	}
+	var err error
+	if o.URL == "" {
+		x.db, x.close, err = openEmbedded(x.timeout)
+	} else {
+		x.db, x.close, err = openRedis(o.URL, x.timeout)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	return x, nil
+}
+
+// Close ends all connections.
+func (x *Index) Close() error { return x.close() }
+
+// Ping asks whether the index answers.
+func (x *Index) Ping(ctx context.Context) error {
+	return x.do(ctx, func(ctx context.Context) error { return x.db.Ping(ctx).Err() })
+}
+
+// Find returns the references that share the most with the fingerprint, at most
+// limit, in one pipelined round trip, and counts the look-up.
+func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (Found, error) {
+	if len(fp.Keys) == 0 {
+		return Found{}, nil
+	}
+	k := x.keys(sc)
+	var lists []*redis.StringSliceCmd
+	var refs *redis.IntCmd
+	var seen seenCmds
+	err := x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+		lists = make([]*redis.StringSliceCmd, len(fp.Keys))
+		for i, key := range fp.Keys {
+			lists[i] = p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1)
+		}
+		refs = p.ZCard(ctx, k.references())
+		seen = x.count(ctx, p, k, fp, 1)
+	})
+	if err != nil {
+		return Found{}, err
+	}
+	f := Found{References: int(refs.Val()), Seen: max(0, seen.value()-1)}
+	f.Candidates = rank(lists, f.References, limit)
+	return f, nil
+}
+
+// Seen returns how often a prompt like it was looked up, without counting.
+func (x *Index) Seen(ctx context.Context, sc Scope, fp Fingerprint) (int, error) {
+	if len(fp.Keys) == 0 {
+		return 0, nil
+	}
+	var seen seenCmds
+	err := x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+		seen = x.count(ctx, p, x.keys(sc), fp, 0)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return seen.value(), nil
+}
+
+// Add makes a reference findable, or refreshes it.
+func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) error {
+	k := x.keys(sc)
+	now := x.now()
+	score := float64(now.UnixMilli())
+	return x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+		blob := make([]byte, 0, 8*len(fp.Keys))
+		for _, key := range fp.Keys {
+			name := k.posting(key)
+			p.ZAdd(ctx, name, redis.Z{Score: score, Member: id})
+			p.ZRemRangeByRank(ctx, name, 0, -maxMembers-1)
+			p.Expire(ctx, name, x.ttl)
+			blob = binary.LittleEndian.AppendUint64(blob, key)
+		}
+		// The entry remembers the keys, so that Remove and Touch need no prompt.
+		p.Set(ctx, k.entry(id), k.seal(id, blob), x.ttl)
+		p.ZAdd(ctx, k.references(), redis.Z{Score: score, Member: id})
+		p.ZRemRangeByScore(ctx, k.references(), "-inf", strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10))
+		p.Expire(ctx, k.references(), x.ttl)
+	})
+}
+
+// Remove forgets a reference. Removing an unknown one is no error.
+func (x *Index) Remove(ctx context.Context, sc Scope, id string) error {
+	fp, err := x.entry(ctx, sc, id)
+	if err != nil {
+		return err
+	}
+	k := x.keys(sc)
+	return x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+		for _, key := range fp.Keys {
+			p.ZRem(ctx, k.posting(key), id)
+		}
+		p.Del(ctx, k.entry(id))
+		p.ZRem(ctx, k.references(), id)
+	})
+}
+
+// Touch starts a reference's TTL anew. It reports whether the index knew it; if
+// not, Add it.
+func (x *Index) Touch(ctx context.Context, sc Scope, id string) (bool, error) {
+	fp, err := x.entry(ctx, sc, id)
+	if err != nil || len(fp.Keys) == 0 {
+		return false, err
+	}
+	return true, x.Add(ctx, sc, id, fp)
+}
+
+// entry reads back the fingerprint that a reference was added with.
+func (x *Index) entry(ctx context.Context, sc Scope, id string) (Fingerprint, error) {
+	k := x.keys(sc)
+	var got string
+	err := x.do(ctx, func(ctx context.Context) error {
+		var err error
+		got, err = x.db.Get(ctx, k.entry(id)).Result()
+		if errors.Is(err, redis.Nil) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return Fingerprint{}, err
+	}
+	blob := k.seal(id, []byte(got))
+	var fp Fingerprint
+	for ; len(blob) >= 8 && len(fp.Keys) < maxKeys; blob = blob[8:] {
+		fp.Keys = append(fp.Keys, binary.LittleEndian.Uint64(blob))
+	}
+	return fp, nil
+}
+
+// rank adds up the votes. A key's vote weighs log(1 + N/df): what every
+// reference holds says little about any.
+func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
+	n := references
+	for _, l := range lists {
+		n = max(n, len(l.Val()))
+	}
+	votes := map[string]float64{}
+	total := 0.0
+	for _, l := range lists {
+		ids := l.Val()
+		w := math.Log1p(float64(n) / float64(max(1, len(ids))))
+		total += w
+		for _, id := range ids {
+			votes[id] += w
+		}
+	}
+	out := make([]Candidate, 0, len(votes))
+	for id, v := range votes {
+		out = append(out, Candidate{id, v / total})
+	}
+	slices.SortFunc(out, func(a, b Candidate) int {
+		switch {
+		case a.Votes > b.Votes:
+			return -1
+		case a.Votes < b.Votes:
+			return 1
+		case a.ID < b.ID:
+			return -1
+		}
+		return 1
+	})
+	return out[:min(len(out), max(0, limit))]
+}
+
+// seenCmds are the counters asked for in a pipeline.
+type seenCmds struct {
+	now    []*redis.IntCmd
+	before *redis.SliceCmd
+	nowGet *redis.SliceCmd
+}
+
+// count adds by to the counters of a prompt's first keys (the smallest hashes:
+// similar prompts agree on most of them) and reads them.
+func (x *Index) count(ctx context.Context, p redis.Pipeliner, k *scopeKeys, fp Fingerprint, by int64) seenCmds {
+	fields := make([]string, 0, seenSamples)
+	for _, key := range fp.Keys[:min(len(fp.Keys), seenSamples)] {
+		fields = append(fields, strconv.FormatUint(mix(key)%seenCounters, 36))
+	}
+	period := x.now().Unix() / int64(seenPeriod/time.Second)
+	var c seenCmds
+	c.before = p.HMGet(ctx, k.counters(period-1), fields...)
+	if by == 0 {
+		c.nowGet = p.HMGet(ctx, k.counters(period), fields...)
+		return c
+	}
+	for _, f := range fields {
+		c.now = append(c.now, p.HIncrBy(ctx, k.counters(period), f, by))
+	}
+	p.Expire(ctx, k.counters(period), 2*seenPeriod)
+	return c
+}
+
+// value is the count that at least a third of the sampled keys reach.
+func (c seenCmds) value() int {
+	counts := make([]int, len(c.before.Val()))
+	add := func(v any, i int) {
+		if s, ok := v.(string); ok {
+			n, _ := strconv.Atoi(s)
+			counts[i] += n
+		}
+	}
+	for i, v := range c.before.Val() {
+		add(v, i)
+	}
+	for i, v := range c.now {
+		if i < len(counts) {
+			counts[i] += int(v.Val())
+		}
+	}
+	if c.nowGet != nil {
+		for i, v := range c.nowGet.Val() {
+			add(v, i)
+		}
+	}
+	if len(counts) == 0 {
+		return 0
+	}
+	slices.Sort(counts)
+	return counts[len(counts)-1-len(counts)/3]
+}
+
+// pipe sends commands in one round trip and returns the first error.
+func (x *Index) pipe(ctx context.Context, fill func(context.Context, redis.Pipeliner)) error {
+	return x.do(ctx, func(ctx context.Context) error {
+		_, err := x.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+			fill(ctx, p)
+			return nil
+		})
+		return err
+	})
+}
+
+// do bounds an operation by the timeout and keeps the breaker informed.
+func (x *Index) do(ctx context.Context, f func(context.Context) error) error {
+	if !x.rest.allow(x.now()) {
+		return ErrResting
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	err := f(ctx)
+	x.rest.report(x.now(), err)
+	if err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// scopeKeys makes the key names of one scope. It is for one goroutine.
+type scopeKeys struct {
+	prefix string
+	mac    hash.Hash
+}
+
+// keys derives the scope's own HMAC key, so that no name in Redis says anything
+// about tenant, model or content, and no two scopes have a name in common.
+func (x *Index) keys(sc Scope) *scopeKeys {
+	m := hmac.New(sha256.New, x.secret)
+	for _, s := range []string{sc.Tenant, sc.Model} {
+		var n [8]byte
+		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
+		m.Write(n[:])
+		m.Write([]byte(s))
+	}
+	return &scopeKeys{x.prefix, hmac.New(sha256.New, m.Sum(nil))}
+}
+
+// name is prefix, kind and the first 128 bits of the HMAC of kind and data.
+func (k *scopeKeys) name(kind byte, data []byte) string {
+	k.mac.Reset()
+	k.mac.Write([]byte{kind})
+	k.mac.Write(data)
+	var sum [sha256.Size]byte
+	b := make([]byte, 0, len(k.prefix)+3+22)
+	b = append(b, k.prefix...)
+	b = append(b, ':', kind, ':')
+	return string(base64.RawURLEncoding.AppendEncode(b, k.mac.Sum(sum[:0])[:16]))
+}
+
+func (k *scopeKeys) number(kind byte, n uint64) string {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], n)
+	return k.name(kind, b[:])
+}
+
+func (k *scopeKeys) posting(key uint64) string    { return k.number('p', key) }
+func (k *scopeKeys) counters(period int64) string { return k.number('c', uint64(period)) }
+func (k *scopeKeys) entry(id string) string       { return k.name('e', []byte(id)) }
+func (k *scopeKeys) references() string           { return k.name('r', nil) }
+
+// seal hides (or shows again) the keys kept with an entry: shingle hashes could
+// be guessed from likely words. The pad is HMAC in counter mode and used for
+// one id only.
+func (k *scopeKeys) seal(id string, data []byte) []byte {
+	out := make([]byte, len(data))
+	var sum [sha256.Size]byte
+	for i := 0; i < len(data); i += sha256.Size {
+		k.mac.Reset()
+		fmt.Fprintf(k.mac, "s%d:%s", i, id)
+		pad := k.mac.Sum(sum[:0])
+		for j := i; j < min(len(data), i+sha256.Size); j++ {
+			out[j] = data[j] ^ pad[j-i]
+		}
+	}
+	return out
+}

@@ -1,0 +1,138 @@
+package matcher
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// openRedis makes a client for the URL. Beside go-redis's own query parameters
+// it understands ca_file, cert_file and key_file (PEM) for TLS. Sentinel URLs
+// name the sentinels and ?master_name=NAME; further nodes of Sentinel and
+// Cluster are given as ?addr=host:port. Errors never contain the URL: it may
+// hold a password.
+func openRedis(raw string, timeout time.Duration) (redis.UniversalClient, func() error, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, nil, errors.New("redis URL: not a URL (its text is withheld: it may hold a password)")
+	}
+	scheme, kind, _ := strings.Cut(u.Scheme, "+")
+	u.Scheme = scheme
+	pem, err := takeTLSFiles(u)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := connect(u, kind, pem, timeout)
+	if err != nil {
+		return nil, nil, fmt.Errorf("redis URL for %s: %w", u.Host, err)
+	}
+	return db, db.Close, nil
+}
+
+func connect(u *url.URL, kind string, files *tls.Config, timeout time.Duration) (redis.UniversalClient, error) {
+	if u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
+		return nil, fmt.Errorf("scheme %q: want redis, rediss, unix, redis+sentinel or redis+cluster (rediss+ with TLS)", u.Scheme)
+	}
+	switch kind {
+	case "":
+		o, err := redis.ParseURL(u.String())
+		if err != nil {
+			return nil, err
+		}
+		bound(o, timeout)
+		o.TLSConfig = withFiles(o.TLSConfig, files)
+		return redis.NewClient(o), nil
+	case "sentinel":
+		o, err := redis.ParseFailoverURL(u.String())
+		if err != nil {
+			return nil, err
+		}
+		if o.MasterName == "" {
+			return nil, errors.New("no master_name: want redis+sentinel://host:26379/?master_name=NAME")
+		}
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
+		o.DisableIdentity = true
+		o.TLSConfig = withFiles(o.TLSConfig, files)
+		return redis.NewFailoverClient(o), nil
+	case "cluster":
+		o, err := redis.ParseClusterURL(u.String())
+		if err != nil {
+			return nil, err
+		}
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
+		o.DisableIdentity = true
+		o.MaintNotificationsConfig = noMaintenance()
+		o.TLSConfig = withFiles(o.TLSConfig, files)
+		return redis.NewClusterClient(o), nil
+	}
+	return nil, fmt.Errorf("scheme %s+%s: want +sentinel or +cluster", u.Scheme, kind)
+}
+
+// maxRetries lets an operation try once more, within its timeout: a pooled
+// connection may have died with a Redis that is back already.
+const maxRetries = 1
+
+// bound makes a client keep to the timeout and send nothing but our commands.
+func bound(o *redis.Options, timeout time.Duration) {
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+	o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
+	o.DisableIdentity = true
+	o.MaintNotificationsConfig = noMaintenance()
+}
+
+func noMaintenance() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+}
+
+// takeTLSFiles reads the files that the URL's query names and takes them out of
+// the query.
+func takeTLSFiles(u *url.URL) (*tls.Config, error) {
+	q := u.Query()
+	ca, cert, key := q.Get("ca_file"), q.Get("cert_file"), q.Get("key_file")
+	for _, name := range []string{"ca_file", "cert_file", "key_file"} {
+		q.Del(name)
+	}
+	u.RawQuery = q.Encode()
+	if ca == "" && cert == "" && key == "" {
+		return nil, nil
+	}
+	if u.Scheme != "rediss" {
+		return nil, fmt.Errorf("redis URL: ca_file, cert_file and key_file need a rediss scheme, not %q", u.Scheme)
+	}
+	c := &tls.Config{}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("redis URL: ca_file: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("redis URL: ca_file %s: no PEM certificate in it", ca)
+		}
+	}
+	if cert != "" || key != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("redis URL: cert_file and key_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+func withFiles(c, files *tls.Config) *tls.Config {
+	if c != nil && files != nil {
+		c.RootCAs, c.Certificates = files.RootCAs, files.Certificates
+	}
+	return c
+}
