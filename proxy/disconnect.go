@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// disconnectPoll is how often the sockets of waiting clients are looked at. A
+// client that left must be noticed well within 500 ms.
+const disconnectPoll = 50 * time.Millisecond
+
+// watcher notices clients that hang up while their answer is still being
+// made. fasthttp gives no such signal, and the connection cannot be read, as
+// the next request may already be on it; so the raw sockets are asked. One
+// goroutine looks at all of them, and only runs while there are any.
+type watcher struct {
+	mu      sync.Mutex
+	watches map[*watch]struct{}
+	running bool
+}
+
+type watch struct {
+	raw  syscall.RawConn
+	gone func()
+}
+
+// add calls gone, once, when the peer of c hangs up before remove. A
+// connection without a raw socket is not watched, and the result is nil.
+func (w *watcher) add(c net.Conn, gone func()) *watch {
+	raw := rawConn(c)
+	if raw == nil {
+		return nil
+	}
+	x := &watch{raw: raw, gone: gone}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watches == nil {
+		w.watches = map[*watch]struct{}{}
+	}
+	w.watches[x] = struct{}{}
+	if !w.running {
+		w.running = true
+		go w.run()
+	}
+	return x
+}
+
+func (w *watcher) remove(x *watch) {
+	if x == nil {
+		return
+	}
+	w.mu.Lock()
+	delete(w.watches, x)
+	w.mu.Unlock()
+}
+
+func (w *watcher) run() {
+	tick := time.NewTicker(disconnectPoll)
+	defer tick.Stop()
+	var all []*watch
+	for range tick.C {
+		w.mu.Lock()
+		if len(w.watches) == 0 {
+			w.running = false
+			w.mu.Unlock()
+			return
+		}
+		all = all[:0]
+		for x := range w.watches {
+			all = append(all, x)
+		}
+		w.mu.Unlock()
+		for _, x := range all {
+			if hungUp(x.raw) {
+				w.remove(x)
+				x.gone()
+			}
+		}
+	}
+}
+
+// rawConn returns the socket under c, also under TLS, or nil.
+func rawConn(c net.Conn) syscall.RawConn {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn()
+	}
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}

@@ -1,0 +1,154 @@
+package proxy
+
+import (
+	"bytes"
+	"net"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+)
+
+// controlHeader carries the client's wish (`off`) in a request and what was
+// done in the response. It never reaches the backend.
+const controlHeader = "X-SemShareKV"
+
+// hopByHop are the headers of one connection, which a proxy must not pass on
+// (RFC 9110, section 7.6.1), with the ones that only say how this hop frames
+// its body.
+var hopByHop = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect", "Content-Length",
+}
+
+// isHopByHop also looks at what the peer's own Connection header names.
+func isHopByHop(key []byte, connection string) bool {
+	for _, h := range hopByHop {
+		if foldEqual(key, h) {
+			return true
+		}
+	}
+	if connection == "" {
+		return false
+	}
+	for name := range strings.SplitSeq(connection, ",") {
+		if foldEqual(key, strings.TrimSpace(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+func foldEqual(key []byte, name string) bool {
+	return len(key) == len(name) && strings.EqualFold(string(key), name)
+}
+
+// header returns the single value of a request header and how often it
+// stands there. Names are matched in any case: they are kept as sent.
+func header(h *fasthttp.RequestHeader, name string) (value string, count int) {
+	for k, v := range h.AllInOrder() {
+		if foldEqual(k, name) {
+			if count == 0 {
+				value = string(v)
+			}
+			count++
+		}
+	}
+	return value, count
+}
+
+// requestHead is what the head of a forwarded request is made of.
+type requestHead struct {
+	method, uri []byte // as sent by the client, uri in origin form
+	host        string // of the backend
+	client      net.Addr
+	bodyLen     int
+	decoded     bool // the body no longer has its Content-Encoding
+}
+
+// appendRequestHead writes the head of the request for the backend. The
+// values come out of fasthttp's parser, so none holds a line break.
+func appendRequestHead(dst []byte, r requestHead, in *fasthttp.RequestHeader) []byte {
+	dst = append(dst, r.method...)
+	dst = append(dst, ' ')
+	dst = append(dst, r.uri...)
+	dst = append(dst, " HTTP/1.1\r\nHost: "...)
+	dst = append(dst, r.host...)
+	dst = append(dst, "\r\n"...)
+
+	connection, forwardedFor := "", ""
+	var host, forwardedHost []byte
+	for k, v := range in.AllInOrder() {
+		switch {
+		case foldEqual(k, "Connection"):
+			connection += "," + string(v)
+		case foldEqual(k, "X-Forwarded-For"):
+			forwardedFor += string(v) + ", "
+		case foldEqual(k, "Host"):
+			host = v
+		case foldEqual(k, "X-Forwarded-Host"):
+			forwardedHost = v
+		}
+	}
+	for k, v := range in.AllInOrder() {
+		if foldEqual(k, "Host") || foldEqual(k, "X-Forwarded-For") || foldEqual(k, controlHeader) ||
+			isHopByHop(k, connection) || r.decoded && foldEqual(k, "Content-Encoding") {
+			continue
+		}
+		dst = appendHeader(dst, k, v)
+	}
+	if ip := clientIP(r.client); ip != "" {
+		dst = appendHeader(dst, []byte("X-Forwarded-For"), []byte(forwardedFor+ip))
+	} else if forwardedFor != "" {
+		dst = appendHeader(dst, []byte("X-Forwarded-For"), []byte(strings.TrimSuffix(forwardedFor, ", ")))
+	}
+	if forwardedHost == nil && host != nil {
+		dst = appendHeader(dst, []byte("X-Forwarded-Host"), host)
+	}
+	if r.bodyLen > 0 || !bodyless(r.method) {
+		dst = append(dst, "Content-Length: "...)
+		dst = fasthttp.AppendUint(dst, r.bodyLen)
+		dst = append(dst, "\r\n"...)
+	}
+	return append(dst, "\r\n"...)
+}
+
+func appendHeader(dst, key, value []byte) []byte {
+	dst = append(append(dst, key...), ": "...)
+	return append(append(dst, value...), "\r\n"...)
+}
+
+func clientIP(a net.Addr) string {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.IP.String()
+	}
+	return ""
+}
+
+// bodyless methods need no Content-Length when they carry no body.
+func bodyless(method []byte) bool {
+	return bytes.Equal(method, []byte("GET")) || bytes.Equal(method, []byte("HEAD")) || bytes.Equal(method, []byte("OPTIONS"))
+}
+
+// copyResponseHead passes the backend's status and end-to-end headers to the
+// client.
+func copyResponseHead(dst, src *fasthttp.ResponseHeader) {
+	dst.SetStatusCode(src.StatusCode())
+	if m := src.StatusMessage(); len(m) > 0 && string(m) != fasthttp.StatusMessage(src.StatusCode()) {
+		dst.SetStatusMessage(m)
+	}
+	connection := ""
+	for k, v := range src.All() {
+		if foldEqual(k, "Connection") {
+			connection += "," + string(v)
+		}
+	}
+	for k, v := range src.All() {
+		switch {
+		case isHopByHop(k, connection) || foldEqual(k, controlHeader):
+		case foldEqual(k, "Content-Type"):
+			dst.SetContentTypeBytes(v)
+		default:
+			dst.AddBytesKV(k, v)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package proxy
+
+import (
+	"strings"
+
+	"github.com/tidwall/gjson"
+)
+
+// object is a JSON object whose members keep their order, as in the backend,
+// where templates may print whole objects. Values are raw JSON.
+type object []member
+
+type member struct{ key, raw string }
+
+func objectOf(r gjson.Result) object {
+	var o object
+	r.ForEach(func(k, v gjson.Result) bool {
+		o.set(k.String(), v.Raw)
+		return true
+	})
+	return o
+}
+
+func (o object) get(key string) gjson.Result {
+	for _, m := range o {
+		if m.key == key {
+			return gjson.Parse(m.raw)
+		}
+	}
+	return gjson.Result{}
+}
+
+// set replaces a member in its place, or adds it at the end.
+func (o *object) set(key, raw string) {
+	for i := range *o {
+		if (*o)[i].key == key {
+			(*o)[i].raw = raw
+			return
+		}
+	}
+	*o = append(*o, member{key, raw})
+}
+
+func (o *object) del(keys ...string) {
+	kept := (*o)[:0]
+next:
+	for _, m := range *o {
+		for _, k := range keys {
+			if m.key == k {
+				continue next
+			}
+		}
+		kept = append(kept, m)
+	}
+	*o = kept
+}
+
+func (o object) json() string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, m := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(quote(m.key))
+		b.WriteByte(':')
+		b.WriteString(m.raw)
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// array joins raw values.
+func array(raw []string) string { return "[" + strings.Join(raw, ",") + "]" }
+
+func quote(s string) string { return string(gjson.AppendJSONString(nil, s)) }
+
+// stringOf is the value of a string, and fallback for anything else, as the
+// backend's json_value does it.
+func stringOf(r gjson.Result, fallback string) string {
+	if r.Type != gjson.String {
+		return fallback
+	}
+	return r.String()
+}
+
+// dump prints a value as the backend's JSON library does: no spaces, only
+// what must be escaped escaped. It gives up on numbers that are not plain
+// integers, whose printing it cannot promise to match.
+func dump(r gjson.Result) (string, bool) {
+	var b strings.Builder
+	ok := dumpTo(&b, r)
+	return b.String(), ok
+}
+
+func dumpTo(b *strings.Builder, r gjson.Result) bool {
+	switch {
+	case r.IsObject():
+		o := objectOf(r)
+		b.WriteByte('{')
+		for i, m := range o {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			dumpString(b, m.key)
+			b.WriteByte(':')
+			if !dumpTo(b, gjson.Parse(m.raw)) {
+				return false
+			}
+		}
+		b.WriteByte('}')
+	case r.IsArray():
+		b.WriteByte('[')
+		for i, v := range r.Array() {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			if !dumpTo(b, v) {
+				return false
+			}
+		}
+		b.WriteByte(']')
+	case r.Type == gjson.String:
+		dumpString(b, r.String())
+	case r.Type == gjson.Number:
+		if strings.Trim(r.Raw, "-0123456789") != "" || r.Raw == "-0" || len(r.Raw) > 18 {
+			return false
+		}
+		b.WriteString(r.Raw)
+	default:
+		b.WriteString(r.Raw)
+	}
+	return true
+}
+
+func dumpString(b *strings.Builder, s string) {
+	const hex = "0123456789abcdef"
+	short := map[byte]string{'"': `\"`, '\\': `\\`, '\b': `\b`, '\f': `\f`, '\n': `\n`, '\r': `\r`, '\t': `\t`}
+	b.WriteByte('"')
+	for i := range len(s) {
+		c := s[i]
+		if e, ok := short[c]; ok {
+			b.WriteString(e)
+		} else if c < 0x20 {
+			b.WriteString(`\u00`)
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+}

@@ -1,0 +1,124 @@
+package proxy
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"net/http"
+)
+
+// Metrics are the sidecar's counters. The HTTP layer fills those of the first
+// group; whoever decides on sharing (share.go) fills the second. All are safe
+// for concurrent use. Label values come from fixed sets, never from clients.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	// Requests over: endpoint (chat, completion, ..., pass), state (shared,
+	// exact, cold, pass) and reason.
+	Requests *prometheus.CounterVec
+	// Statuses of answers by class: 2xx, 4xx, ..., none where no answer came.
+	Statuses *prometheus.CounterVec
+	// InFlight requests, from reading to the end of the answer.
+	InFlight prometheus.Gauge
+	// FirstByte is the time from reading a generation request to the first byte
+	// of its answer's body, by state.
+	FirstByte *prometheus.HistogramVec
+	// ClientGone counts clients that hung up before their answer was complete.
+	ClientGone prometheus.Counter
+	// BackendErrors counts exchanges that the backend broke off or refused.
+	BackendErrors prometheus.Counter
+	// Panics recovered, one request lost each.
+	Panics prometheus.Counter
+	// Reloads of the configuration by result: ok, error.
+	Reloads *prometheus.CounterVec
+	// ReloadOK is 1 where the last reload worked; ReloadTime is when one last
+	// did, in unix seconds.
+	ReloadOK, ReloadTime prometheus.Gauge
+
+	// Tokens of prompts by what became of them: reused, recomputed.
+	Tokens *prometheus.CounterVec
+	// Steps times the steps of preparing and capturing: tokens, lookup, align,
+	// compose, inject, fill, capture.
+	Steps *prometheus.HistogramVec
+	// StoreBytes and StoreReferences are what the reference store holds.
+	StoreBytes, StoreReferences prometheus.Gauge
+	// Captures by result: kept, or why not.
+	Captures *prometheus.CounterVec
+	// Mismatches counts restores that the backend's own cache_n did not confirm.
+	Mismatches prometheus.Counter
+	// Dropped references by reason.
+	Dropped *prometheus.CounterVec
+	// IndexErrors counts look-ups and writes that failed or came too late.
+	IndexErrors prometheus.Counter
+	// Sharing is 1 while sharing with the backend is on.
+	Sharing prometheus.Gauge
+}
+
+// NewMetrics makes the counters in a registry of their own, with those of the
+// Go runtime and the process.
+func NewMetrics() *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	m.Requests = m.counters("requests_total", "Requests that are over.", "endpoint", "state", "reason")
+	m.Statuses = m.counters("responses_total", "Answers by class of status.", "class")
+	m.InFlight = m.gauge("requests_in_flight", "Requests being served.")
+	m.FirstByte = m.times("first_byte_seconds", "Time from reading a generation request to its first byte.", "state")
+	m.ClientGone = m.counter("client_cancellations_total", "Clients that hung up before the end of their answer.")
+	m.BackendErrors = m.counter("backend_errors_total", "Exchanges that the backend refused or broke off.")
+	m.Panics = m.counter("panics_total", "Panics recovered.")
+	m.Reloads = m.counters("config_reloads_total", "Reloads of the configuration.", "result")
+	m.ReloadOK = m.gauge("config_last_reload_successful", "Whether the last reload worked.")
+	m.ReloadTime = m.gauge("config_last_reload_success_timestamp_seconds", "When a reload last worked.")
+
+	m.Tokens = m.counters("prompt_tokens_total", "Prompt tokens by what became of them.", "fate")
+	m.Steps = m.times("step_seconds", "Time of each step of sharing.", "step")
+	m.StoreBytes = m.gauge("store_bytes", "Bytes of references kept.")
+	m.StoreReferences = m.gauge("store_references", "References kept.")
+	m.Captures = m.counters("captures_total", "Prompts considered as references.", "result")
+	m.Mismatches = m.counter("restore_mismatches_total", "Restores that the backend's cache_n did not confirm.")
+	m.Dropped = m.counters("references_dropped_total", "References dropped.", "reason")
+	m.IndexErrors = m.counter("index_errors_total", "Failed or late calls to the index.")
+	m.Sharing = m.gauge("sharing", "Whether sharing with the backend is on.")
+
+	m.ReloadOK.Set(1)
+	m.ReloadTime.SetToCurrentTime()
+	return m
+}
+
+const namespace = "semsharekv"
+
+func (m *Metrics) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) gauge(name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+	m.registry.MustRegister(g)
+	return g
+}
+
+// times buckets from 0.1 ms, a look-up, to 100 s, a long cold prefill.
+func (m *Metrics) times(name, help string, labels ...string) *prometheus.HistogramVec {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: namespace, Name: name, Help: help,
+		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25, 50, 100},
+	}, labels)
+	m.registry.MustRegister(h)
+	return h
+}
+
+// Handler serves the counters in Prometheus's text format.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}

@@ -1,0 +1,207 @@
+package proxy
+
+import "github.com/tidwall/gjson"
+
+// chatFromResponses turns the body of an OpenAI responses request into the
+// chat body that llama-server makes of it
+// (server_chat_convert_responses_to_chatcmpl, tools/server/server-chat.cpp),
+// so that /apply-template gives the prompt it will prefill. What it would
+// refuse is left to it: such a request is not shared.
+func chatFromResponses(body gjson.Result) (chat, off string) {
+	var messages []object
+	if in := body.Get("instructions"); in.Exists() {
+		messages = append(messages, message("system", quote(stringOf(in, ""))))
+	}
+	input := body.Get("input")
+	switch {
+	case stringOf(body.Get("previous_response_id"), "") != "":
+		return "", offForm
+	case input.Type == gjson.String:
+		messages = append(messages, message("user", input.Raw))
+	case input.IsArray():
+		input.ForEach(func(_, item gjson.Result) bool {
+			messages, off = appendResponsesItem(messages, item)
+			return off == ""
+		})
+	default:
+		return "", offForm
+	}
+	if off != "" {
+		return "", off
+	}
+	out := objectOf(body)
+	out.del("input", "instructions")
+	out.set("messages", joinMessages(messages))
+	if tools := body.Get("tools"); tools.Exists() {
+		if !tools.IsArray() {
+			return "", offForm
+		}
+		out.del("tools")
+		if all := responsesTools(tools); len(all) > 0 {
+			out.set("tools", array(all))
+		}
+	}
+	if n := body.Get("max_output_tokens"); n.Exists() {
+		out.del("max_output_tokens")
+		out.set("max_tokens", n.Raw)
+	}
+	if r := body.Get("reasoning"); r.Exists() {
+		if e := r.Get("effort"); e.Exists() {
+			out.set("reasoning_effort", e.Raw)
+		}
+		out.del("reasoning")
+	}
+	return out.json(), ""
+}
+
+func message(role, content string) object {
+	return object{{"role", quote(role)}, {"content", content}}
+}
+
+func joinMessages(messages []object) string {
+	raw := make([]string, len(messages))
+	for i, m := range messages {
+		raw[i] = m.json()
+	}
+	return array(raw)
+}
+
+// appendResponsesItem adds one input item. What an assistant says in several
+// items becomes one message.
+func appendResponsesItem(messages []object, item gjson.Result) ([]object, string) {
+	var prev *object
+	if n := len(messages); n > 0 && messages[n-1].get("role").String() == "assistant" {
+		prev = &messages[n-1]
+	}
+	role, kind := stringOf(item.Get("role"), ""), stringOf(item.Get("type"), "")
+	content := item.Get("content")
+	switch {
+	case role == "user" || role == "system" || role == "developer":
+		parts, off := responsesParts(content, "input_text")
+		if off != "" {
+			return nil, off
+		}
+		return append(messages, responsesMessage(item, parts)), ""
+	case role == "assistant" && kind == "message":
+		parts, off := responsesParts(content, "output_text", "input_text")
+		if off != "" {
+			return nil, off
+		}
+		if prev == nil {
+			return append(messages, responsesMessage(item, parts)), ""
+		}
+		extend(prev, "content", parts)
+		return messages, ""
+	case kind == "function_call":
+		call, off := responsesCall(item)
+		if off != "" {
+			return nil, off
+		}
+		if prev == nil {
+			return append(messages, object{{"role", `"assistant"`}, {"tool_calls", array([]string{call})}}), ""
+		}
+		extend(prev, "tool_calls", []string{call})
+		return messages, ""
+	case kind == "function_call_output":
+		return appendResponsesOutput(messages, item)
+	case kind == "reasoning":
+		text := content.Get("0.text")
+		if text.Type != gjson.String || !item.Get("summary").IsArray() {
+			return nil, offForm
+		}
+		if prev == nil {
+			return append(messages, object{{"role", `"assistant"`}, {"content", "[]"}, {"reasoning_content", text.Raw}}), ""
+		}
+		prev.set("reasoning_content", text.Raw)
+		return messages, ""
+	}
+	return nil, offForm
+}
+
+// responsesMessage is the item itself, with its content as chat parts.
+func responsesMessage(item gjson.Result, parts []string) object {
+	m := objectOf(item)
+	m.del("type", "status")
+	m.set("content", array(parts))
+	return m
+}
+
+// responsesParts turns content, a string or typed parts, into text parts.
+func responsesParts(content gjson.Result, types ...string) (parts []string, off string) {
+	if content.Type == gjson.String {
+		return []string{textPart(content.Raw)}, ""
+	}
+	if !content.IsArray() {
+		return nil, offForm
+	}
+	content.ForEach(func(_, p gjson.Result) bool {
+		kind := p.Get("type").String()
+		if kind == "input_image" {
+			off = offMultimodal
+			return false
+		}
+		for _, t := range types {
+			if kind == t && p.Get("text").Type == gjson.String {
+				parts = append(parts, textPart(p.Get("text").Raw))
+				return true
+			}
+		}
+		off = offForm // refusals, files and what is yet to come
+		return false
+	})
+	return parts, off
+}
+
+func textPart(raw string) string { return `{"text":` + raw + `,"type":"text"}` }
+
+// extend adds raw values to an array member, which it makes if need be.
+func extend(o *object, key string, raw []string) {
+	var all []string
+	if was := o.get(key); was.IsArray() {
+		for _, v := range was.Array() {
+			all = append(all, v.Raw)
+		}
+	}
+	o.set(key, array(append(all, raw...)))
+}
+
+func responsesCall(item gjson.Result) (call, off string) {
+	args, id, name := item.Get("arguments"), item.Get("call_id"), item.Get("name")
+	if args.Type != gjson.String || id.Type != gjson.String || name.Type != gjson.String {
+		return "", offForm
+	}
+	return `{"function":{"arguments":` + args.Raw + `,"name":` + name.Raw + `},"id":` + id.Raw + `,"type":"function"}`, ""
+}
+
+func appendResponsesOutput(messages []object, item gjson.Result) ([]object, string) {
+	id, output := item.Get("call_id"), item.Get("output")
+	if id.Type != gjson.String {
+		return nil, offForm
+	}
+	content := output.Raw
+	if output.Type != gjson.String {
+		parts, off := responsesParts(output, "input_text")
+		if off != "" {
+			return nil, off
+		}
+		content = array(parts)
+	}
+	return append(messages, object{{"content", content}, {"role", `"tool"`}, {"tool_call_id", id.Raw}}), ""
+}
+
+// responsesTools keeps the function tools; others have no chat form.
+func responsesTools(tools gjson.Result) (all []string) {
+	tools.ForEach(func(_, t gjson.Result) bool {
+		if t.Get("type").String() != "function" {
+			return true
+		}
+		f := objectOf(t)
+		f.del("type")
+		if !t.Get("strict").Exists() {
+			f.set("strict", "true")
+		}
+		all = append(all, object{{"type", `"function"`}, {"function", f.json()}}.json())
+		return true
+	})
+	return all
+}

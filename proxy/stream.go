@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// exchange is one request on its way through, from its arrival to the end of
+// its answer. It outlives the RequestCtx, so it holds copies.
+//
+// It is the body stream that fasthttp sends to the client: each Read passes
+// on what the backend has sent so far, and Close, which fasthttp always
+// calls, ends the exchange.
+type exchange struct {
+	server   *Server
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	watch    *watch
+	start    time.Time // the request's arrival
+	sent     time.Time // when it was forwarded
+	method   string
+	path     string
+	endpoint Endpoint // "" for what passes through
+	gen      *Generation
+	decision *Decision
+
+	answer    *answer
+	tally     *tally // nil where nothing is counted
+	status    int
+	bytesIn   int
+	bytesOut  int64
+	firstByte time.Time
+	complete  bool // the backend's answer was read to its end
+	err       error
+	ended     bool
+}
+
+var (
+	errClientGone = errors.New("the client hung up")
+	errDraining   = errors.New("shutting down")
+	errPanic      = errors.New("internal fault")
+)
+
+// Read passes on the answer's body. It must not panic: fasthttp would lose
+// the whole process.
+func (x *exchange) Read(p []byte) (n int, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			x.panicked(r)
+			n, err = 0, errPanic
+		}
+	}()
+	n, err = x.answer.body.Read(p)
+	if n > 0 {
+		if x.bytesOut == 0 {
+			x.firstByte = time.Now()
+		}
+		x.bytesOut += int64(n)
+		if x.tally != nil {
+			x.tally.add(p[:n])
+		}
+	}
+	switch {
+	case err == io.EOF:
+		x.complete = true
+	case err != nil:
+		x.fail(err)
+		err = x.err
+	}
+	return n, err
+}
+
+// Close ends the exchange once the client has the answer, or will not get it.
+func (x *exchange) Close() error {
+	x.end()
+	return nil
+}
+
+// fail notes why the exchange broke: the client's leaving, the server's
+// shutdown, or what the backend did.
+func (x *exchange) fail(err error) {
+	if x.err != nil {
+		return
+	}
+	x.err = err
+	if x.ctx.Err() != nil {
+		x.err = context.Cause(x.ctx)
+	}
+}
+
+// end frees the connection, settles the decision and writes the log line,
+// exactly once.
+func (x *exchange) end() {
+	if x.ended {
+		return
+	}
+	x.ended = true
+	x.server.watcher.remove(x.watch)
+	if x.answer != nil {
+		if x.complete {
+			x.answer.release()
+		} else {
+			x.answer.close()
+		}
+		if !x.complete && x.err == nil {
+			// The backend was still sending: it was the client's side that broke.
+			x.fail(errClientGone)
+		}
+	}
+	x.cancel(nil)
+	// The last bytes of the answer still wait in fasthttp's buffer: what is
+	// slow must not hold them up.
+	x.server.settling.Go(x.settle)
+}
+
+// settle reports the outcome.
+func (x *exchange) settle() {
+	defer func() {
+		if r := recover(); r != nil {
+			x.panicked(r)
+		}
+	}()
+	m := x.server.metrics
+	m.InFlight.Dec()
+	o := x.outcome()
+	switch {
+	case o.ClientGone:
+		m.ClientGone.Inc()
+	case x.err != nil && !errors.Is(x.err, errDraining) && !errors.Is(x.err, errPanic):
+		m.BackendErrors.Inc()
+	}
+	endpoint, state, reason := "pass", "pass", ""
+	if x.endpoint != "" {
+		endpoint, state = string(x.endpoint), "failed"
+	}
+	if d := x.decision; d != nil {
+		state, reason = string(d.State), d.Reason
+		if !x.firstByte.IsZero() {
+			m.FirstByte.WithLabelValues(state).Observe(x.firstByte.Sub(x.start).Seconds())
+		}
+	}
+	m.Requests.WithLabelValues(endpoint, state, reason).Inc()
+	m.Statuses.WithLabelValues(statusClass(x.status)).Inc()
+	x.log(endpoint, state, reason, o)
+	if x.decision != nil {
+		x.decision.Finish(o)
+	}
+}
+
+func (x *exchange) outcome() Outcome {
+	o := Outcome{Status: x.status, Err: x.err, ClientGone: errors.Is(x.err, errClientGone), CacheN: -1, PromptN: -1}
+	if x.tally != nil {
+		x.tally.scan()
+		o.CacheN, o.PromptN, o.PromptMS = x.tally.cacheN, x.tally.promptN, x.tally.promptMS
+	}
+	if !x.firstByte.IsZero() {
+		o.FirstByte = x.firstByte.Sub(x.sent)
+	}
+	return o
+}
+
+// log writes the request's one line: no text of the prompt or the answer, no
+// header, no query.
+func (x *exchange) log(endpoint, state, reason string, o Outcome) {
+	level := zerolog.InfoLevel
+	if x.err != nil && !o.ClientGone && !errors.Is(x.err, errDraining) {
+		level = zerolog.WarnLevel
+	}
+	e := x.server.log.WithLevel(level)
+	if e == nil {
+		return
+	}
+	e = e.Str("method", x.method).Str("path", x.path).Str("endpoint", endpoint).Int("status", x.status).
+		Int("bytes_in", x.bytesIn).Int64("bytes_out", x.bytesOut).
+		Float64("ms", milliseconds(time.Since(x.start)))
+	if g := x.gen; g != nil {
+		e = e.Str("id", g.ID).Str("route", g.Route).Str("state", state).Str("reason", reason).
+			Int("cache_n", o.CacheN).Int("prompt_n", o.PromptN)
+	}
+	if x.decision != nil {
+		e = e.Int("slot", x.decision.Slot).Str("did", x.decision.Header)
+	}
+	if !x.firstByte.IsZero() {
+		e = e.Float64("first_byte_ms", milliseconds(x.firstByte.Sub(x.start)))
+	}
+	if x.err != nil {
+		e = e.Str("error", x.err.Error())
+	}
+	e.Msg("request")
+}
+
+func (x *exchange) panicked(r any) {
+	x.server.metrics.Panics.Inc()
+	x.server.log.Error().Str("panic", fmt.Sprint(r)).Bytes("stack", debug.Stack()).Msg("recovered")
+	x.fail(errPanic)
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func statusClass(status int) string {
+	if status < 100 || status > 599 {
+		return "none"
+	}
+	return strconv.Itoa(status/100) + "xx"
+}
