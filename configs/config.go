@@ -2,7 +2,12 @@
 // is decoded strictly from YAML, given its defaults, and validated once. It
 // reads files and reports what is wrong in them; it starts nothing and knows
 // nothing of HTTP or of KV caches.
+//
+// The comments of the fields below are the options' documentation: the example
+// file, the JSON schema and the README's table are made from them.
 package configs
+
+//go:generate go run ./gen
 
 import "time"
 
@@ -21,12 +26,14 @@ type Config struct {
 	// Defaults are the settings of a request that no route matches, and of every
 	// field that a route leaves out.
 	Defaults Policy `yaml:"defaults" json:"defaults"`
-	// Routes are tried in order; the first whose Match fits decides.
+	// Routes are tried in order; the first whose match fits decides. A route has
+	// a name, a match, and any of the fields of defaults.
 	Routes []Route `yaml:"routes" json:"routes"`
 }
 
 // Backend says where the llama-server is and how it is reached.
 type Backend struct {
+	// URL is the base URL of the llama-server.
 	URL string `yaml:"url" json:"url"`
 	// SlotDir is the directory given to the server as --slot-save-path, as seen
 	// by the sidecar.
@@ -38,18 +45,23 @@ type Backend struct {
 	APIKey string `yaml:"api_key" json:"api_key"`
 	// Connect bounds the dialling of one connection.
 	Connect time.Duration `yaml:"connect_timeout" json:"connect_timeout"`
-	// Threads used to compose a state; 0 means half the CPUs, at least 1.
-	Threads int `yaml:"threads" json:"threads"`
+	// Threads is how many threads compose a state; 0 means half the CPUs, at
+	// least 1.
+	Threads int `yaml:"threads" json:"threads" jsonschema:"minimum=0"`
 	// Library is the path of libsemshare.so; empty means beside the program.
 	Library string `yaml:"library" json:"library"`
 }
 
 // Limits bound what one client can ask of the sidecar.
 type Limits struct {
-	Body        int64         `yaml:"body_bytes" json:"body_bytes"`
-	Connections int           `yaml:"connections" json:"connections"`
-	Idle        time.Duration `yaml:"idle_timeout" json:"idle_timeout"`
-	Drain       time.Duration `yaml:"drain_timeout" json:"drain_timeout"`
+	// Body is the largest request body, as sent and as unpacked.
+	Body int64 `yaml:"body_bytes" json:"body_bytes" unit:"bytes"`
+	// Connections is how many clients may be connected at once.
+	Connections int `yaml:"connections" json:"connections" jsonschema:"minimum=1"`
+	// Idle is how long a connection without a request is kept.
+	Idle time.Duration `yaml:"idle_timeout" json:"idle_timeout"`
+	// Drain is how long running requests may take to end after SIGTERM.
+	Drain time.Duration `yaml:"drain_timeout" json:"drain_timeout"`
 	// SlotWait bounds how long a generation request waits for a free slot of
 	// its own choosing before the server is left to choose.
 	SlotWait time.Duration `yaml:"slot_wait" json:"slot_wait"`
@@ -62,7 +74,8 @@ type Index struct {
 	Redis string `yaml:"redis" json:"redis"`
 	// Timeout bounds one look-up; a slower Redis means a cold request.
 	Timeout time.Duration `yaml:"timeout" json:"timeout"`
-	TTL     time.Duration `yaml:"ttl" json:"ttl"`
+	// TTL is how long an entry lives after it was last written.
+	TTL time.Duration `yaml:"ttl" json:"ttl"`
 	// Prefix starts every key.
 	Prefix string `yaml:"prefix" json:"prefix"`
 	// SecretFile holds the HMAC key; empty means one made at first start and
@@ -72,21 +85,25 @@ type Index struct {
 
 // Store bounds the references kept on disk.
 type Store struct {
-	Budget int64 `yaml:"budget_bytes" json:"budget_bytes"`
+	// Budget is the most that all references together may take, checked before
+	// one is saved.
+	Budget int64 `yaml:"budget_bytes" json:"budget_bytes" unit:"bytes"`
 	// MinTokens is the shortest prompt kept as a reference.
-	MinTokens int `yaml:"min_tokens" json:"min_tokens"`
+	MinTokens int `yaml:"min_tokens" json:"min_tokens" jsonschema:"minimum=1"`
 	// MaxGeneration is the highest generation kept: 0 keeps only prompts that
 	// the model itself computed, 1 also those composed from such.
-	MaxGeneration int `yaml:"max_generation" json:"max_generation"`
+	MaxGeneration int `yaml:"max_generation" json:"max_generation" jsonschema:"minimum=0"`
 	// Novelty is the highest similarity to a kept reference at which a prompt
 	// is still kept as one of its own.
-	Novelty float64 `yaml:"novelty" json:"novelty"`
+	Novelty float64 `yaml:"novelty" json:"novelty" jsonschema:"minimum=0,maximum=1"`
 }
 
 // Log says how much is logged and in which form.
 type Log struct {
-	Level  string `yaml:"level" json:"level"`
-	Format string `yaml:"format" json:"format"` // json | console
+	// Level is the least severe level that is logged.
+	Level string `yaml:"level" json:"level" jsonschema:"enum=trace,enum=debug,enum=info,enum=warn,enum=error"`
+	// Format is json, or console for reading by eye.
+	Format string `yaml:"format" json:"format" jsonschema:"enum=json,enum=console"`
 }
 
 // Reuse is how far a route goes in reusing KV.
@@ -108,40 +125,59 @@ const (
 )
 
 // Policy is what a route decides. In Defaults every field is set; in a route a
-// nil field means the default's.
+// field that is left out is the default's.
 type Policy struct {
-	Reuse         Reuse         `yaml:"reuse" json:"reuse"`
-	MinTokens     int           `yaml:"min_tokens" json:"min_tokens"`
-	MinSimilarity float64       `yaml:"min_similarity" json:"min_similarity"`
-	Critical      []string      `yaml:"critical" json:"critical"` // number negation name identifier
-	Unrepaired    Unrepaired    `yaml:"unrepaired" json:"unrepaired"`
-	Tenant        Tenant        `yaml:"tenant" json:"tenant"`
-	Budget        time.Duration `yaml:"time_budget" json:"time_budget"` // for deciding: tokens, look-up, alignment
-	// RepairShare bounds, under `unrepaired: accept`, the time spent on
-	// recomputing as a share of the cold prefill.
-	RepairShare float64 `yaml:"repair_share" json:"repair_share"`
-	// References bounds how many references one target may draw on.
-	References int `yaml:"references" json:"references"`
-	// Followers is how many tokens after an unmatched run are recomputed;
-	// CriticalFollowers after a critical one; Seam after a seam.
-	Followers         int `yaml:"followers" json:"followers"`
-	CriticalFollowers int `yaml:"critical_followers" json:"critical_followers"`
-	Seam              int `yaml:"seam" json:"seam"`
+	// Reuse is off (pass through), exact (choose the slot with the longest exact
+	// prefix) or fuzzy (also compose the KV of similar prompts).
+	Reuse Reuse `yaml:"reuse" json:"reuse" jsonschema:"enum=off,enum=exact,enum=fuzzy"`
+	// MinTokens is the shortest prompt that is looked up.
+	MinTokens int `yaml:"min_tokens" json:"min_tokens" jsonschema:"minimum=1"`
+	// MinSimilarity is the least share of a prompt's tokens that must have a
+	// counterpart in the references, 0 to 1.
+	MinSimilarity float64 `yaml:"min_similarity" json:"min_similarity" jsonschema:"minimum=0,maximum=1"`
+	// Critical names the kinds of token that are never taken over where they
+	// differ: number, negation, name, identifier.
+	Critical []string `yaml:"critical" json:"critical" jsonschema:"enum=number,enum=negation,enum=name,enum=identifier,uniqueItems=true"`
+	// Unrepaired is what happens from the first token on that should be
+	// recomputed and cannot be within reason: cold (compute the rest of the
+	// prompt) or accept (take the reference's KV as it is).
+	Unrepaired Unrepaired `yaml:"unrepaired" json:"unrepaired" jsonschema:"enum=cold,enum=accept"`
+	// Tenant says who a request belongs to.
+	Tenant Tenant `yaml:"tenant" json:"tenant"`
+	// Budget is the time for deciding: tokens, look-up and alignment. A request
+	// that exceeds it goes cold.
+	Budget time.Duration `yaml:"time_budget" json:"time_budget"`
+	// RepairShare bounds, under unrepaired: accept, the time spent on
+	// recomputing as a share of the cold prefill, 0 to 1.
+	RepairShare float64 `yaml:"repair_share" json:"repair_share" jsonschema:"minimum=0,maximum=1"`
+	// References bounds how many references one prompt may draw on.
+	References int `yaml:"references" json:"references" jsonschema:"minimum=1,maximum=64"`
+	// Followers is how many tokens after an unmatched run are recomputed.
+	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
+	// CriticalFollowers is how many tokens after a critical one are recomputed.
+	CriticalFollowers int `yaml:"critical_followers" json:"critical_followers" jsonschema:"minimum=0"`
+	// Seam is how many tokens are recomputed after the source jumps.
+	Seam int `yaml:"seam" json:"seam" jsonschema:"minimum=0"`
 }
 
 // Tenant says who a request belongs to. No identity, no sharing.
 type Tenant struct {
-	// Source is shared (one tenant for the route, named by Name), header (the
-	// value of the header Name) or api_key (the hash of the bearer token or
-	// X-Api-Key).
-	Source string `yaml:"source" json:"source"`
-	Name   string `yaml:"name" json:"name"`
+	// Source is shared (all requests are of the one tenant that name names),
+	// header (the value of the header that name names) or api_key (the hash of
+	// the bearer token or X-Api-Key). Requests without an identity are not
+	// shared.
+	Source string `yaml:"source" json:"source" jsonschema:"enum=shared,enum=header,enum=api_key"`
+	// Name is the tenant's or the header's name; it goes with source, and is not
+	// inherited by a route that sets another source.
+	Name string `yaml:"name" json:"name"`
 }
 
 // Route is one rule.
 type Route struct {
-	Name  string `yaml:"name" json:"name"`
-	Match Match  `yaml:"match" json:"match"`
+	// Name stands in the log and in the metrics.
+	Name string `yaml:"name" json:"name"`
+	// Match fits a request when every field that is set fits.
+	Match Match `yaml:"match" json:"match"`
 	// Policy holds the fields set in the route over those of Defaults; it is
 	// complete after loading.
 	Policy `yaml:",inline" json:",inline"`
@@ -149,7 +185,11 @@ type Route struct {
 
 // Match fits a request when every field that is set fits.
 type Match struct {
-	Path    string            `yaml:"path" json:"path"`       // path.Match pattern
-	Model   string            `yaml:"model" json:"model"`     // path.Match pattern on the body's model
-	Headers map[string]string `yaml:"headers" json:"headers"` // exact values
+	// Path is a pattern for the request's path, in which * stands for anything
+	// but a slash.
+	Path string `yaml:"path" json:"path"`
+	// Model is a pattern for the model that the body names.
+	Model string `yaml:"model" json:"model"`
+	// Headers are exact values of request headers.
+	Headers map[string]string `yaml:"headers" json:"headers"`
 }

@@ -1,0 +1,55 @@
+package configs
+
+import (
+	"fmt"
+	"os"
+)
+
+// Load reads the file, puts override over it (flags win over the file), and
+// validates the whole. An empty name means no file. The error is Errors, with
+// everything that is wrong, or says why the file cannot be read.
+func Load(file string, override func(*Config)) (*Config, error) {
+	if file == "" {
+		return Parse("", nil, override)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	return Parse(file, text, override)
+}
+
+// Parse is Load for a text that is at hand; file is only named in errors.
+func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
+	c := Default()
+	d := decoder{file: file, lines: map[string]int{}}
+	if !d.decode(text, c) {
+		return nil, d.errs
+	}
+	if override != nil {
+		override(c)
+	}
+	if err := append(d.errs, c.check(file, d.lines)...).err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// RestartNeeded names the sections that differ between two configurations and
+// take effect only when the sidecar starts.
+func (c *Config) RestartNeeded(next *Config) []string {
+	var names []string
+	differs := func(name string, differ bool) {
+		if differ {
+			names = append(names, name)
+		}
+	}
+	differs("listen", c.Listen != next.Listen)
+	differs("admin", c.Admin != next.Admin)
+	differs("backend", c.Backend != next.Backend)
+	differs("limits", c.Limits != next.Limits)
+	differs("index", c.Index != next.Index)
+	differs("store", c.Store != next.Store)
+	differs("log", c.Log != next.Log)
+	return names
+}

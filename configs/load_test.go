@@ -1,0 +1,212 @@
+package configs
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const base = "backend: {url: http://127.0.0.1:8081, slot_dir: /dev/shm/x}\n"
+
+func TestParse(t *testing.T) {
+	f := func(text string, want func(*Config)) {
+		t.Helper()
+		c, err := Parse("f.yaml", []byte(base+text), nil)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			return
+		}
+		w := Default()
+		w.Backend.URL, w.Backend.SlotDir = "http://127.0.0.1:8081", "/dev/shm/x"
+		want(w)
+		if !reflect.DeepEqual(c, w) {
+			t.Errorf("%q: have\n%+v\nwant\n%+v", text, c, w)
+		}
+	}
+	t.Setenv("SEMSHARE_TEST_KEY", "k1")
+	f("", func(*Config) {})
+	f("# only a comment\n", func(*Config) {})
+	f("store:\nroutes:\n", func(*Config) {})
+	f("listen: ':0'\nadmin: ':0'", func(c *Config) { c.Listen, c.Admin = ":0", ":0" })
+	f("limits: {body_bytes: 1KiB, idle_timeout: 200ms, connections: 16}", func(c *Config) {
+		c.Limits.Body, c.Limits.Idle, c.Limits.Connections = 1024, 200*time.Millisecond, 16
+	})
+	f("store: {budget_bytes: 2000000, novelty: 1}", func(c *Config) { c.Store.Budget, c.Store.Novelty = 2e6, 1 })
+	f("index: {redis: 'rediss://u:${SEMSHARE_TEST_KEY}@r:6379/1'}", func(c *Config) { c.Index.Redis = "rediss://u:k1@r:6379/1" })
+	f("defaults: {critical: [], reuse: off}", func(c *Config) { c.Defaults.Critical, c.Defaults.Reuse = []string{}, ReuseOff })
+	f("defaults: {tenant: {source: api_key}}", func(c *Config) { c.Defaults.Tenant = Tenant{Source: "api_key"} })
+	f("defaults: {tenant: {source: shared}}", func(c *Config) {})
+}
+
+func TestRoutesStartOutAsTheDefaults(t *testing.T) {
+	c, err := Parse("f", []byte(base+`
+routes:
+  - name: a
+    seam: 7
+    critical: [number]
+    tenant: {source: header, name: X-Tenant}
+  - match: {path: /v1/*, model: m, headers: {X-A: "1"}}
+defaults: {seam: 9, followers: 3}
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := c.Routes[0], c.Routes[1]
+	if a.Name != "a" || a.Seam != 7 || a.Followers != 3 || a.Tenant != (Tenant{"header", "X-Tenant"}) || !slices.Equal(a.Critical, []string{"number"}) {
+		t.Errorf("route a is %+v", a)
+	}
+	if b.Name != "route-2" || !reflect.DeepEqual(b.Policy, c.Defaults) || b.Match.Headers["X-A"] != "1" {
+		t.Errorf("second route is %+v", b)
+	}
+	if b.Critical[0] = "x"; c.Defaults.Critical[0] == "x" {
+		t.Error("a route shares memory with the defaults")
+	}
+}
+
+func TestEveryErrorIsReportedWithItsLine(t *testing.T) {
+	_, err := Parse("f.yaml", []byte(`listen: nowhere
+backend:
+  url: ftp://u:secret@h/
+  slotdir: /x
+limits:
+  body_bytes: big
+  idle_timeout: 5
+defaults:
+  min_similarity: 2
+  seam: 1.5
+routes:
+  - name: a
+    reuse: fuzy
+  - name: a
+    tenant:
+      source: header
+    match:
+      path: "[a"
+store: 3
+`), nil)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	want := []string{
+		"f.yaml:1: listen: ", "f.yaml:2: backend.slot_dir: is missing", "f.yaml:3: backend.url: ",
+		`f.yaml:4: backend: unknown option "slotdir"; want one of url, slot_dir`, "f.yaml:6: limits.body_bytes: ",
+		"f.yaml:7: limits.idle_timeout: ", "f.yaml:9: defaults.min_similarity: is 2; want 0 to 1",
+		"f.yaml:10: defaults.seam: ", `f.yaml:13: routes[0].reuse: is "fuzy"; want one of off, exact, fuzzy`,
+		"f.yaml:14: routes[1].name: ", "f.yaml:15: routes[1].tenant.name: ", "f.yaml:18: routes[1].match.path: ",
+		"f.yaml:19: store: want a mapping",
+	}
+	have := strings.Split(err.Error(), "\n")
+	for i := range max(len(want), len(have)) {
+		if i >= len(want) || i >= len(have) || !strings.HasPrefix(have[i], want[i]) {
+			t.Fatalf("line %d differs; have\n%s\nwant\n%s", i, err, strings.Join(want, "\n"))
+		}
+	}
+	if strings.Contains(err.Error(), "secret") {
+		t.Error("the error shows a password")
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	f := func(text, want string) {
+		t.Helper()
+		_, err := Parse("f.yaml", []byte(text), nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want one with %q", text, err, want)
+		}
+	}
+	f("listen: [", "f.yaml:2: ")
+	f("a: b\n\tc: d", "f.yaml:2: ")
+	f(base+"---\nlisten: ':1'", "f.yaml:2: a second document")
+	f(base+"listen: ':1'\nlisten: ':2'", "f.yaml:3: ")
+	f("- a", "f.yaml:1: want a mapping")
+	f("text", "f.yaml:1: want a mapping")
+	f("backend: &a {url: *a}", "f.yaml:1: ")
+	f("backend: {api_key: '${SEMSHARE_NOT_SET}'}", `"SEMSHARE_NOT_SET" is not set`)
+	f("backend: {api_key: '${X'}", "without }")
+	f("listen: ':8090'\nadmin: ':8090'", "another address")
+	f("", "backend.url: is missing")
+	f(base+"index: {redis: 'http://h'}", "not a Redis URL")
+	f(base+"defaults: {min_similarity: nan}", "want 0 to 1")
+	f(base+"defaults: {time_budget: -1s}", "want more than 0")
+}
+
+func TestFlagsWinOverTheFile(t *testing.T) {
+	c, err := Parse("f", []byte("backend: {url: http://a, slot_dir: /a}"), func(c *Config) { c.Backend.URL = "http://b" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Backend.URL != "http://b" || c.Backend.SlotDir != "/a" {
+		t.Errorf("backend is %+v", c.Backend)
+	}
+	if _, err := Load(filepath.Join(t.TempDir(), "none.yaml"), nil); err == nil {
+		t.Error("a missing file is no error")
+	}
+}
+
+func TestSize(t *testing.T) {
+	f := func(s string, want int64) {
+		t.Helper()
+		n, err := ParseSize(s)
+		if err != nil || n != want {
+			t.Errorf("%q is %d, %v; want %d", s, n, err, want)
+		}
+		if back, err := ParseSize(FormatSize(n)); err != nil || back != n {
+			t.Errorf("%d is written %q and read %d", n, FormatSize(n), back)
+		}
+	}
+	f("0", 0)
+	f("17", 17)
+	f("64MiB", 64<<20)
+	f("1.5 GiB", 3<<29)
+	f("2GB", 2e9)
+	f("10B", 10)
+	bad := func(s string) {
+		t.Helper()
+		if n, err := ParseSize(s); err == nil {
+			t.Errorf("%q is %d, want an error", s, n)
+		}
+	}
+	bad("")
+	bad("GiB")
+	bad("-1")
+	bad("1e30")
+	bad("9999999999GiB")
+	bad("NaN")
+	bad("5 apples")
+}
+
+func TestRestartNeeded(t *testing.T) {
+	a, b := Default(), Default()
+	b.Defaults.Seam++
+	if n := a.RestartNeeded(b); n != nil {
+		t.Errorf("a changed policy needs a restart: %v", n)
+	}
+	b.Store.Budget++
+	b.Listen = ":1"
+	if n := a.RestartNeeded(b); !slices.Equal(n, []string{"listen", "store"}) {
+		t.Errorf("restart needed for %v, want listen and store", n)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	example, err := os.ReadFile("semsharekv.example.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(example)
+	f.Add([]byte(base + "routes: [{name: a, tenant: {source: header}}]"))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := Parse("f", text, nil)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("config %v and error %v", c, err)
+		}
+		if err == nil && c.Validate() != nil {
+			t.Fatalf("accepted, but %v", c.Validate())
+		}
+	})
+}

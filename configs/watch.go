@@ -1,0 +1,133 @@
+package configs
+
+import (
+	"context"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Watcher holds the last good configuration of a file and reads the file again
+// when it changes. It polls the file's stat: inotify misses the way in which
+// Kubernetes swaps a ConfigMap, by renaming a directory that a link points
+// through.
+type Watcher struct {
+	file     string
+	override func(*Config)
+	// Changed is called with each good configuration after the first, and Failed
+	// with the error of each bad one. Both may be nil; set them before Run.
+	Changed func(*Config)
+	Failed  func(error)
+
+	current atomic.Pointer[Config]
+	mu      sync.Mutex
+	seen    fileID
+	stats   WatchStats
+}
+
+// WatchStats count what reloading did.
+type WatchStats struct {
+	Reloads, Failures uint64
+	OK                bool      // the last attempt worked
+	Loaded            time.Time // when the configuration in force was read
+}
+
+// fileID changes when a file is written or another one is put in its place.
+type fileID struct {
+	inode, dev uint64
+	size       int64
+	mtime      time.Time
+}
+
+// NewWatcher reads the file for the first time; override is as in Load.
+func NewWatcher(file string, override func(*Config)) (*Watcher, error) {
+	w := &Watcher{file: file, override: override}
+	w.seen, _ = identify(file)
+	c, err := Load(file, override)
+	if err != nil {
+		return nil, err
+	}
+	w.current.Store(c)
+	w.stats = WatchStats{OK: true, Loaded: time.Now()}
+	return w, nil
+}
+
+// Current is the configuration in force. It is not changed once returned.
+func (w *Watcher) Current() *Config { return w.current.Load() }
+
+// Stats says how reloading went so far.
+func (w *Watcher) Stats() WatchStats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stats
+}
+
+// Run looks at the file every so often, and whenever something arrives on
+// reload (SIGHUP), until the context ends.
+func (w *Watcher) Run(ctx context.Context, every time.Duration, reload <-chan os.Signal) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
+			w.Reload()
+		case <-tick.C:
+			w.Poll()
+		}
+	}
+}
+
+// Poll reloads when the file is not the one that was read last.
+func (w *Watcher) Poll() {
+	if w.file == "" {
+		return
+	}
+	w.mu.Lock()
+	id, err := identify(w.file)
+	// A file that is gone for a moment is one that is being replaced.
+	unchanged := err != nil || id == w.seen
+	w.mu.Unlock()
+	if !unchanged {
+		w.Reload()
+	}
+}
+
+// Reload reads the file now. A bad one leaves the last good one in force.
+func (w *Watcher) Reload() {
+	w.mu.Lock()
+	// Identified before it is read: a change in between is seen at the next poll.
+	w.seen, _ = identify(w.file)
+	c, err := Load(w.file, w.override)
+	w.stats.OK = err == nil
+	if err != nil {
+		w.stats.Failures++
+	} else {
+		w.stats.Reloads++
+		w.stats.Loaded = time.Now()
+		w.current.Store(c)
+	}
+	w.mu.Unlock()
+	if err == nil && w.Changed != nil {
+		w.Changed(c)
+	}
+	if err != nil && w.Failed != nil {
+		w.Failed(err)
+	}
+}
+
+// identify follows links, so that a swapped link is a changed file.
+func identify(file string) (fileID, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return fileID{}, err
+	}
+	id := fileID{size: info.Size(), mtime: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		id.inode, id.dev = st.Ino, uint64(st.Dev)
+	}
+	return id, nil
+}
