@@ -36,15 +36,23 @@ func mapFile(path string) (*mapping, error) {
 	return &mapping{data: data, mapped: true}, nil
 }
 
-// mapWritable sizes f to size bytes and maps them for writing. Blocks are
-// allocated first: on a full filesystem that is an error here, where a write to
-// the mapping would be a fatal signal.
-func mapWritable(f *os.File, size int64) (*mapping, error) {
+// allocate makes f exactly size bytes long, with all of them backed: on a full
+// filesystem that is an error here, where a write to a mapping of it would be a
+// fatal signal.
+func allocate(f *os.File, size int64) error {
 	if err := f.Truncate(size); err != nil {
-		return nil, fmt.Errorf("sizing %s to %d bytes: %w", f.Name(), size, err)
+		return fmt.Errorf("sizing %s to %d bytes: %w", f.Name(), size, err)
 	}
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil && err != unix.EOPNOTSUPP {
-		return nil, fmt.Errorf("allocating %d bytes for %s: %w", size, f.Name(), err)
+		return fmt.Errorf("allocating %d bytes for %s: %w", size, f.Name(), err)
+	}
+	return nil
+}
+
+// mapWritable sizes f to size bytes and maps them for writing.
+func mapWritable(f *os.File, size int64) (*mapping, error) {
+	if err := allocate(f, size); err != nil {
+		return nil, err
 	}
 	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

@@ -25,9 +25,10 @@ type StateWriter struct {
 
 // CreateState makes the state file at path, with mode 0600, for the given tokens
 // and one cell for each position of pos, which must ascend (positions may be left
-// out). The cells go to the given stream of the layout. An existing file is
-// written over in place, so that its memory is used again. The layers hold
-// whatever was there before: the caller composes or clears all of it.
+// out). The cells go to the given stream of the layout, the slot's; a layout with
+// one stream has only that. An existing file is written over in place, so that
+// its memory is used again. The layers hold whatever was there before: the caller
+// composes or clears all of it.
 func CreateState(path string, l *Layout, stream int, tokens, pos []int32) (*StateWriter, error) {
 	if err := checkNew(l, stream, tokens, pos); err != nil {
 		return nil, fmt.Errorf("state %s: %w", path, err)
@@ -54,7 +55,7 @@ func checkNew(l *Layout, stream int, tokens, pos []int32) error {
 		return fmt.Errorf("%w: version %d: expected %d or %d", ErrUnsupported, l.Version, minVersion, maxVersion)
 	case l.Streams < 1 || l.Streams > maxStreams:
 		return fmt.Errorf("%d streams: expected 1 to %d", l.Streams, maxStreams)
-	case stream < 0 || stream >= l.Streams:
+	case stream < 0 || stream >= l.Streams && l.Streams > 1:
 		return fmt.Errorf("stream %d: expected 0 to %d", stream, l.Streams-1)
 	case len(l.Layers) == 0:
 		return errors.New("no layers: expected some")
@@ -77,6 +78,9 @@ func checkNew(l *Layout, stream int, tokens, pos []int32) error {
 }
 
 func newStateWriter(path string, m *mapping, l *Layout, stream int, tokens, pos []int32) *StateWriter {
+	if l.Streams == 1 {
+		stream = 0
+	}
 	w := &StateWriter{
 		Path: path, Size: l.FileBytes(len(tokens), len(pos)),
 		layout: l, cells: len(pos), m: m,

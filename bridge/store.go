@@ -1,0 +1,323 @@
+package bridge
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotAdmitted is wrapped where a reference is not worth what would have to go
+// for it, or cannot fit.
+var ErrNotAdmitted = errors.New("reference not admitted")
+
+// ErrNoReference is wrapped where the store holds no reference of that name.
+var ErrNoReference = errors.New("no such reference")
+
+// StoreOptions say how much the store keeps, and for whom.
+type StoreOptions struct {
+	// Budget is how many bytes references may take; 0 means no limit. Scratch
+	// files come on top: a few states of one context each.
+	Budget int64
+	// Model is the key of the model whose references are used. Those of other
+	// models are kept as long as there is room, and never returned.
+	Model string
+	// Check, where given, refuses states on top of the codec's own checks (say,
+	// those of another layout).
+	Check func(*State) error
+	// HalfLife is after how long a hit counts half; 0 means an hour.
+	HalfLife time.Duration
+	// Now tells the time; nil means time.Now.
+	Now func() time.Time
+}
+
+// Meta is what is known about a reference. It holds nothing of its text.
+type Meta struct {
+	ID string `json:"id"`
+	// Tenant and Model are digests: what is shared is shared within both.
+	Tenant string `json:"tenant"`
+	Model  string `json:"model"`
+	Tokens int    `json:"tokens"`
+	Bytes  int64  `json:"bytes"`
+	// Generation is 0 where the backend computed every token, and one more than
+	// its references' where it was composed.
+	Generation  int       `json:"generation"`
+	Checksum    uint64    `json:"checksum"`
+	Created     time.Time `json:"created"`
+	Used        time.Time `json:"used"`
+	Hits        int64     `json:"hits"`
+	SavedTokens int64     `json:"saved_tokens"`
+}
+
+// StoreStats count what the store holds and what became of references since it
+// was opened.
+type StoreStats struct {
+	References, Foreign int
+	Bytes, Reserved     int64
+	Scratch             int64
+	Budget              int64
+	Committed, Aborted  int64
+	Evicted, Refused    int64
+	Dropped             map[string]int64 // by reason
+	Recovered, Cleaned  int64            // references found, stray files removed, at opening
+}
+
+// Store keeps reference states as files in the directory that the backend saves
+// to. A reference is the state file <id>.bin and its metadata <id>.json; it exists
+// exactly as long as the latter does, which appears and disappears in one step.
+// Names start with the run that made them, and each run holds a lock, so that
+// several sidecars may share a directory and what a killed one left behind is
+// known. A Store is safe for concurrent use.
+type Store struct {
+	dir string
+	o   StoreOptions
+	run *runLock
+
+	mu       sync.Mutex
+	entries  map[string]*entry
+	reserved map[string]int64 // bytes of pending references
+	scratch  scratchPool
+	next     int
+	stats    StoreStats
+	onDrop   []func(Meta)
+	closed   bool
+}
+
+// entry is one reference. Its fields are guarded by Store.mu, except that load
+// serialises opening and checking.
+type entry struct {
+	meta   Meta
+	earned earnings
+	dirty  bool
+	saved  time.Time // when the metadata were last written
+
+	load    sync.Mutex
+	state   *State
+	old     []*State // replaced while in use
+	tokens  []int32
+	checked fileStamp
+	pins    int
+	gone    bool
+}
+
+// states are mappings that nobody uses any more.
+type states []*State
+
+func (all states) close() {
+	for _, s := range all {
+		_ = s.Close()
+	}
+}
+
+// unmapIfUnused returns what can be unmapped once e has no users: its replaced
+// states and, where it is to go altogether, the present one. The caller holds
+// Store.mu.
+func (e *entry) unmapIfUnused(all bool) states {
+	if e.pins > 0 {
+		return nil
+	}
+	unused := e.old
+	e.old = nil
+	if all && e.state != nil {
+		unused = append(unused, e.state)
+		e.state = nil
+	}
+	return unused
+}
+
+// OpenStore opens the store in dir, which is made with mode 0700 where it does not
+// exist, and recovers it: what was not committed, does not have the size it should
+// have, or is scratch of a run that ended, is deleted.
+func OpenStore(dir string, o StoreOptions) (*Store, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.HalfLife == 0 {
+		o.HalfLife = time.Hour
+	}
+	if err := makePrivate(dir); err != nil {
+		return nil, fmt.Errorf("slot directory: %w", err)
+	}
+	run, err := newRun(dir)
+	if err != nil {
+		return nil, fmt.Errorf("slot directory %s: %w", dir, err)
+	}
+	s := &Store{
+		dir: dir, o: o, run: run,
+		entries: map[string]*entry{}, reserved: map[string]int64{},
+		stats: StoreStats{Dropped: map[string]int64{}},
+	}
+	s.scratch.s = s
+	if err := s.recover(); err != nil {
+		run.release()
+		return nil, fmt.Errorf("recovering %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// makePrivate makes dir, or closes an existing one to others: states hold what was
+// asked. A directory that many share (such as /tmp) is left alone.
+func makePrivate(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	st, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return err
+	case !st.IsDir():
+		return fmt.Errorf("%s is a file: expected a directory", dir)
+	case st.Mode()&fs.ModeSticky == 0 && st.Mode().Perm()&0o077 != 0:
+		_ = os.Chmod(dir, 0o700) // someone else's directory stays as it is
+	}
+	return nil
+}
+
+// OnDrop has f called, outside of any lock, with each reference that leaves the
+// store for good.
+func (s *Store) OnDrop(f func(Meta)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onDrop = append(s.onDrop, f)
+}
+
+// All returns the usable references, most recently used first.
+func (s *Store) All() []Meta {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Meta, 0, len(s.entries))
+	for _, e := range s.entries {
+		if !s.foreign(e) {
+			all = append(all, e.meta)
+		}
+	}
+	slices.SortFunc(all, func(a, b Meta) int {
+		return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.ID, b.ID))
+	})
+	return all
+}
+
+// Stats returns the counts of now.
+func (s *Store) Stats() StoreStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	st.Dropped = make(map[string]int64, len(s.stats.Dropped))
+	for reason, n := range s.stats.Dropped {
+		st.Dropped[reason] = n
+	}
+	for _, e := range s.entries {
+		st.Bytes += e.meta.Bytes
+		if s.foreign(e) {
+			st.Foreign++
+		} else {
+			st.References++
+		}
+	}
+	for _, n := range s.reserved {
+		st.Reserved += n
+	}
+	st.Scratch, st.Budget = s.scratch.bytes(), s.o.Budget
+	return st
+}
+
+func (s *Store) foreign(e *entry) bool { return e.meta.Model != s.o.Model }
+
+// Hit notes that a reference saved the backend that many tokens.
+func (s *Store) Hit(id string, savedTokens int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[id]
+	if e == nil {
+		return
+	}
+	now := s.o.Now()
+	e.earned = e.earned.at(now, s.o.HalfLife)
+	e.earned.Hits++
+	e.earned.Tokens += float64(savedTokens)
+	e.meta.Hits++
+	e.meta.SavedTokens += int64(savedTokens)
+	e.meta.Used, e.dirty = now, true
+	if now.Sub(e.saved) >= metaInterval {
+		s.writeMeta(e)
+	}
+}
+
+// Drop removes a reference because of reason, which is counted.
+func (s *Store) Drop(id, reason string) {
+	s.mu.Lock()
+	e := s.entries[id]
+	if e != nil {
+		s.stats.Dropped[reason]++
+		s.detach(e)
+	}
+	s.mu.Unlock()
+	if e != nil {
+		s.discard(e)
+	}
+}
+
+// detach takes e out of the store and deletes its metadata: from then on the
+// reference does not exist, whatever happens. The caller holds s.mu, and calls
+// discard after releasing it.
+func (s *Store) detach(e *entry) {
+	e.gone = true
+	delete(s.entries, e.meta.ID)
+	_ = os.Remove(s.metaPath(e.meta.ID))
+}
+
+// discard deletes the state file of detached entries and tells who wants to know.
+// Memory in use stays mapped until its last user releases it.
+func (s *Store) discard(gone ...*entry) {
+	for _, e := range gone {
+		_ = os.Remove(s.statePath(e.meta.ID))
+		s.mu.Lock()
+		drops, unused := s.onDrop, e.unmapIfUnused(true)
+		s.mu.Unlock()
+		unused.close()
+		for _, f := range drops {
+			f(e.meta)
+		}
+	}
+}
+
+// Close writes what is not written yet, and removes this run's scratch. References
+// stay for the next run; no State of the store may be used any more.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	for _, e := range s.entries {
+		if e.dirty {
+			s.writeMeta(e)
+		}
+		e.unmapIfUnused(true).close()
+	}
+	for id := range s.reserved {
+		_ = os.Remove(s.statePath(id))
+	}
+	s.scratch.close()
+	return s.run.release()
+}
+
+func (s *Store) statePath(id string) string { return filepath.Join(s.dir, stateName(id)) }
+func (s *Store) metaPath(id string) string  { return filepath.Join(s.dir, metaName(id)) }
+
+// freeSpace is how many bytes the directory's filesystem has left for us.
+func freeSpace(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}

@@ -1,0 +1,231 @@
+package bridge
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Files of the store, in the directory that the backend saves to:
+//
+//	ssk-<run>.lock             held with flock while the run lives
+//	ssk-<run>-<n>.bin, .json   a reference and its metadata; the id is <run>-<n>
+//	ssk-<run>-<n>.tmp          metadata being written
+//	ssk-<run>-s<n>.scratch     composed states
+//
+// No other file in the directory is ever touched.
+var (
+	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|tmp)|-s[0-9]{1,6}\.scratch)$`)
+	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
+)
+
+// metaInterval bounds how much of the hit counts a crash can lose.
+const metaInterval = 30 * time.Second
+
+// maxMetaBytes is far more than metadata take.
+const maxMetaBytes = 64 << 10
+
+func lockName(run string) string   { return "ssk-" + run + ".lock" }
+func stateName(id string) string   { return "ssk-" + id + ".bin" }
+func metaName(id string) string    { return "ssk-" + id + ".json" }
+func metaTmpName(id string) string { return "ssk-" + id + ".tmp" }
+
+// runLock is the mark of a living run.
+type runLock struct {
+	id string
+	f  *os.File
+}
+
+func newRun(dir string) (*runLock, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return nil, err
+	}
+	id := hex.EncodeToString(b[:])
+	f, err := os.OpenFile(filepath.Join(dir, lockName(id)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	// A store that recovers at this very moment may hold the lock to look whether
+	// we live, for an instant, and may then delete the file.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
+	}
+	if _, err := os.Stat(f.Name()); errors.Is(err, fs.ErrNotExist) {
+		f.Close()
+		return newRun(dir)
+	}
+	return &runLock{id: id, f: f}, nil
+}
+
+func (r *runLock) release() error {
+	err := os.Remove(r.f.Name())
+	return errors.Join(err, r.f.Close())
+}
+
+// alive tells whether the run of that id still holds its lock in dir.
+func alive(dir, run string) bool {
+	f, err := os.Open(filepath.Join(dir, lockName(run)))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+}
+
+// record is a metadata file.
+type record struct {
+	Meta
+	Earned earnings `json:"earned"`
+}
+
+// writeMeta writes e's metadata in one step. The caller holds s.mu.
+func (s *Store) writeMeta(e *entry) error {
+	data, err := json.Marshal(record{e.meta, e.earned})
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(s.dir, metaTmpName(e.meta.ID))
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	if err := os.Rename(tmp, s.metaPath(e.meta.ID)); err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	e.dirty, e.saved = false, s.o.Now()
+	return nil
+}
+
+// readMeta reads the metadata of id and checks them against the state file.
+func (s *Store) readMeta(id string) (record, error) {
+	var rec record
+	f, err := os.Open(s.metaPath(id))
+	if err != nil {
+		return rec, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxMetaBytes))
+	if err != nil {
+		return rec, err
+	}
+	if err := json.Unmarshal(data, &rec); err != nil {
+		return rec, fmt.Errorf("%w: metadata %s: %w", ErrCorrupt, metaName(id), err)
+	}
+	if rec.ID != id || rec.Tokens < 0 || rec.Bytes <= 0 || rec.Hits < 0 {
+		return rec, fmt.Errorf("%w: metadata %s are of %q with %d tokens, %d bytes: expected its own", ErrCorrupt, metaName(id), rec.ID, rec.Tokens, rec.Bytes)
+	}
+	st, err := os.Lstat(s.statePath(id))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return rec, fmt.Errorf("%w: %s is missing", ErrCorrupt, stateName(id))
+	case err != nil:
+		return rec, err
+	case !st.Mode().IsRegular() || st.Size() != rec.Bytes:
+		return rec, fmt.Errorf("%w: %s has %d bytes: expected %d", ErrCorrupt, stateName(id), st.Size(), rec.Bytes)
+	}
+	return rec, nil
+}
+
+// recover reads the directory: it takes over what is whole and deletes what no
+// living run can miss.
+func (s *Store) recover() error {
+	files, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	living := map[string]bool{s.run.id: true}
+	isAlive := func(run string) bool {
+		if _, known := living[run]; !known {
+			living[run] = alive(s.dir, run)
+		}
+		return living[run]
+	}
+	var rest []string
+	for _, f := range files {
+		m := fileName.FindStringSubmatch(f.Name())
+		switch {
+		case m == nil:
+		case filepath.Ext(f.Name()) == ".json":
+			s.adopt(f.Name()[len("ssk-") : len(f.Name())-len(".json")])
+		case !isAlive(m[1]):
+			rest = append(rest, f.Name())
+		}
+	}
+	for _, name := range rest {
+		id := name[len("ssk-") : len(name)-len(filepath.Ext(name))]
+		if filepath.Ext(name) == ".bin" && s.entries[id] != nil {
+			continue
+		}
+		if os.Remove(filepath.Join(s.dir, name)) == nil && filepath.Ext(name) != ".lock" {
+			s.stats.Cleaned++
+		}
+	}
+	s.shrink()
+	return nil
+}
+
+// adopt takes over the reference of that id, if it is whole; else it deletes it.
+func (s *Store) adopt(id string) *entry {
+	rec, err := s.readMeta(id)
+	if err != nil {
+		if errors.Is(err, ErrCorrupt) {
+			s.stats.Dropped["damaged"]++
+			_ = os.Remove(s.metaPath(id))
+			_ = os.Remove(s.statePath(id))
+		}
+		return nil
+	}
+	e := &entry{meta: rec.Meta, earned: rec.Earned, saved: s.o.Now()}
+	s.entries[id] = e
+	s.stats.Recovered++
+	return e
+}
+
+// shrink brings a store that was opened with a smaller budget, or that others
+// filled, back under it.
+func (s *Store) shrink() {
+	if s.o.Budget <= 0 {
+		return
+	}
+	over := s.used() - s.o.Budget
+	for _, v := range s.victims() {
+		if over <= 0 {
+			return
+		}
+		over -= v.entry.meta.Bytes
+		s.stats.Evicted++
+		s.detach(v.entry)
+		s.discard(v.entry)
+	}
+}
+
+// fileStamp tells whether a file is still what it was.
+type fileStamp struct {
+	size, mtime int64
+	inode       uint64
+}
+
+func stampOf(path string) (fileStamp, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fileStamp{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileStamp{st.Size, st.Mtim.Nano(), st.Ino}, nil
+}
+
+// checksum is the xxHash64 of a whole state file.
+func checksum(s *State) uint64 { return xxhash.Sum64(s.m.data) }

@@ -1,0 +1,197 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync/atomic"
+)
+
+// Reference is a reference in use: its State stays mapped until Release.
+type Reference struct {
+	Meta
+	State *State
+
+	s        *Store
+	e        *entry
+	released atomic.Bool
+}
+
+// Release ends the use. A second one does nothing.
+func (r *Reference) Release() {
+	if r == nil || r.s == nil || r.released.Swap(true) {
+		return
+	}
+	r.s.mu.Lock()
+	r.e.pins--
+	unused := r.e.unmapIfUnused(r.e.gone || r.s.closed)
+	r.s.mu.Unlock()
+	unused.close()
+}
+
+// Get returns the reference of that id, pinned until its Release. Its checksum is
+// verified on the first use and whenever the file's size, time or inode changed.
+// A reference that another sidecar made in the same directory is found too. What
+// is damaged is dropped, and the error wraps ErrCorrupt; what is not there, or is
+// another model's, gives ErrNoReference.
+func (s *Store) Get(id string) (*Reference, error) {
+	e, err := s.pin(id)
+	if err != nil {
+		return nil, err
+	}
+	ref := &Reference{s: s, e: e}
+	if err := s.open(e); err != nil {
+		ref.Release()
+		s.Drop(id, dropReason(err))
+		return nil, fmt.Errorf("reference %s: %w", id, err)
+	}
+	s.mu.Lock()
+	ref.Meta, ref.State = e.meta, e.state
+	s.mu.Unlock()
+	return ref, nil
+}
+
+// dropReason is the label under which a dropped reference is counted.
+func dropReason(err error) string {
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		return "corrupt"
+	case errors.Is(err, ErrUnsupported):
+		return "unsupported"
+	case errors.Is(err, fs.ErrNotExist):
+		return "missing"
+	}
+	return "unreadable"
+}
+
+// pin finds id, on the disk if need be, and keeps it from being closed.
+func (s *Store) pin(id string) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("%w: the store is closed", ErrNoReference)
+	}
+	e := s.lookUp(id)
+	if e == nil {
+		return nil, fmt.Errorf("%w: %q", ErrNoReference, id)
+	}
+	if s.foreign(e) {
+		return nil, fmt.Errorf("%w: %s is of another model", ErrNoReference, id)
+	}
+	e.pins++
+	return e, nil
+}
+
+// lookUp finds the entry of id, on the disk if need be. Ids come from the index,
+// so that they are checked before they become part of a path.
+func (s *Store) lookUp(id string) *entry {
+	if e := s.entries[id]; e != nil {
+		return e
+	}
+	if !idFormat.MatchString(id) {
+		return nil
+	}
+	if _, pending := s.reserved[id]; pending {
+		return nil
+	}
+	return s.adopt(id)
+}
+
+// open maps and verifies e's state, unless that is done and the file is unchanged.
+func (s *Store) open(e *entry) error {
+	e.load.Lock()
+	defer e.load.Unlock()
+	path := s.statePath(e.meta.ID)
+	stamp, err := stampOf(path)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	known := e.state != nil && e.checked == stamp
+	want := e.meta
+	s.mu.Unlock()
+	if known {
+		return nil
+	}
+	state, err := s.verified(path, want)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if e.state != nil {
+		e.old = append(e.old, e.state)
+	}
+	e.state, e.tokens, e.checked = state, state.Tokens, stamp
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Store) verified(path string, want Meta) (*State, error) {
+	state, err := OpenState(path)
+	if err != nil {
+		return nil, err
+	}
+	err = func() error {
+		if state.Size != want.Bytes || len(state.Tokens) != want.Tokens {
+			return fmt.Errorf("%w: %d bytes and %d tokens: expected %d and %d", ErrCorrupt, state.Size, len(state.Tokens), want.Bytes, want.Tokens)
+		}
+		if sum := checksum(state); sum != want.Checksum {
+			return fmt.Errorf("%w: checksum %016x: expected %016x", ErrCorrupt, sum, want.Checksum)
+		}
+		if s.o.Check != nil {
+			return s.o.Check(state)
+		}
+		return nil
+	}()
+	if err != nil {
+		_ = state.Close()
+		return nil, err
+	}
+	return state, nil
+}
+
+// Tokens returns a reference's token ids, which are not to be changed. It reads no
+// more of the file than those, and that only once.
+func (s *Store) Tokens(id string) ([]int32, error) {
+	s.mu.Lock()
+	e := s.lookUp(id)
+	var tokens []int32
+	if e != nil && !s.foreign(e) {
+		tokens = e.tokens
+	} else {
+		e = nil
+	}
+	s.mu.Unlock()
+	if e == nil {
+		return nil, fmt.Errorf("%w: %q", ErrNoReference, id)
+	}
+	if tokens != nil {
+		return tokens, nil
+	}
+	tokens, err := readTokens(s.statePath(id))
+	if err == nil && len(tokens) != e.meta.Tokens {
+		err = fmt.Errorf("%w: %d tokens: expected %d", ErrCorrupt, len(tokens), e.meta.Tokens)
+	}
+	if err != nil {
+		s.Drop(id, dropReason(err))
+		return nil, fmt.Errorf("reference %s: %w", id, err)
+	}
+	s.mu.Lock()
+	e.tokens = tokens
+	s.mu.Unlock()
+	return tokens, nil
+}
+
+// readTokens reads the tokens of a state file and nothing behind them.
+func readTokens(path string) ([]int32, error) {
+	m, err := mapFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	var s State
+	if err := s.parseTokens(&reader{data: m.data}); err != nil {
+		return nil, err
+	}
+	return s.Tokens, nil
+}

@@ -1,0 +1,156 @@
+package bridge
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+)
+
+// Pending is room for a reference that the backend is about to save. Exactly one
+// of Commit and Abort ends it; an Abort after either does nothing.
+type Pending struct {
+	s         *Store
+	meta      Meta
+	frequency int
+	once      sync.Once
+}
+
+// Reserve makes room for a state of that many bytes, before it is saved: where the
+// budget is full, less valued references are evicted, but only for a prompt that
+// was seen (frequency, itself included) at least as often as theirs, so that a
+// flood of novel prompts leaves in place what is used. Tenant, Generation and
+// Tokens are taken from m, the rest is the store's. Errors wrap ErrNotAdmitted, or
+// are the operating system's.
+func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil, fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
+	}
+	evict, err := s.makeRoom(bytes, frequency)
+	if err != nil {
+		s.stats.Refused++
+		s.mu.Unlock()
+		return nil, err
+	}
+	s.next++
+	m.ID = s.run.id + "-" + strconv.FormatInt(int64(s.next), 16)
+	m.Model, m.Bytes = s.o.Model, bytes
+	s.reserved[m.ID] = bytes
+	s.mu.Unlock()
+	s.discard(evict...)
+	p := &Pending{s: s, meta: m, frequency: frequency}
+	if err := p.makeFile(); err != nil {
+		p.Abort()
+		return nil, err
+	}
+	return p, nil
+}
+
+// makeFile makes the file that the backend will write to, closed to others from
+// the start, after a look at whether it will fit.
+func (p *Pending) makeFile() error {
+	free, err := freeSpace(p.s.dir)
+	if err != nil {
+		return err
+	}
+	if free < p.meta.Bytes {
+		return fmt.Errorf("%w: %s has %d bytes left: expected %d", ErrNotAdmitted, p.s.dir, free, p.meta.Bytes)
+	}
+	f, err := os.OpenFile(p.Path(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// ID is the name that the reference will have.
+func (p *Pending) ID() string { return p.meta.ID }
+
+// File is the base name that the backend is told to save to.
+func (p *Pending) File() string { return stateName(p.meta.ID) }
+
+// Path is where that file lies.
+func (p *Pending) Path() string { return p.s.statePath(p.meta.ID) }
+
+// Commit validates what the backend saved and makes it a reference, pinned like
+// one from Get. On any error the file is gone.
+func (p *Pending) Commit() (*Reference, error) {
+	ref, err := p.commit()
+	if err != nil {
+		p.Abort()
+		return nil, fmt.Errorf("reference %s: %w", p.meta.ID, err)
+	}
+	p.once.Do(func() {}) // a later Abort does nothing
+	return ref, nil
+}
+
+func (p *Pending) commit() (*Reference, error) {
+	s := p.s
+	if err := os.Chmod(p.Path(), 0o600); err != nil {
+		return nil, err
+	}
+	stamp, err := stampOf(p.Path())
+	if err != nil {
+		return nil, err
+	}
+	state, err := OpenState(p.Path())
+	if err != nil {
+		return nil, err
+	}
+	if s.o.Check != nil {
+		if err := s.o.Check(state); err != nil {
+			_ = state.Close()
+			return nil, err
+		}
+	}
+	m := p.meta
+	m.Tokens, m.Bytes, m.Checksum = len(state.Tokens), state.Size, checksum(state)
+	m.Created = s.o.Now()
+	m.Used, m.Hits, m.SavedTokens = m.Created, 0, 0
+	e := &entry{meta: m, state: state, tokens: state.Tokens, checked: stamp, pins: 1}
+	if err := s.enter(e, p.frequency); err != nil {
+		_ = state.Close()
+		return nil, err
+	}
+	return &Reference{Meta: m, State: state, s: s, e: e}, nil
+}
+
+// enter makes e a reference in place of its reservation. The state may have become
+// larger than was reserved: then room is made for the difference.
+func (s *Store) enter(e *entry, frequency int) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
+	}
+	held := s.reserved[e.meta.ID]
+	delete(s.reserved, e.meta.ID)
+	evict, err := s.makeRoom(e.meta.Bytes, frequency)
+	if err == nil {
+		err = s.writeMeta(e)
+	}
+	if err != nil {
+		s.reserved[e.meta.ID] = held
+		s.mu.Unlock()
+		s.discard(evict...)
+		return err
+	}
+	s.entries[e.meta.ID] = e
+	s.stats.Committed++
+	s.mu.Unlock()
+	s.discard(evict...)
+	return nil
+}
+
+// Abort gives the room back and deletes what was saved.
+func (p *Pending) Abort() {
+	p.once.Do(func() {
+		p.s.mu.Lock()
+		defer p.s.mu.Unlock()
+		delete(p.s.reserved, p.meta.ID)
+		p.s.stats.Aborted++
+		_ = os.Remove(p.Path())
+	})
+}

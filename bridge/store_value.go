@@ -1,0 +1,113 @@
+package bridge
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// earnings are a reference's hits and the tokens they saved, fading with time so
+// that what was once popular gives way.
+type earnings struct {
+	Hits   float64   `json:"hits"`
+	Tokens float64   `json:"tokens"`
+	At     time.Time `json:"at"`
+}
+
+// at is what the earnings are worth at a later time.
+func (e earnings) at(now time.Time, halfLife time.Duration) earnings {
+	if age := now.Sub(e.At); age > 0 && !e.At.IsZero() {
+		fade := math.Exp2(-age.Seconds() / halfLife.Seconds())
+		e.Hits *= fade
+		e.Tokens *= fade
+	}
+	e.At = now
+	return e
+}
+
+// seen is how often the prompt behind a reference was asked, itself included.
+func (e earnings) seen() int { return 1 + int(math.Round(e.Hits)) }
+
+// makeRoom evicts until bytes more fit into the budget: references of other models
+// first, then those that saved fewest tokens for each byte, then the longest
+// unused. A reference only goes for a prompt that was seen at least as often as
+// its own, frequency times. Either all that is needed goes or nothing. The caller
+// holds s.mu, and discards what is returned after releasing it.
+func (s *Store) makeRoom(bytes int64, frequency int) ([]*entry, error) {
+	if s.o.Budget <= 0 {
+		return nil, nil
+	}
+	if bytes > s.o.Budget {
+		return nil, fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
+	}
+	need := s.used() + bytes - s.o.Budget
+	var out []*entry
+	for _, v := range s.victims() {
+		if need <= 0 {
+			break
+		}
+		if seen := v.earned.seen(); !v.foreign && seen > max(frequency, 1) {
+			continue // a smaller one of less use per byte may still do
+		}
+		out = append(out, v.entry)
+		need -= v.entry.meta.Bytes
+	}
+	if need > 0 {
+		return nil, fmt.Errorf("%w: the store is full of references that earn their place: %d bytes short for a prompt seen %d times", ErrNotAdmitted, need, frequency)
+	}
+	for _, e := range out {
+		s.detach(e)
+	}
+	s.stats.Evicted += int64(len(out))
+	return out, nil
+}
+
+type victim struct {
+	entry   *entry
+	foreign bool
+	earned  earnings
+	perByte float64
+}
+
+// victims lists what may be evicted, the least valued first.
+func (s *Store) victims() []victim {
+	now := s.o.Now()
+	all := make([]victim, 0, len(s.entries))
+	for _, e := range s.entries {
+		if e.pins > 0 {
+			continue
+		}
+		v := victim{entry: e, foreign: s.foreign(e), earned: e.earned.at(now, s.o.HalfLife)}
+		if v.earned.seen() > 1 {
+			v.perByte = v.earned.Tokens / float64(e.meta.Bytes)
+		}
+		all = append(all, v)
+	}
+	slices.SortFunc(all, func(a, b victim) int {
+		if a.foreign != b.foreign {
+			if a.foreign {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(
+			cmp.Compare(a.perByte, b.perByte),
+			a.entry.meta.Used.Compare(b.entry.meta.Used),
+			cmp.Compare(a.entry.meta.ID, b.entry.meta.ID))
+	})
+	return all
+}
+
+// used is what references and reservations take.
+func (s *Store) used() int64 {
+	var n int64
+	for _, e := range s.entries {
+		n += e.meta.Bytes
+	}
+	for _, r := range s.reserved {
+		n += r
+	}
+	return n
+}
