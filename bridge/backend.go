@@ -1,0 +1,238 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/tidwall/gjson"
+)
+
+// Backend is the HTTP client of the endpoints that llama-server offers to
+// whoever manages its slots. It is safe for concurrent use.
+type Backend struct {
+	url    string
+	apiKey string
+	http   *http.Client
+}
+
+// BackendError is an answer of the backend other than 200.
+type BackendError struct {
+	Path   string
+	Status int
+	Body   string
+}
+
+func (e *BackendError) Error() string {
+	return fmt.Sprintf("backend answered %s with status %d: %s", e.Path, e.Status, e.Body)
+}
+
+// maxReply bounds the answers read from the backend: the token list of a long
+// prompt is a few megabytes.
+const maxReply = 256 << 20
+
+// NewBackend returns a client of the llama-server at url (http://host:port with
+// an optional path prefix). apiKey may be empty.
+func NewBackend(url, apiKey string, connect time.Duration) *Backend {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: connect}).DialContext
+	t.Proxy = nil // the backend is next door; a proxy of the environment is not meant for it
+	t.MaxIdleConnsPerHost = 16
+	return &Backend{url: strings.TrimRight(url, "/"), apiKey: apiKey, http: &http.Client{Transport: t}}
+}
+
+// Close drops the idle connections.
+func (b *Backend) Close() { b.http.CloseIdleConnections() }
+
+// call sends one request and returns the body of a 200 answer.
+func (b *Backend) call(ctx context.Context, method, path, auth string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, b.url+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if auth == "" && b.apiKey != "" {
+		auth = "Bearer " + b.apiKey
+	}
+	if auth != "" {
+		req.Header.Set("Authorization", auth)
+	}
+	resp, err := b.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
+	}
+	defer resp.Body.Close()
+	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the backend's answer to %s: %w", path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, &BackendError{path, resp.StatusCode, gjson.GetBytes(reply, "error.message").String()}
+	}
+	return reply, nil
+}
+
+func (b *Backend) post(ctx context.Context, path, auth string, body any) ([]byte, error) {
+	raw, ok := body.(json.RawMessage)
+	if !ok {
+		var err error
+		if raw, err = json.Marshal(body); err != nil {
+			return nil, fmt.Errorf("cannot encode the request for %s: %w", path, err)
+		}
+	}
+	return b.call(ctx, http.MethodPost, path, auth, raw)
+}
+
+// Props is what the backend says of itself.
+type Props struct {
+	ModelPath  string
+	Build      string
+	Slots      int
+	Context    int // tokens of one slot
+	Multimodal bool
+	LoRA       string // JSON of the default adapters, "[]" for none
+	Template   string
+}
+
+// Props asks for /props.
+func (b *Backend) Props(ctx context.Context) (Props, error) {
+	reply, err := b.call(ctx, http.MethodGet, "/props", "", nil)
+	if err != nil {
+		return Props{}, err
+	}
+	g := gjson.ParseBytes(reply)
+	p := Props{
+		ModelPath:  g.Get("model_path").String(),
+		Build:      g.Get("build_info").String(),
+		Slots:      int(g.Get("total_slots").Int()),
+		Context:    int(g.Get("default_generation_settings.n_ctx").Int()),
+		Multimodal: g.Get("modalities.vision").Bool() || g.Get("modalities.audio").Bool(),
+		LoRA:       g.Get("default_generation_settings.params.lora").Raw,
+		Template:   g.Get("chat_template").String(),
+	}
+	if p.Slots < 1 {
+		return p, errors.New("the backend's /props names no slots (total_slots): is it llama-server?")
+	}
+	if p.LoRA == "" {
+		p.LoRA = "[]"
+	}
+	return p, nil
+}
+
+// Health reports whether the backend has its model loaded.
+func (b *Backend) Health(ctx context.Context) error {
+	_, err := b.call(ctx, http.MethodGet, "/health", "", nil)
+	return err
+}
+
+// Busy asks /slots which slots are at work. ok is false where the server does
+// not tell.
+func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
+	reply, err := b.call(ctx, http.MethodGet, "/slots", "", nil)
+	if err != nil {
+		return nil, false
+	}
+	for _, s := range gjson.ParseBytes(reply).Array() {
+		busy = append(busy, s.Get("is_processing").Bool())
+	}
+	return busy, true
+}
+
+// ApplyTemplate renders an OpenAI chat body into the prompt that the server
+// would make of it. auth is the client's Authorization, or "".
+func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawMessage) (string, error) {
+	reply, err := b.post(ctx, "/apply-template", auth, chat)
+	if err != nil {
+		return "", err
+	}
+	p := gjson.GetBytes(reply, "prompt")
+	if !p.Exists() {
+		return "", errors.New("the backend's /apply-template answered without a prompt")
+	}
+	return p.String(), nil
+}
+
+// Tokenize returns the token ids that the server makes of a text. special adds
+// what the model puts in front of every prompt.
+func (b *Backend) Tokenize(ctx context.Context, auth, text string, special, parse bool) ([]int32, error) {
+	reply, err := b.post(ctx, "/tokenize", auth, map[string]any{"content": text, "add_special": special, "parse_special": parse})
+	if err != nil {
+		return nil, err
+	}
+	var r struct {
+		Tokens []int32 `json:"tokens"`
+	}
+	if err := json.Unmarshal(reply, &r); err != nil {
+		return nil, fmt.Errorf("cannot read the backend's tokens: %w", err)
+	}
+	return r.Tokens, nil
+}
+
+// Detokenize returns the text of token ids.
+func (b *Backend) Detokenize(ctx context.Context, tokens []int32) (string, error) {
+	reply, err := b.post(ctx, "/detokenize", "", map[string]any{"tokens": tokens})
+	if err != nil {
+		return "", err
+	}
+	return gjson.GetBytes(reply, "content").String(), nil
+}
+
+// Prefilled is the backend's own account of a prefill.
+type Prefilled struct {
+	CacheN, PromptN int     // tokens found in the cache, tokens computed
+	PromptMS        float64 // time of computing
+}
+
+// Prefill has the slot compute tokens behind what it holds of them, and
+// generate nothing.
+func (b *Backend) Prefill(ctx context.Context, slot int, tokens []int32) (Prefilled, error) {
+	reply, err := b.post(ctx, "/completion", "", map[string]any{
+		"prompt": tokens, "n_predict": 0, "id_slot": slot, "cache_prompt": true, "stream": false,
+		"n_cache_reuse": 0, "response_fields": []string{"timings"},
+	})
+	if err != nil {
+		return Prefilled{}, err
+	}
+	t := gjson.GetBytes(reply, "timings")
+	if !t.Get("cache_n").Exists() {
+		return Prefilled{}, errors.New("the backend's timings carry no cache_n: llama-server of September 2025 or newer is needed")
+	}
+	return Prefilled{int(t.Get("cache_n").Int()), int(t.Get("prompt_n").Int()), t.Get("prompt_ms").Float()}, nil
+}
+
+// Save writes the slot's state to a file of that name in the slot directory and
+// returns how many tokens and bytes the server says it wrote.
+func (b *Backend) Save(ctx context.Context, slot int, file string) (tokens int, bytes int64, err error) {
+	reply, err := b.slot(ctx, slot, "save", map[string]any{"filename": file})
+	if err != nil {
+		return 0, 0, err
+	}
+	return int(gjson.GetBytes(reply, "n_saved").Int()), gjson.GetBytes(reply, "n_written").Int(), nil
+}
+
+// Restore reads a state file of the slot directory into the slot. The server's
+// word is no proof that it took: compare cache_n of the next request.
+func (b *Backend) Restore(ctx context.Context, slot int, file string) (tokens int, err error) {
+	reply, err := b.slot(ctx, slot, "restore", map[string]any{"filename": file})
+	if err != nil {
+		return 0, err
+	}
+	return int(gjson.GetBytes(reply, "n_restored").Int()), nil
+}
+
+// Erase empties the slot.
+func (b *Backend) Erase(ctx context.Context, slot int) error {
+	_, err := b.slot(ctx, slot, "erase", map[string]any{})
+	return err
+}
+
+func (b *Backend) slot(ctx context.Context, slot int, action string, body any) ([]byte, error) {
+	return b.post(ctx, fmt.Sprintf("/slots/%d?action=%s", slot, action), "", body)
+}

@@ -1,0 +1,264 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// FillStage is one step of filling a slot: positions up to From are composed
+// from references, then the server itself computes [From, To).
+type FillStage struct {
+	// Runs supply the positions between the end of the stage before and From;
+	// Src and Dst are token positions, Ref indexes the references of the fill.
+	// Positions that no run covers get no cell.
+	Runs     []Run
+	From, To int32
+}
+
+// Fill is the work of putting a prompt's KV into a slot.
+type Fill struct {
+	Slot   int
+	Tokens []int32
+	// Stages cover the prompt in order. The last one's [From, To) is left to the
+	// request that is forwarded.
+	Stages  []FillStage
+	Refs    []*Reference
+	Threads int
+}
+
+// Filled says what a fill did and cost.
+type Filled struct {
+	Tokens, Cells    int           // positions and cells in the slot
+	Compose, Inject  time.Duration // writing states; restoring, stages and saving
+	Restores, Saves  int
+	RestoreMS        float64 // time of the last restore as seen from here
+	StageMS          float64 // time of all stages but their prefill
+	PrefillMS        float64 // the server's own time of computing in the middle
+	PrefillN, Stages int
+}
+
+// ErrNotTaken says that the server's cache_n shows that it did not take what it
+// said it restored.
+var ErrNotTaken = errors.New("the backend did not take the restored state")
+
+// Filler fills slots through a stock server: it composes a state, has the server
+// restore it, and where tokens in the middle are to be computed lets the server
+// compute them behind it, saves, and goes on from there (staged filling).
+type Filler struct {
+	Backend *Backend
+	Kernels *Kernels
+	Store   *Store
+	Layout  *Layout
+	RoPE    *RoPE // nil: keys cannot be moved
+}
+
+// Fill carries out f. After an error the slot's content is unknown: erase it.
+func (fl *Filler) Fill(ctx context.Context, f Fill) (Filled, error) {
+	p := progress{fl: fl, f: f}
+	defer p.close()
+	for i, st := range f.Stages {
+		if err := p.compose(st); err != nil {
+			return p.done, fmt.Errorf("composing up to token %d: %w", st.From, err)
+		}
+		if err := p.restore(ctx, int(st.From)); err != nil {
+			return p.done, err
+		}
+		if i == len(f.Stages)-1 {
+			break
+		}
+		if err := p.stage(ctx, st); err != nil {
+			return p.done, fmt.Errorf("computing tokens %d to %d: %w", st.From, st.To, err)
+		}
+	}
+	return p.done, nil
+}
+
+// progress is a fill under way: saved is what the server computed and composed
+// so far, as the slot holds it.
+type progress struct {
+	fl       *Filler
+	f        Fill
+	saved    *State
+	scratch  []*ScratchFile // to be released
+	composed *ScratchFile   // what the server restores
+	savedIn  *ScratchFile   // where it saves
+	done     Filled
+}
+
+func (p *progress) close() {
+	if p.saved != nil {
+		p.saved.Close()
+	}
+	for _, s := range p.scratch {
+		s.Release()
+	}
+}
+
+// compose writes the state of positions [0, st.From): what was saved after the
+// stage before, and the stage's runs behind it.
+func (p *progress) compose(st FillStage) error {
+	start := time.Now()
+	defer func() { p.done.Compose += time.Since(start) }()
+	if st.From == 0 {
+		return nil
+	}
+	runs, pos, err := p.rows(st)
+	if err != nil {
+		return err
+	}
+	if p.composed == nil {
+		if p.composed, err = p.file(); err != nil {
+			return err
+		}
+	}
+	w, err := p.composed.Create(p.fl.Layout, p.f.Slot, p.f.Tokens[:st.From], pos)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	jobs, err := w.Jobs(p.sources())
+	if err != nil {
+		return err
+	}
+	if err := p.fl.Kernels.Compose(jobs, runs, p.fl.RoPE, p.f.Threads); err != nil {
+		return err
+	}
+	p.done.Tokens, p.done.Cells = int(st.From), len(pos)
+	return nil
+}
+
+// sources are the references and, behind them, the saved state.
+func (p *progress) sources() []*State {
+	var out []*State
+	for _, r := range p.f.Refs {
+		out = append(out, r.State)
+	}
+	if p.saved != nil {
+		out = append(out, p.saved)
+	}
+	return out
+}
+
+// rows turns positions into rows of the sources and of the new state.
+func (p *progress) rows(st FillStage) (runs []Run, pos []int32, err error) {
+	if p.saved != nil {
+		pos = append(pos, p.saved.Pos...)
+		runs = append(runs, Run{Ref: len(p.f.Refs), Len: int32(len(pos))})
+	}
+	for _, r := range st.Runs {
+		if r.Delta != 0 && p.fl.RoPE == nil {
+			return nil, nil, errors.New("keys cannot be moved: the model's RoPE is not known")
+		}
+		ref := p.f.Refs[r.Ref].State
+		for i := int32(0); i < r.Len; {
+			row, ok := ref.Row(r.Src + i)
+			if !ok {
+				i++ // the reference has no cell there: neither will the target
+				continue
+			}
+			n := int32(1)
+			for i+n < r.Len {
+				if next, ok := ref.Row(r.Src + i + n); !ok || next != row+int(n) {
+					break
+				}
+				n++
+			}
+			runs = append(runs, Run{Ref: r.Ref, Src: int32(row), Dst: int32(len(pos)), Len: n, Delta: r.Delta})
+			for k := range n {
+				pos = append(pos, r.Dst+i+k)
+			}
+			i += n
+		}
+	}
+	if len(pos) == 0 || pos[len(pos)-1] != st.From-1 {
+		return nil, nil, fmt.Errorf("position %d would have no cell: the server could not go on behind it", st.From-1)
+	}
+	return runs, pos, nil
+}
+
+// restore has the server read what compose wrote; where there is nothing before
+// the stage the slot is emptied instead.
+func (p *progress) restore(ctx context.Context, want int) error {
+	start := time.Now()
+	defer func() {
+		p.done.Inject += time.Since(start)
+		p.done.RestoreMS = float64(time.Since(start).Microseconds()) / 1000
+	}()
+	if want == 0 {
+		return p.fl.Backend.Erase(ctx, p.f.Slot)
+	}
+	p.done.Restores++
+	n, err := p.fl.Backend.Restore(ctx, p.f.Slot, p.composed.File())
+	if err != nil {
+		return err
+	}
+	if n != want {
+		return fmt.Errorf("%w: restored %d tokens, %d were written", ErrNotTaken, n, want)
+	}
+	return nil
+}
+
+// stage has the server compute [From, To) and reads back the result.
+func (p *progress) stage(ctx context.Context, st FillStage) error {
+	start := time.Now()
+	got, err := p.fl.Backend.Prefill(ctx, p.f.Slot, p.f.Tokens[:st.To])
+	if err != nil {
+		return err
+	}
+	if got.CacheN != int(st.From) {
+		return fmt.Errorf("%w: it found %d tokens in its cache, %d were restored", ErrNotTaken, got.CacheN, st.From)
+	}
+	if err := p.forgetSaved(); err != nil {
+		return err
+	}
+	if _, _, err := p.fl.Backend.Save(ctx, p.f.Slot, p.savedIn.File()); err != nil {
+		return err
+	}
+	err = p.reopen(st)
+	p.done.Saves++
+	p.done.Stages++
+	p.done.PrefillMS += got.PromptMS
+	p.done.PrefillN += got.PromptN
+	p.done.StageMS += float64(time.Since(start).Microseconds())/1000 - got.PromptMS
+	p.done.Inject += time.Since(start)
+	return err
+}
+
+// forgetSaved unmaps the state of the stage before, whose rows are in the
+// composed one by now: the server writes the next over it.
+func (p *progress) forgetSaved() (err error) {
+	if p.saved != nil {
+		p.saved.Close()
+		p.saved = nil
+	}
+	if p.savedIn == nil {
+		p.savedIn, err = p.file()
+	}
+	return err
+}
+
+// reopen maps the state that the server saved.
+func (p *progress) reopen(st FillStage) error {
+	s, err := OpenState(p.savedIn.Path())
+	if err != nil {
+		return err
+	}
+	p.saved = s
+	if err := s.Layout.Equal(p.fl.Layout); err != nil {
+		return err
+	}
+	if len(s.Tokens) < int(st.To) || len(s.Pos) == 0 || s.Pos[len(s.Pos)-1] != st.To-1 {
+		return fmt.Errorf("the backend saved %d tokens after computing up to %d", len(s.Tokens), st.To)
+	}
+	return nil
+}
+
+func (p *progress) file() (*ScratchFile, error) {
+	s, err := p.fl.Store.Scratch(int64(len(p.f.Tokens)) * p.fl.Layout.BytesPerToken())
+	if err == nil {
+		p.scratch = append(p.scratch, s)
+	}
+	return s, err
+}

@@ -1,0 +1,251 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Probed is what trying out the backend brought to light.
+type Probed struct {
+	Props  Props
+	Layout Layout
+	// Key stands for everything that two states must have in common to be mixed:
+	// model file, KV layout, adapters.
+	Key string
+	// RoPE is nil where keys cannot be moved; Why then says why.
+	RoPE *RoPE
+	Why  string
+	// Volatile: a slot filled a moment ago is emptied as soon as another request
+	// starts (--cache-idle-slots with --kv-unified).
+	Volatile bool
+	// TokenMS is the prefill time of one token in ms.
+	TokenMS float64
+}
+
+// ErrUnshareable is wrapped where a backend works but its KV cannot be shared.
+var ErrUnshareable = errors.New("cannot be shared")
+
+// probeTokens is the length of the probe's prompt: one token over and over, so
+// that the first layer's keys differ by their rotation alone.
+const probeTokens = 96
+
+// Prober tries out a backend before anything is shared through it.
+type Prober struct {
+	Backend *Backend
+	Store   *Store
+	Model   *Model // nil where no GGUF can be read
+	Kernels *Kernels
+}
+
+// Probe prefills, saves and restores a short prompt, and checks on it all that
+// sharing relies on: that the state's layout is understood, that keys turn as the
+// model's RoPE says, that a restored state is really used, and whether it
+// survives another request. It uses the first slots and empties them.
+func (p Prober) Probe(ctx context.Context) (*Probed, error) {
+	props, err := p.Backend.Props(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.refuse(); err != nil {
+		return nil, err
+	}
+	file, err := p.Store.Scratch(1 << 20)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write to the slot directory: %w", err)
+	}
+	defer file.Release()
+	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
+	out := &Probed{Props: props}
+	tokens := p.prompt()
+	if err := p.fill(ctx, out, file, tokens); err != nil {
+		return nil, err
+	}
+	if err := p.inspect(out, file, tokens); err != nil {
+		return nil, err
+	}
+	if err := p.restore(ctx, file, tokens); err != nil {
+		return nil, err
+	}
+	if props.Slots > 1 {
+		if out.Volatile, err = p.volatile(ctx, file, tokens); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// refuse names what is known to be unshareable before anything is tried.
+func (p Prober) refuse() error {
+	if p.Model != nil && p.Model.Unshareable != "" {
+		return fmt.Errorf("model %s %w: %s", p.Model.Name, ErrUnshareable, p.Model.Unshareable)
+	}
+	return nil
+}
+
+// prompt repeats a token that is surely in the vocabulary and surely plain: ids
+// at the middle of the table are ordinary pieces of text.
+func (p Prober) prompt() []int32 {
+	id := int32(1000)
+	if p.Model != nil && p.Model.Vocab > 0 {
+		id = int32(p.Model.Vocab / 2)
+	}
+	tokens := make([]int32, probeTokens)
+	for i := range tokens {
+		tokens[i] = id
+	}
+	return tokens
+}
+
+func (p Prober) fill(ctx context.Context, out *Probed, file *ScratchFile, tokens []int32) error {
+	if err := p.Backend.Erase(ctx, 0); err != nil {
+		return fmt.Errorf("the backend's slots cannot be managed: start llama-server with --slot-save-path and without --no-slots: %w", err)
+	}
+	got, err := p.Backend.Prefill(ctx, 0, tokens)
+	if err != nil {
+		return err
+	}
+	out.TokenMS = got.PromptMS / float64(max(1, got.PromptN))
+	if _, _, err = p.Backend.Save(ctx, 0, file.File()); err != nil {
+		return fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path: %w", err)
+	}
+	return nil
+}
+
+// inspect reads the saved state and checks the model's RoPE against it.
+func (p Prober) inspect(out *Probed, file *ScratchFile, tokens []int32) error {
+	s, err := OpenState(file.Path())
+	if errors.Is(err, ErrUnsupported) {
+		return fmt.Errorf("the backend's state %w: %w", ErrUnshareable, err)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read what the backend saved as %s: is --slot-dir the directory given to it as --slot-save-path? %w", file.File(), err)
+	}
+	defer s.Close()
+	if len(s.Tokens) != len(tokens) || len(s.Pos) != len(tokens) {
+		return fmt.Errorf("the backend saved %d tokens in %d cells, %d were computed: %w", len(s.Tokens), len(s.Pos), len(tokens), ErrUnshareable)
+	}
+	out.Layout = s.Layout
+	out.Key = p.key(out)
+	out.RoPE, out.Why = p.rope(s)
+	return nil
+}
+
+// key digests what states must have in common.
+func (p Prober) key(out *Probed) string {
+	h := xxhash.New()
+	if p.Model != nil {
+		fmt.Fprintln(h, "model", p.Model.Hash)
+	} else {
+		fmt.Fprintln(h, "path", out.Props.ModelPath, out.Props.Template)
+	}
+	l := out.Layout
+	l.Stream = 0
+	fmt.Fprintln(h, "lora", out.Props.LoRA)
+	fmt.Fprintf(h, "layout %+v\n", l)
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// rope returns the model's RoPE if keys of the probe turn by it, or why not.
+func (p Prober) rope(s *State) (*RoPE, string) {
+	if p.Model == nil || p.Model.RoPE == nil {
+		return nil, "the model's RoPE settings are not known"
+	}
+	if err := s.Layout.Movable(); err != nil {
+		return nil, err.Error()
+	}
+	if err := checkRoPE(p.Kernels, s, p.Model.RoPE); err != nil {
+		return nil, err.Error()
+	}
+	return p.Model.RoPE, ""
+}
+
+// maxTurnError is the greatest relative deviation of a turned key from the
+// server's own: four-bit keys are off by some 8 % each.
+const maxTurnError = 0.2
+
+// checkRoPE turns the first layer's key of position 1 to the last position and
+// compares it with the server's. In the first layer the key depends on token and
+// position alone, and all tokens are the same.
+func checkRoPE(k *Kernels, s *State, rope *RoPE) error {
+	l := s.Layout.Layers[0]
+	src := s.Layer(0)
+	last := int32(s.Cells() - 1)
+	turned := make([]byte, l.KRow)
+	job := LayerJob{K: turned, KType: l.KType, VType: l.VType, KRow: int64(l.KRow), VRow: int64(l.VRow),
+		V: make([]byte, l.VRow), DstCells: 1, Sources: []LayerSource{src}, SrcCells: []int64{int64(s.Cells())},
+		VTrans: s.Layout.VTrans, VElem: int64(l.VElem), VWidth: int64(l.VWidth), KRot: int32(s.Layout.NRotK)}
+	if job.VTrans {
+		job.V = make([]byte, int64(l.VElem)*int64(l.VWidth))
+	}
+	run := []Run{{Src: 1, Len: 1, Delta: last - 1}}
+	if err := k.Compose([]LayerJob{job}, run, rope, 1); err != nil {
+		return fmt.Errorf("keys cannot be moved: %w", err)
+	}
+	want, err := floats(k, l.KType, src.K[int(last)*int(l.KRow):int(last+1)*int(l.KRow)])
+	if err != nil {
+		return err
+	}
+	got, err := floats(k, l.KType, turned)
+	if err != nil {
+		return err
+	}
+	if e := relativeError(got, want); !(e <= maxTurnError) {
+		return fmt.Errorf("a key turned by the model's RoPE is off by %.0f %% from the server's own: are the server's RoPE flags other than the model file's?", 100*e)
+	}
+	return nil
+}
+
+func floats(k *Kernels, t KVType, row []byte) ([]float32, error) {
+	elems, size := t.BlockSize()
+	if size == 0 {
+		return nil, fmt.Errorf("%w: K type %s", ErrUnsupported, t)
+	}
+	out := make([]float32, len(row)/size*elems)
+	return out, k.Dequantize(uint32(t), row, out)
+}
+
+// relativeError is |a-b| / |b| in the Euclidean norm.
+func relativeError(a, b []float32) float64 {
+	var d, n float64
+	for i := range b {
+		x := float64(a[i]) - float64(b[i])
+		d += x * x
+		n += float64(b[i]) * float64(b[i])
+	}
+	return math.Sqrt(d / n)
+}
+
+// restore proves that a restored state is used: the server must find all of it.
+func (p Prober) restore(ctx context.Context, file *ScratchFile, tokens []int32) error {
+	if err := p.Backend.Erase(ctx, 0); err != nil {
+		return err
+	}
+	if _, err := p.Backend.Restore(ctx, 0, file.File()); err != nil {
+		return err
+	}
+	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
+	if err != nil {
+		return err
+	}
+	if got.CacheN != len(tokens) {
+		return fmt.Errorf("the backend computes restored tokens again (%d of %d found): %w", got.CacheN, len(tokens), ErrUnshareable)
+	}
+	return nil
+}
+
+// volatile finds out whether a request to another slot empties this one.
+func (p Prober) volatile(ctx context.Context, file *ScratchFile, tokens []int32) (bool, error) {
+	if _, err := p.Backend.Restore(ctx, 0, file.File()); err != nil {
+		return false, err
+	}
+	if _, err := p.Backend.Prefill(ctx, 1, tokens[:2]); err != nil {
+		return false, err
+	}
+	defer p.Backend.Erase(context.WithoutCancel(ctx), 1) //nolint:errcheck // best effort, as above
+	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
+	return got.CacheN != len(tokens), err
+}

@@ -1,0 +1,151 @@
+package matcher
+
+// Rules are the settings of a route that decide which tokens are recomputed.
+type Rules struct {
+	// TokenSimilarity is the least likeness of two tokens' E-cache embeddings (cosine) for one to stand
+	// in for the other.
+	TokenSimilarity float32
+	Critical        Class
+	// Followers, CriticalFollowers and Seam are how many tokens are recomputed
+	// after an unmatched run, after a critical one, and after the source jumps.
+	Followers, CriticalFollowers, Seam int
+	// Pieces gives tokens' texts, nil where they are not known.
+	Pieces Pieces
+}
+
+// DefaultTokenSimilarity separates, in the embedding tables of the models
+// measured, near-synonyms and inflections from words that merely stand in the
+// same place.
+const DefaultTokenSimilarity = 0.35
+
+// Decide turns an alignment into a plan: for each target token whether its
+// counterpart's KV may be taken over or the token wants to be recomputed, and
+// why. What a change leaves behind in the tokens right after it is recomputed
+// as well (measured: without them a changed number is answered with the old
+// one). The last token is always the backend's: its logits are the answer.
+func Decide(a *Alignment, r Rules) *Plan {
+	p := &Plan{Tokens: make([]PlanToken, len(a.Matches)), Similarity: a.Similarity(r.TokenSimilarity)}
+	for _, ref := range a.Refs {
+		p.Refs = append(p.Refs, ref.ID)
+	}
+	d := decider{a, r, p, 0, Reused}
+	for i := range a.Matches {
+		d.token(i)
+	}
+	if n := len(p.Tokens); n > 0 {
+		p.Tokens[n-1].Reason = Tail
+	}
+	return p
+}
+
+// decider walks the target from left to right; owe tokens more are recomputed
+// for reason why.
+type decider struct {
+	a   *Alignment
+	r   Rules
+	p   *Plan
+	owe int
+	why Reason
+}
+
+func (d *decider) token(i int) {
+	m := d.a.Matches[i]
+	out := PlanToken{Ref: m.Ref, Pos: m.Pos, Reason: d.own(i)}
+	switch out.Reason {
+	case Critical:
+		d.demand(d.r.CriticalFollowers, Follows)
+	case Unmatched, LowSimilarity, Fuzzy:
+		d.demand(d.r.Followers, Follows)
+	default:
+		d.afterJump(i)
+		if d.owe > 0 {
+			out.Reason = d.why
+			d.owe--
+		}
+	}
+	d.p.Tokens[i] = out
+}
+
+// demand asks for n more recomputed tokens from the next one on.
+func (d *decider) demand(n int, why Reason) {
+	if n >= d.owe {
+		d.owe, d.why = n, why
+	}
+}
+
+// own is the reason that the token has by itself.
+func (d *decider) own(i int) Reason {
+	m := d.a.Matches[i]
+	if m.Ref >= 0 && m.Similarity == 1 {
+		return Reused
+	}
+	if IsCritical(d.r.Pieces, d.a.Target, i, d.r.Critical) || d.replacesCritical(i) {
+		return Critical
+	}
+	switch {
+	case m.Ref < 0:
+		return Unmatched
+	case m.Similarity < d.r.TokenSimilarity:
+		return LowSimilarity
+	}
+	return Fuzzy
+}
+
+// replacesCritical: the token stands where the reference had a critical one.
+func (d *decider) replacesCritical(i int) bool {
+	m := d.a.Matches[i]
+	return m.Ref >= 0 && IsCritical(d.r.Pieces, d.a.Refs[m.Ref].Tokens, int(m.Pos), d.r.Critical)
+}
+
+// afterJump demands recomputing where the source does not go on right behind
+// the token before: a deletion leaves traces in the tokens after it, a seam in
+// dozens.
+func (d *decider) afterJump(i int) {
+	m := d.a.Matches[i]
+	if i == 0 {
+		if m.Pos != 0 {
+			d.demand(d.r.Seam, Seam)
+		}
+		return
+	}
+	p := d.a.Matches[i-1]
+	switch {
+	case p.Ref < 0:
+		d.afterInsertion(i)
+	case p.Ref != m.Ref || m.Pos <= p.Pos || m.Pos-p.Pos > nearJump:
+		d.demand(d.r.Seam, Seam)
+	case m.Pos > p.Pos+1:
+		d.demand(d.lost(m.Ref, p.Pos+1, m.Pos), Follows)
+	}
+}
+
+// afterInsertion looks past tokens without a counterpart for where the source
+// was last.
+func (d *decider) afterInsertion(i int) {
+	m := d.a.Matches[i]
+	for j := i - 1; j >= 0; j-- {
+		p := d.a.Matches[j]
+		if p.Ref < 0 {
+			continue
+		}
+		if p.Ref != m.Ref || m.Pos <= p.Pos || m.Pos-p.Pos > nearJump {
+			d.demand(d.r.Seam, Seam)
+		} else if m.Pos > p.Pos+1 {
+			d.demand(d.lost(m.Ref, p.Pos+1, m.Pos), Follows)
+		}
+		return
+	}
+	if m.Pos > nearJump {
+		d.demand(d.r.Seam, Seam)
+	}
+}
+
+// lost is how many tokens must follow a deletion of ref[from:to].
+func (d *decider) lost(ref int16, from, to int32) int {
+	for p := from; p < to; p++ {
+		if IsCritical(d.r.Pieces, d.a.Refs[ref].Tokens, int(p), d.r.Critical) {
+			return d.r.CriticalFollowers
+		}
+	}
+	return d.r.Followers
+}

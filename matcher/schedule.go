@@ -1,0 +1,224 @@
+package matcher
+
+import "sort"
+
+// Costs is the cost model of the slot way, measured at the backend. Times are
+// in milliseconds; n counts tokens from the start of the prompt.
+type Costs struct {
+	// Token + TokenPos*n is the prefill of one token at position n.
+	Token, TokenPos float64
+	// Stage + StagePos*n is a stage at position n beyond its prefill: writing
+	// and restoring the state before it and saving it after.
+	Stage, StagePos float64
+	// Restore + RestorePos*n is the final state: written and restored.
+	Restore, RestorePos float64
+}
+
+// Prefill is the time to compute tokens [from, to).
+func (c Costs) Prefill(from, to int) float64 {
+	n := float64(to - from)
+	return n*c.Token + c.TokenPos*n*float64(from+to)/2
+}
+
+func (c Costs) stage(at int) float64   { return c.Stage + c.StagePos*float64(at) }
+func (c Costs) restore(at int) float64 { return c.Restore + c.RestorePos*float64(at) }
+
+// Span is the target positions [From, To).
+type Span struct{ From, To int }
+
+// Schedule is how a plan is carried out through a stock server: the spans that
+// it computes, in order, each in a stage of its own; what lies between them is
+// composed. The last span ends with the prompt and is computed by the forwarded
+// request itself.
+type Schedule struct {
+	Spans []Span
+	// Cost and Cold are the expected times in ms with and without sharing.
+	Cost, Cold float64
+}
+
+// Limits bound a schedule.
+type Limits struct {
+	// Stages is the most stages of one fill.
+	Stages int
+	// Budget is the time in ms that recomputing in the middle may take; what
+	// does not fit is taken over from the reference. Negative: no bound, all
+	// that the plan wants is recomputed.
+	Budget float64
+}
+
+// NewSchedule finds the cheapest way to compute what the plan wants, and
+// writes into the plan what becomes of the tokens for it: gaps cheaper to
+// compute than to stage are Bridged or, at the end, Cold. Without a budget every
+// wanted token is recomputed, so what cannot be staged with profit ends in
+// computing the prompt from that point on. Each gap between two wanted runs is either computed too or
+// costs a stage, whatever is done with the other gaps, so that deciding gap by
+// gap is exact.
+func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
+	n := len(p.Tokens)
+	s := Schedule{Cold: c.Prefill(0, n)}
+	runs := wantedRuns(p)
+	if l.Budget >= 0 {
+		runs = p.afford(runs, c, l.Budget)
+	}
+	spans := bridge(runs, func(a, b Span) bool { return c.Prefill(a.To, b.From) <= c.stage(b.From) })
+	if over := len(spans) - 1 - l.Stages; l.Stages > 0 && over > 0 {
+		spans = bridgeShortest(spans, over)
+	}
+	s.Spans = spans
+	for i, sp := range spans {
+		last := i == len(spans)-1
+		if !last {
+			s.Cost += c.stage(sp.From)
+		} else {
+			s.Cost += c.restore(sp.From)
+		}
+		s.Cost += c.Prefill(sp.From, sp.To)
+		p.recompute(sp, last)
+	}
+	return s
+}
+
+// recompute marks what the span adds to the wanted tokens.
+func (p *Plan) recompute(s Span, last bool) {
+	for i := s.From; i < s.To; i++ {
+		t := &p.Tokens[i]
+		switch {
+		case t.Reason == Fuzzy:
+			t.Reason = Unmatched
+		case t.Reason != Reused:
+		case last:
+			t.Reason = Cold
+		default:
+			t.Reason = Bridged
+		}
+	}
+}
+
+// wantedRuns are the maximal runs of tokens to be recomputed. A synonym's KV is
+// good enough only under a budget, which decides later.
+func wantedRuns(p *Plan) []Span {
+	var out []Span
+	for i, t := range p.Tokens {
+		if t.Reason == Reused {
+			continue
+		}
+		if k := len(out); k > 0 && out[k-1].To == i {
+			out[k-1].To = i + 1
+		} else {
+			out = append(out, Span{i, i + 1})
+		}
+	}
+	return out
+}
+
+// bridge joins neighbouring spans where join says so.
+func bridge(spans []Span, join func(a, b Span) bool) []Span {
+	var out []Span
+	for _, s := range spans {
+		if k := len(out); k > 0 && join(out[k-1], s) {
+			out[k-1].To = s.To
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// bridgeShortest joins the over shortest gaps.
+func bridgeShortest(spans []Span, over int) []Span {
+	gaps := make([]int, len(spans)-1)
+	for i := range gaps {
+		gaps[i] = i
+	}
+	length := func(i int) int { return spans[i+1].From - spans[i].To }
+	sort.SliceStable(gaps, func(a, b int) bool { return length(gaps[a]) < length(gaps[b]) })
+	joined := map[int]bool{}
+	for _, g := range gaps[:over] {
+		joined[g] = true
+	}
+	out := spans[:1:1]
+	for i, s := range spans[1:] {
+		if joined[i] {
+			out[len(out)-1].To = s.To
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// afford picks the runs whose recomputing fits the budget, those with critical
+// tokens first, then the cheapest a token; the tokens of the others are taken
+// from their counterparts, or left without a cell where they have none. The
+// last run, which ends the prompt, is always kept.
+func (p *Plan) afford(runs []Span, c Costs, budget float64) []Span {
+	type choice struct {
+		i        int
+		critical bool
+		cost     float64
+	}
+	last := len(runs) - 1
+	var all []choice
+	for i, r := range runs[:last] {
+		all = append(all, choice{i, p.hasCritical(r), c.stage(r.From) + c.Prefill(r.From, r.To)})
+	}
+	sort.SliceStable(all, func(a, b int) bool {
+		if all[a].critical != all[b].critical {
+			return all[a].critical
+		}
+		return all[a].cost < all[b].cost
+	})
+	keep := make([]bool, len(runs))
+	keep[last] = true
+	for _, ch := range all {
+		if ch.cost <= budget {
+			budget -= ch.cost
+			keep[ch.i] = true
+		}
+	}
+	var out []Span
+	for i, r := range runs {
+		if keep[i] {
+			out = append(out, r)
+		} else {
+			p.accept(r)
+		}
+	}
+	out[len(out)-1] = p.shortenTail(out[len(out)-1], c, budget)
+	return out
+}
+
+func (p *Plan) hasCritical(s Span) bool {
+	for _, t := range p.Tokens[s.From:s.To] {
+		if t.Reason == Critical {
+			return true
+		}
+	}
+	return false
+}
+
+// accept takes over the counterparts of the span's tokens.
+func (p *Plan) accept(s Span) {
+	for i := s.From; i < s.To; i++ {
+		t := &p.Tokens[i]
+		switch {
+		case t.Ref < 0:
+			t.Reason = Hole
+		case t.Reason == Follows || t.Reason == Seam:
+			t.Reason = Reused
+		default:
+			t.Reason = Fuzzy
+		}
+	}
+}
+
+// shortenTail gives up the start of a last run that is longer than the budget
+// allows, keeping the end of the prompt, which asks the question.
+func (p *Plan) shortenTail(s Span, c Costs, budget float64) Span {
+	cut := s
+	for cut.From < s.To-1 && c.Prefill(cut.From, cut.To) > budget && p.Tokens[cut.From].Ref >= 0 {
+		cut.From++
+	}
+	p.accept(Span{s.From, cut.From})
+	return cut
+}

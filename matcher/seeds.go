@@ -1,0 +1,113 @@
+package matcher
+
+import "sort"
+
+// seedLen is the length in tokens of the exact matches that anchor an
+// alignment. Shorter matches are found between anchors; alone they mean little:
+// two unrelated English texts share many runs of two or three tokens.
+const seedLen = 5
+
+// maxSeedsPerGram bounds how many reference positions one run of tokens is
+// tried against, so that repetitive prompts stay linear.
+const maxSeedsPerGram = 24
+
+// maxSegments bounds the quadratic chaining; the longest segments are kept.
+const maxSegments = 2500
+
+// segment is a run of identical tokens: target[t:t+n] = refs[ref][r:r+n].
+type segment struct {
+	ref     int
+	t, r, n int
+}
+
+func (s segment) end() int  { return s.t + s.n }
+func (s segment) rEnd() int { return s.r + s.n }
+
+// gramIndex finds where a run of seedLen tokens stands in the references.
+type gramIndex struct {
+	refs  []Reference
+	heads map[uint64]int32 // last occurrence
+	next  []int32          // previous occurrence of the same run
+	at    []place
+}
+
+type place struct {
+	ref int32
+	pos int32
+}
+
+func newGramIndex(refs []Reference) *gramIndex {
+	total := 0
+	for _, r := range refs {
+		total += len(r.Tokens)
+	}
+	g := &gramIndex{refs: refs, heads: make(map[uint64]int32, total), next: make([]int32, 0, total), at: make([]place, 0, total)}
+	for ri, r := range refs {
+		// From the back, so that a list yields its earliest occurrence first.
+		for p := len(r.Tokens) - seedLen; p >= 0; p-- {
+			h := gramHash(r.Tokens[p:])
+			before, ok := g.heads[h]
+			if !ok {
+				before = -1
+			}
+			g.heads[h] = int32(len(g.at))
+			g.next = append(g.next, before)
+			g.at = append(g.at, place{int32(ri), int32(p)})
+		}
+	}
+	return g
+}
+
+// gramHash is FNV-1a over the first seedLen tokens, word by word.
+func gramHash(tokens []int32) uint64 {
+	h := uint64(14695981039346656037)
+	for _, t := range tokens[:seedLen] {
+		h = (h ^ uint64(uint32(t))) * 1099511628211
+		h ^= h >> 29
+	}
+	return h
+}
+
+// segments returns the maximal runs of at least seedLen tokens that the target
+// shares with the references, ordered by target position.
+func (g *gramIndex) segments(target []int32) []segment {
+	var out []segment
+	for t := 0; t+seedLen <= len(target); t++ {
+		i, ok := g.heads[gramHash(target[t:])]
+		if !ok {
+			continue
+		}
+		for tries := 0; i >= 0 && tries < maxSeedsPerGram; i, tries = g.next[i], tries+1 {
+			p := g.at[i]
+			ref := g.refs[p.ref].Tokens
+			r := int(p.pos)
+			if t > 0 && r > 0 && target[t-1] == ref[r-1] {
+				continue // part of a run that was found further left
+			}
+			if n := commonPrefix(target[t:], ref[r:]); n >= seedLen {
+				out = append(out, segment{int(p.ref), t, r, n})
+			}
+		}
+	}
+	return longest(out, maxSegments)
+}
+
+// longest keeps the n longest segments in target order.
+func longest(s []segment, n int) []segment {
+	if len(s) > n {
+		sort.SliceStable(s, func(i, j int) bool { return s[i].n > s[j].n })
+		s = s[:n]
+	}
+	sort.SliceStable(s, func(i, j int) bool { return s[i].t < s[j].t })
+	return s
+}
+
+func commonPrefix(a, b []int32) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
