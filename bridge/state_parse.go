@@ -391,14 +391,18 @@ func (s *State) explain(data []byte, start, end int64, err error) error {
 		return nil
 	case whole(start, 2*wordBytes), whole(start, 3*wordBytes):
 		return at.unsupported("cells carry more than one position: the model has M-RoPE")
-	case end == int64(len(data)) && s.onlyKeys():
+	case end == int64(len(data)) && s.endOfKeys() == end:
 		return at.unsupported("keys without values: the model has latent attention (MLA)")
 	}
 	return nil
 }
 
-// onlyKeys tells whether parsing came past the keys of all layers and no further.
-func (s *State) onlyKeys() bool {
-	n := len(s.Layout.Layers)
-	return n > 0 && s.keys[n-1].len > 0 && s.vals[0].len == 0
+// endOfKeys is where the keys of the last layer end, 0 where parsing did not come
+// to them.
+func (s *State) endOfKeys() int64 {
+	if len(s.keys) == 0 {
+		return 0
+	}
+	last := s.keys[len(s.keys)-1]
+	return last.off + last.len
 }
