@@ -3,6 +3,13 @@ package eval
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/schollz/progressbar/v3"
 
 	"github.com/semsharekv/semsharekv/configs"
 )
@@ -23,7 +30,183 @@ type Options struct {
 	// Config is the sidecar's configuration; nil means configs.Default. Its
 	// backend and slot directory are replaced by those above where they are set.
 	Config *configs.Config
+	// Unrepaired overrides the configuration's, of the defaults and of every
+	// route, where it is set.
+	Unrepaired configs.Unrepaired
+	// Log takes the sidecar's own log.
+	Log zerolog.Logger
+	// Progress takes the progress bar; nil means standard error.
+	Progress io.Writer
 }
 
-// Run measures every pair and writes the report.
-func Run(ctx context.Context, o Options) error { return errors.New("eval: not built yet") }
+// Run measures every pair and writes the report. What is wrong with the input
+// is reported before any work; a pair that cannot be measured is reported with
+// its error, and the run goes on. When ctx ends, the report holds the pairs
+// measured until then and the error is ctx's.
+func Run(ctx context.Context, o Options) error {
+	pairs, err := ReadPairs(o.Pairs)
+	if err != nil {
+		return err
+	}
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	if o.Limit > 0 && len(pairs) > o.Limit {
+		pairs = pairs[:o.Limit]
+	}
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+		return fmt.Errorf("cannot make the folder of the report: %w", err)
+	}
+	direct := newBackend(cfg.Backend.URL, cfg.Backend.APIKey)
+	p, err := direct.props(ctx)
+	if err != nil {
+		return fmt.Errorf("the backend does not answer: %w", err)
+	}
+	s, err := startSidecar(cfg, o.Log)
+	if err != nil {
+		return err
+	}
+	m := &bench{direct: direct, sidecar: s, client: newBackend(s.URL(), cfg.Backend.APIKey), slots: p.Slots, answer: o.AnswerTokens}
+	report, err := m.runAll(ctx, pairs, o)
+	report.Summary.Machine = thisMachine()
+	report.Summary.Backend = describeBackend(p, cfg.Backend.Model)
+	report.Summary.Settings = settings(&o, cfg)
+	err = errors.Join(err, m.clean(context.WithoutCancel(ctx)), s.close(), report.write(o.Out))
+	if err != nil {
+		return err
+	}
+	if n := report.Summary.Groups[everything].Errors; n == len(pairs) {
+		return fmt.Errorf("none of the %d pairs could be measured; the first says: %s", n, report.Pairs[0].Error)
+	}
+	return nil
+}
+
+// config is a copy of the configuration with the options over it.
+func (o *Options) config() (*configs.Config, error) {
+	if o.AnswerTokens < 1 {
+		return nil, fmt.Errorf("%d answer tokens: at least 1 is needed", o.AnswerTokens)
+	}
+	cfg := configs.Default()
+	if o.Config != nil {
+		c := *o.Config
+		c.Routes = append([]configs.Route(nil), c.Routes...)
+		cfg = &c
+	}
+	if o.Backend != "" {
+		cfg.Backend.URL = o.Backend
+	}
+	if o.SlotDir != "" {
+		cfg.Backend.SlotDir = o.SlotDir
+	}
+	if o.Unrepaired != "" {
+		cfg.Defaults.Unrepaired = o.Unrepaired
+		for i := range cfg.Routes {
+			cfg.Routes[i].Unrepaired = o.Unrepaired
+		}
+	}
+	return cfg, cfg.Validate()
+}
+
+func settings(o *Options, cfg *configs.Config) Settings {
+	d := &cfg.Defaults
+	return Settings{
+		Pairs: o.Pairs, AnswerTokens: o.AnswerTokens, Unrepaired: string(d.Unrepaired),
+		MinSimilarity: d.MinSimilarity, MinTokens: d.MinTokens, Critical: d.Critical, Followers: d.Followers,
+		AfterCritical: d.CriticalFollowers, Seam: d.Seam, References: d.References, Threads: cfg.Backend.Threads,
+	}
+}
+
+// runAll measures the pairs one after the other.
+func (m *bench) runAll(ctx context.Context, pairs []Pair, o Options) (*Report, error) {
+	start := time.Now()
+	report := &Report{Summary: Summary{Created: start.UTC().Truncate(time.Second)}}
+	bar := newProgress(pairs, o.Progress)
+	err := m.warmUp(ctx)
+	for i := 0; i < len(pairs) && err == nil; i++ {
+		p := pairs[i]
+		bar.begin(i, p)
+		r := m.measure(ctx, p, bar.add)
+		if err = ctx.Err(); err == nil {
+			report.Pairs = append(report.Pairs, r)
+			bar.end(&r)
+		}
+	}
+	bar.finish()
+	report.Summary.Complete = len(report.Pairs) == len(pairs)
+	report.Summary.Seconds = time.Since(start).Seconds()
+	report.Summary.Groups = summarise(report.Pairs)
+	report.Summary.Order = groupNames(report.Pairs)
+	return report, err
+}
+
+// warmUp lets the model's pages and both connections be there before the first
+// time is taken.
+func (m *bench) warmUp(ctx context.Context) error {
+	const text = "Say hello."
+	if _, _, err := m.direct.chat(ctx, text, coldSlot); err != nil {
+		return fmt.Errorf("the backend answers no chat: %w", err)
+	}
+	if _, _, err := m.client.chat(ctx, text, -1); err != nil {
+		return fmt.Errorf("the sidecar answers no chat: %w", err)
+	}
+	_, err := m.sidecar.Last(ctx)
+	return err
+}
+
+// progress is the bar with the time left. Work is counted in bytes of prompt to
+// prefill cold: the reference once, the target twice.
+type progress struct {
+	bar   *progressbar.ProgressBar
+	out   io.Writer
+	lines bool // one line a pair, where nobody watches a bar
+	pairs int
+	done  int // work of the pairs that are over
+	begun int // work of the pair that runs
+}
+
+func work(p Pair) int { return len(p.Reference) + 2*len(p.Target) }
+
+func newProgress(pairs []Pair, out io.Writer) *progress {
+	g := &progress{out: out, pairs: len(pairs)}
+	if out == nil {
+		g.out = os.Stderr
+		info, err := os.Stderr.Stat()
+		g.lines = err != nil || info.Mode()&os.ModeCharDevice == 0
+	}
+	total := 0
+	for _, p := range pairs {
+		total += work(p)
+	}
+	shown := g.out
+	if g.lines {
+		shown = io.Discard
+	}
+	g.bar = progressbar.NewOptions(max(1, total), progressbar.OptionSetWriter(shown), progressbar.OptionSetPredictTime(true),
+		progressbar.OptionFullWidth(), progressbar.OptionThrottle(200*time.Millisecond), progressbar.OptionClearOnFinish())
+	return g
+}
+
+func (g *progress) begin(i int, p Pair) {
+	g.begun = work(p)
+	g.bar.Describe(fmt.Sprintf("%d/%d %s", i+1, g.pairs, p.ID))
+	_ = g.bar.Set(g.done)
+}
+
+func (g *progress) add(n int) { _ = g.bar.Add(n) }
+
+func (g *progress) end(r *Result) {
+	g.done += g.begun
+	_ = g.bar.Set(g.done)
+	if !g.lines {
+		return
+	}
+	if r.Error != "" {
+		fmt.Fprintf(g.out, "%s: %s\n", r.ID, r.Error)
+		return
+	}
+	fmt.Fprintf(g.out, "%-22s %5d tokens  %-6s %-24s TTFT %8.1f -> %7.1f ms %6.1fx  reused %.3f  KL %.4f (max %.3f)  top-1 %.2f\n",
+		r.ID, r.Tokens, r.Decision, r.Reason, r.TTFTCold, r.TTFTShared, r.Speedup, r.Reused, r.KLMean, r.KLMax, r.Top1)
+}
+
+func (g *progress) finish() { _ = g.bar.Finish() }

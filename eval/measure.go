@@ -1,0 +1,192 @@
+package eval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/semsharekv/semsharekv/proxy"
+)
+
+// through is a sidecar in front of the backend.
+type through interface {
+	// URL is where the sidecar listens.
+	URL() string
+	// Last waits until the sidecar is through with everything, captures
+	// included, and returns what it did with the last generation request.
+	Last(ctx context.Context) (proxy.Report, error)
+	// Forget drops every reference and all that is known of the slots.
+	Forget(ctx context.Context) error
+}
+
+// bench measures pairs on one backend and one sidecar.
+type bench struct {
+	direct  *backend
+	sidecar through
+	client  *backend // to the sidecar
+	slots   int
+	answer  int // tokens
+}
+
+// coldSlot is the slot of cold runs. Pinning one keeps the server from filling
+// it out of its RAM cache.
+const coldSlot = 0
+
+// coldRun is what the backend does by itself.
+type coldRun struct {
+	ttft   time.Duration
+	answer *completion
+}
+
+// measure runs one pair. On an error the result holds what was known by then.
+func (m *bench) measure(ctx context.Context, p Pair, step func(weight int)) Result {
+	r := Result{ID: p.ID, Group: p.Group, Expected: p.Answer}
+	if err := m.run(ctx, p, &r, step); err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
+func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) error {
+	tokens, pieces, err := m.direct.prompt(ctx, p.Target)
+	if err != nil {
+		return err
+	}
+	r.Tokens, r.CellsCold = len(tokens), len(tokens)
+	cold, err := m.cold(ctx, p.Target, tokens)
+	step(len(p.Target))
+	if err != nil {
+		return fmt.Errorf("cold run: %w", err)
+	}
+	r.TTFTCold, r.AnswerCold = ms(cold.ttft), cold.answer.text
+	if err := m.clean(ctx); err != nil {
+		return err
+	}
+	if err := m.reference(ctx, p.Reference); err != nil {
+		return fmt.Errorf("reference through the sidecar: %w", err)
+	}
+	step(len(p.Reference))
+	ttft, _, err := m.client.chat(ctx, p.Target, -1)
+	if err != nil {
+		return fmt.Errorf("target through the sidecar: %w", err)
+	}
+	r.TTFTShared = ms(ttft)
+	r.Speedup = r.TTFTCold / r.TTFTShared
+	report, err := m.sidecar.Last(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.take(&report, tokens, pieces); err != nil {
+		return err
+	}
+	if err := m.shared(ctx, p, tokens, cold, &report, r); err != nil {
+		return fmt.Errorf("shared run: %w", err)
+	}
+	step(len(p.Target))
+	return nil
+}
+
+// clean leaves nothing of one run to the next.
+func (m *bench) clean(ctx context.Context) error {
+	return errors.Join(m.direct.erase(ctx, m.slots), m.sidecar.Forget(ctx))
+}
+
+func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldRun, error) {
+	if err := m.clean(ctx); err != nil {
+		return nil, err
+	}
+	ttft, t, err := m.direct.chat(ctx, target, coldSlot)
+	if err != nil {
+		return nil, err
+	}
+	if t.CacheN != 0 {
+		return nil, fmt.Errorf("the backend found %d tokens in an erased slot; something else is using it", t.CacheN)
+	}
+	answer, err := m.direct.complete(ctx, tokens, coldSlot, m.answer, probabilities)
+	if err != nil {
+		return nil, err
+	}
+	if err := continued(answer.timings, len(tokens)); err != nil {
+		return nil, err
+	}
+	return &coldRun{ttft: ttft, answer: answer}, nil
+}
+
+func (m *bench) reference(ctx context.Context, text string) error {
+	if _, _, err := m.client.chat(ctx, text, -1); err != nil {
+		return err
+	}
+	_, err := m.sidecar.Last(ctx)
+	return err
+}
+
+// shared continues in the very slot that the sidecar filled: first along the
+// cold answer, token by token, for its distributions, then freely for its own
+// answer.
+func (m *bench) shared(ctx context.Context, p Pair, tokens []int32, cold *coldRun, report *proxy.Report, r *Result) error {
+	if report.Slot < 0 {
+		return fmt.Errorf("the sidecar (%s, %s) pinned no slot, so its KV cannot be looked at", report.State, report.Reason)
+	}
+	answer := cold.answer.tokens
+	prompt := slices.Clone(tokens)
+	var distributions []distribution
+	for i := range answer {
+		c, err := m.direct.complete(ctx, prompt, report.Slot, 1, probabilities)
+		if err != nil {
+			return err
+		}
+		if err := continued(c.timings, len(prompt)); err != nil {
+			return err
+		}
+		distributions = append(distributions, c.distributions[0])
+		prompt = append(prompt, answer[i])
+	}
+	r.score(compare(answer, cold.answer.distributions, distributions))
+	own, err := m.direct.complete(ctx, tokens, report.Slot, m.answer, 0)
+	if err != nil {
+		return err
+	}
+	if err := continued(own.timings, len(tokens)); err != nil {
+		return err
+	}
+	r.AnswerShared = own.text
+	r.SameAnswer = own.text == cold.answer.text
+	against := p.Answer
+	if against == "" {
+		against = cold.answer.text
+	}
+	r.RougeL = rougeL(own.text, against)
+	return nil
+}
+
+// continued checks that the backend computed only the prompt's last token and
+// took all before it from the slot: otherwise it is not the slot's KV that is
+// measured.
+func continued(t timings, prompt int) error {
+	if t.CacheN != prompt-1 {
+		return fmt.Errorf("the backend took %d of %d prompt tokens from the slot, want all but the last; the figures would not be the slot's own", t.CacheN, prompt)
+	}
+	return nil
+}
+
+// take copies what the sidecar reports.
+func (r *Result) take(report *proxy.Report, tokens []int32, pieces []string) error {
+	r.Decision, r.Reason, r.Similarity = string(report.State), report.Reason, report.Similarity
+	if len(report.Tokens) > 0 && !slices.Equal(report.Tokens, tokens) {
+		return fmt.Errorf("the sidecar saw %d tokens that are not the backend's own %d", len(report.Tokens), len(tokens))
+	}
+	n := float64(len(tokens))
+	r.Reused, r.Recomputed = float64(report.Reused)/n, float64(report.Recomputed)/n
+	r.Match, r.Compose, r.Inject = ms(report.Match), ms(report.Compose), ms(report.Inject)
+	r.CellsShared = report.Cells
+	r.tokens = viewTokens(report, pieces)
+	return nil
+}
+
+func (r *Result) score(q quality) {
+	r.KL, r.KLMean, r.KLMax, r.Top1, r.NLLDelta = q.perPosition, q.mean, q.worst, q.top1, q.nllDelta
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,84 @@
+package eval
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Pair is one line of a pairs file. Reference and Target are the texts of a
+// user's message; Answer, where there is one, is the text that the shared
+// answer is scored against.
+type Pair struct {
+	ID        string `json:"id"`
+	Group     string `json:"group"`
+	Reference string `json:"reference"`
+	Target    string `json:"target"`
+	Answer    string `json:"answer"`
+}
+
+// maxLine bounds one line of a pairs file, in bytes.
+const maxLine = 64 << 20
+
+// ReadPairs reads a JSONL file of pairs. Everything that is wrong is reported
+// at once, each fault with its line; blank lines are skipped.
+func ReadPairs(path string) ([]Pair, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the pairs: %w", err)
+	}
+	defer f.Close()
+	return readPairs(path, f)
+}
+
+func readPairs(name string, r io.Reader) ([]Pair, error) {
+	var (
+		pairs  []Pair
+		faults []error
+		first  = map[string]int{} // line of each id
+	)
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
+	n := 0
+	for lines.Scan() {
+		n++
+		if len(lines.Bytes()) == 0 {
+			continue
+		}
+		p, err := parsePair(lines.Bytes())
+		if err == nil && first[p.ID] != 0 {
+			err = fmt.Errorf("id %q was used in line %d already; ids must differ", p.ID, first[p.ID])
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s:%d: %w", name, n, err))
+			continue
+		}
+		first[p.ID] = n
+		pairs = append(pairs, p)
+	}
+	if err := lines.Err(); err != nil {
+		faults = append(faults, fmt.Errorf("%s:%d: %w (a line may have up to %d bytes)", name, n+1, err, maxLine))
+	}
+	if len(faults) == 0 && len(pairs) == 0 {
+		return nil, fmt.Errorf("%s holds no pairs", name)
+	}
+	return pairs, errors.Join(faults...)
+}
+
+func parsePair(line []byte) (Pair, error) {
+	var p Pair
+	if err := json.Unmarshal(line, &p); err != nil {
+		return p, fmt.Errorf("not a pair: %w", err)
+	}
+	for _, field := range []struct{ name, value string }{
+		{"id", p.ID}, {"group", p.Group}, {"reference", p.Reference}, {"target", p.Target},
+	} {
+		if field.value == "" {
+			return p, fmt.Errorf("field %q is missing or empty", field.name)
+		}
+	}
+	return p, nil
+}

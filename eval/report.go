@@ -1,0 +1,97 @@
+package eval
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Result is what was measured of one pair. With Error set the other figures
+// are not to be used.
+type Result struct {
+	ID     string `json:"id"`
+	Group  string `json:"group"`
+	Tokens int    `json:"tokens"` // of the target's prompt, template included
+	// Similarity, Decision and Reason are the sidecar's own.
+	Similarity float64 `json:"similarity"`
+	Decision   string  `json:"decision"`
+	Reason     string  `json:"reason"`
+	Reused     float64 `json:"reused"`     // share of the prompt's tokens
+	Recomputed float64 `json:"recomputed"` // share of the prompt's tokens
+	TTFTCold   float64 `json:"ttft_cold_ms"`
+	TTFTShared float64 `json:"ttft_shared_ms"`
+	Speedup    float64 `json:"speedup"` // cold over shared TTFT
+	Match      float64 `json:"match_ms"`
+	Compose    float64 `json:"compose_ms"`
+	Inject     float64 `json:"inject_ms"`
+	KLMean     float64 `json:"kl_mean"` // nats
+	KLMax      float64 `json:"kl_max"`  // nats
+	Top1       float64 `json:"top1"`
+	NLLDelta   float64 `json:"nll_delta"` // nats a token
+	RougeL     float64 `json:"rouge_l"`
+	// Cells of the prompt in the live KV cache.
+	CellsCold   int `json:"kv_cells_cold"`
+	CellsShared int `json:"kv_cells_shared"`
+
+	// KL at each answer position, nats.
+	KL           []float64 `json:"kl,omitempty"`
+	SameAnswer   bool      `json:"same_answer"`
+	AnswerCold   string    `json:"answer_cold"`
+	AnswerShared string    `json:"answer_shared"`
+	Expected     string    `json:"answer,omitempty"`
+	Error        string    `json:"error,omitempty"`
+
+	tokens *tokenView
+}
+
+// Report is report.json.
+type Report struct {
+	Summary Summary  `json:"summary"`
+	Pairs   []Result `json:"pairs"`
+}
+
+// Summary says what was measured where, and the outcome by group.
+type Summary struct {
+	Created  time.Time `json:"created"`
+	Machine  Machine   `json:"machine"`
+	Backend  Model     `json:"backend"`
+	Settings Settings  `json:"settings"`
+	Seconds  float64   `json:"seconds"` // the whole run
+	// Complete is false where the run was broken off.
+	Complete bool              `json:"complete"`
+	Groups   map[string]*Group `json:"groups"`
+	// Order lists the groups as the pairs file has them.
+	Order []string `json:"order"`
+}
+
+// Settings are those of the run that bear on its outcome.
+type Settings struct {
+	Pairs         string   `json:"pairs"`
+	AnswerTokens  int      `json:"answer_tokens"`
+	Unrepaired    string   `json:"unrepaired"`
+	MinSimilarity float64  `json:"min_similarity"`
+	MinTokens     int      `json:"min_tokens"`
+	Critical      []string `json:"critical"`
+	Followers     int      `json:"followers"`
+	AfterCritical int      `json:"critical_followers"`
+	Seam          int      `json:"seam"`
+	References    int      `json:"references"`
+	Threads       int      `json:"threads"`
+}
+
+func (r *Report) write(dir string) error {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return fmt.Errorf("report.json: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "report.json"), append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	page, err := r.html()
+	if err != nil {
+		return fmt.Errorf("report.html: %w", err)
+	}
+	return os.WriteFile(filepath.Join(dir, "report.html"), page, 0o644)
+}
