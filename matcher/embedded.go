@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -19,7 +20,7 @@ func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error, e
 	m := miniredis.NewMiniRedis()
 	o := &redis.Options{
 		Addr:   "embedded",
-		Dialer: func(context.Context, string, string) (net.Conn, error) { return m.Dial() },
+		Dialer: func(context.Context, string, string) (net.Conn, error) { return dialEmbedded(m) },
 	}
 	bound(o, timeout)
 	db := redis.NewClient(o)
@@ -48,5 +49,77 @@ func sweep(m *miniredis.Miniredis, stop <-chan struct{}) {
 			m.FastForward(now.Sub(last))
 			last = now
 		}
+	}
+}
+
+// sendConn lets a pipeline be written without being read meanwhile. An
+// in-memory pipe has no buffer, the server answers command by command, and the
+// client reads nothing before it has written all: they would wait for each
+// other for ever.
+type sendConn struct {
+	net.Conn
+	mu     sync.Mutex
+	more   *sync.Cond
+	queue  bytes.Buffer
+	closed bool
+}
+
+func dialEmbedded(m *miniredis.Miniredis) (net.Conn, error) {
+	c, err := m.Dial()
+	if err != nil {
+		return nil, err
+	}
+	s := &sendConn{Conn: c}
+	s.more = sync.NewCond(&s.mu)
+	go s.pump()
+	return s, nil
+}
+
+// Write queues p; the deadlines hold for reading, which ends every operation.
+func (s *sendConn) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, net.ErrClosed
+	}
+	s.queue.Write(p)
+	s.more.Signal()
+	return len(p), nil
+}
+
+// Close ends the pump too.
+func (s *sendConn) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.more.Signal()
+	s.mu.Unlock()
+	return s.Conn.Close()
+}
+
+// SetDeadline leaves writing alone, see Write.
+func (s *sendConn) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
+
+// SetWriteDeadline does nothing, see Write.
+func (s *sendConn) SetWriteDeadline(time.Time) error { return nil }
+
+// pump passes on what was queued until the connection is closed.
+func (s *sendConn) pump() {
+	var batch bytes.Buffer
+	for {
+		s.mu.Lock()
+		for s.queue.Len() == 0 && !s.closed {
+			s.more.Wait()
+		}
+		if s.closed {
+			s.mu.Unlock()
+			return
+		}
+		batch, s.queue = s.queue, batch
+		s.mu.Unlock()
+		if _, err := batch.WriteTo(s.Conn); err != nil {
+			s.Close()
+			return
+		}
+		batch.Reset()
 	}
 }

@@ -5,31 +5,69 @@ import "slices"
 const (
 	// shingleLen is the number of coarse codes in a shingle. Longer ones mean
 	// more when they agree, and fewer of them survive when words are replaced.
+	// With 4, two unrelated English texts of 2,000 to 4,000 tokens share 1 % of
+	// their shingles, and texts with up to 25 % of the words replaced a third.
 	shingleLen = 4
-	// maxKeys bounds a fingerprint, whatever the length of the prompt.
-	maxKeys = 256
+	// A fingerprint has a key for every keyEvery tokens, and at least minKeys,
+	// so that chance does not decide over short prompts, and at most maxKeys.
+	keyEvery = 16
+	minKeys  = 192
+	maxKeys  = 1024
 )
 
-// Fingerprint stands for a prompt in the index: Keys are the shingle hashes that
-// were sampled, ascending, each at most once. It is the bottom-k sketch of all
-// shingles (Broder, 1997): which shingles are in it depends on their content
-// alone, so two prompts that share passages, wherever these stand, share keys.
+// Fingerprint stands for a prompt in the index. Keys are the smallest hashes of
+// its shingles, ascending, each once: the bottom-k sketch, which is MinHash with
+// one function (Broder, 1997), every key a band of one row. What is in it
+// depends on what the shingles say and not on where they stand, so prompts that
+// share passages share keys, however these were moved, joined or cut, and the
+// sketch of a prompt and that of a longer one that contains it agree as far as
+// the sparser of the two reaches. No cut into chunks is needed, whose edges an
+// edit could move.
 type Fingerprint struct{ Keys []uint64 }
 
-// Fingerprint samples the shingles of a prompt.
+// Fingerprint samples the shingles of a prompt; one shorter than a shingle has
+// none.
 func (s *Signer) Fingerprint(tokens []int32) Fingerprint {
-	if len(tokens) < shingleLen {
+	n := len(tokens) - shingleLen + 1
+	if n <= 0 {
 		return Fingerprint{}
 	}
-	keys := make([]uint64, 0, len(tokens))
-	for i := range len(tokens) - shingleLen + 1 {
+	keys := make([]uint64, n)
+	for i := range keys {
 		h := s.seed
 		for _, t := range tokens[i : i+shingleLen] {
 			h = mix(h ^ uint64(s.Coarse(t)))
 		}
-		keys = append(keys, h)
+		keys[i] = h
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
-	return Fingerprint{Keys: slices.Clone(keys[:min(len(keys), maxKeys)])}
+	k := min(max(len(tokens)/keyEvery, minKeys), maxKeys, len(keys))
+	return Fingerprint{Keys: slices.Clone(keys[:k])}
+}
+
+// Share estimates which part of f's shingles the prompt behind g holds, 0 to 1:
+// both are thinned to the hashes that either would have sampled.
+func (f Fingerprint) Share(g Fingerprint) float64 {
+	if len(f.Keys) == 0 || len(g.Keys) == 0 {
+		return 0
+	}
+	top := min(f.Keys[len(f.Keys)-1], g.Keys[len(g.Keys)-1])
+	total, same, j := 0, 0, 0
+	for _, k := range f.Keys {
+		if k > top {
+			break
+		}
+		total++
+		for j < len(g.Keys) && g.Keys[j] < k {
+			j++
+		}
+		if j < len(g.Keys) && g.Keys[j] == k {
+			same++
+		}
+	}
+	if total == 0 {
+		return 0
+	}
+	return float64(same) / float64(total)
 }

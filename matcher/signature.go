@@ -118,7 +118,7 @@ func (s *Signer) Code(token int32) uint64 {
 }
 
 // Coarse is the code that shingles are made of: tokens with nearly the same
-// embedding (case, spacing, inflections, close synonyms) share one.
+// embedding (case, spacing, inflections, the closest synonyms) share one.
 func (s *Signer) Coarse(token int32) uint16 {
 	if i := int(token); i >= 0 && i < len(s.coarse) {
 		return s.coarse[i]
