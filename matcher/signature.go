@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	codeBits  = 64  // of a token's position-free code
-	ecacheBit = 128 // of an E-cache signature
+	codeBits   = 64  // of a token's position-free code
+	ecacheBits = 128 // of an E-cache signature
 	// projectRows is how many embeddings are projected in one call: enough to
 	// hide the price of the call, few enough to stay in the cache.
 	projectRows = 512
@@ -40,7 +40,7 @@ type Project func(rows []float32, dim int, pos []int32, freqs, planes []float32,
 // Signature is the E-cache signature of a token at a position: the sign bits of
 // random projections of its embedding with RoPE applied (SemShareKV, arXiv
 // 2509.24832, section 3).
-type Signature [ecacheBit / 64]uint64
+type Signature [ecacheBits / 64]uint64
 
 // Cosine estimates the cosine between the embeddings behind two signatures from
 // their Hamming distance h: cos(pi h / bits) (Charikar, 2002).
@@ -50,9 +50,9 @@ func (a Signature) distance(b Signature) int {
 	return bits.OnesCount64(a[0]^b[0]) + bits.OnesCount64(a[1]^b[1])
 }
 
-var cosines = func() (c [ecacheBit + 1]float64) {
+var cosines = func() (c [ecacheBits + 1]float64) {
 	for h := range c {
-		c[h] = math.Cos(math.Pi * float64(h) / ecacheBit)
+		c[h] = math.Cos(math.Pi * float64(h) / ecacheBits)
 	}
 	return c
 }()
@@ -66,7 +66,7 @@ type Signer struct {
 	project Project
 	mean    []float32
 	freqs   []float32
-	planes  []float32 // ecacheBit x Dim
+	planes  []float32 // ecacheBits x Dim
 	codes   []uint64
 	coarse  []uint16
 }
@@ -83,7 +83,7 @@ func NewSigner(e Embeddings, seed uint64, project Project) (*Signer, error) {
 	s := &Signer{seed: seed, emb: e, project: project}
 	s.key = fmt.Sprintf("embedding-%d-%d-%x", codeBits, e.Vocab, seed)
 	s.freqs = ecacheFreqs(e.Dim)
-	s.planes = randomPlanes(seed, ecacheBit, e.Dim)
+	s.planes = randomPlanes(seed, ecacheBits, e.Dim)
 	var err error
 	if s.mean, err = meanRow(e); err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func (s *Signer) ECache(tokens, pos []int32) ([]Signature, error) {
 			return nil, err
 		}
 		words := words[:n*len(Signature{})]
-		if err := s.project(rows[:n*s.emb.Dim], s.emb.Dim, pos[from:from+n], s.freqs, s.planes, ecacheBit, words); err != nil {
+		if err := s.project(rows[:n*s.emb.Dim], s.emb.Dim, pos[from:from+n], s.freqs, s.planes, ecacheBits, words); err != nil {
 			return nil, fmt.Errorf("e-cache: %w", err)
 		}
 		for i := range n {
