@@ -1,0 +1,328 @@
+// Package tinymodel writes models of some hundred kilobytes with random weights,
+// as GGUF files that a real llama-server loads: for tests of what needs a model's
+// arithmetic but none of its wits. Text becomes one token a byte.
+package tinymodel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+)
+
+// Options say what model is written. The zero value is a llama with NORM RoPE,
+// two layers, two heads of 64 elements and one KV head.
+type Options struct {
+	// Arch is "llama" (NORM pairs) or "qwen2" (NEOX pairs); empty: llama.
+	Arch string
+	// Layers, Heads, HeadsKV, HeadDim and FF; zeros: 2, 2, 1, 64, 128. The
+	// embedding length is Heads * HeadDim.
+	Layers, Heads, HeadsKV, HeadDim, FF int
+	// Context is the trained length; 0: 2048.
+	Context int
+	// RoPEBase; 0: 10000.
+	RoPEBase float32
+	// Factors is the tensor rope_freqs (HeadDim/2 values; llama only), nil none.
+	Factors []float32
+	// Scaling is rope.scaling.type, with its factor; empty: none.
+	Scaling       string
+	ScalingFactor float32
+	// OrigContext is rope.scaling.original_context_length; 0 leaves it out.
+	OrigContext int
+	// Extra are further metadata, such as "llama.attention.sliding_window".
+	// Values are string, bool, uint32, int32, float32, or lists of string,
+	// int32 or float32.
+	Extra map[string]any
+	// Seed of the weights.
+	Seed uint64
+}
+
+// Vocab is the number of tokens: 256 bytes and the control tokens.
+const Vocab = 256 + 3
+
+// Ids of the control tokens.
+const (
+	EndOfText = 256 + iota
+	Start
+	End
+)
+
+func (o Options) withDefaults() Options {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	if o.Arch == "" {
+		o.Arch = "llama"
+	}
+	def(&o.Layers, 2)
+	def(&o.Heads, 2)
+	def(&o.HeadsKV, 1)
+	def(&o.HeadDim, 64)
+	def(&o.FF, 128)
+	def(&o.Context, 2048)
+	if o.RoPEBase == 0 {
+		o.RoPEBase = 10000
+	}
+	return o
+}
+
+// WriteFile writes the model to path.
+func WriteFile(path string, o Options) error {
+	var b bytes.Buffer
+	if err := Write(&b, o); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b.Bytes(), 0o600)
+}
+
+// Write writes the model to w.
+func Write(w io.Writer, o Options) error {
+	o = o.withDefaults()
+	g := &file{}
+	if err := o.metadata(g); err != nil {
+		return err
+	}
+	o.tensors(g)
+	_, err := w.Write(g.assemble())
+	return err
+}
+
+func (o Options) metadata(g *file) error {
+	key := func(name string) string { return o.Arch + "." + name }
+	values := []struct {
+		key   string
+		value any
+	}{
+		{"general.architecture", o.Arch},
+		{"general.name", "tiny " + o.Arch},
+		{"general.file_type", uint32(0)},
+		{key("block_count"), uint32(o.Layers)},
+		{key("context_length"), uint32(o.Context)},
+		{key("embedding_length"), uint32(o.Heads * o.HeadDim)},
+		{key("feed_forward_length"), uint32(o.FF)},
+		{key("attention.head_count"), uint32(o.Heads)},
+		{key("attention.head_count_kv"), uint32(o.HeadsKV)},
+		{key("attention.key_length"), uint32(o.HeadDim)},
+		{key("attention.value_length"), uint32(o.HeadDim)},
+		{key("attention.layer_norm_rms_epsilon"), float32(1e-5)},
+		{key("rope.dimension_count"), uint32(o.HeadDim)},
+		{key("rope.freq_base"), o.RoPEBase},
+		{key("vocab_size"), uint32(Vocab)},
+		{"tokenizer.ggml.model", "gpt2"},
+		{"tokenizer.ggml.pre", "gpt-2"},
+		{"tokenizer.ggml.tokens", tokens()},
+		{"tokenizer.ggml.token_type", tokenTypes()},
+		{"tokenizer.ggml.merges", []string{}},
+		{"tokenizer.ggml.bos_token_id", uint32(EndOfText)},
+		{"tokenizer.ggml.eos_token_id", uint32(End)},
+		{"tokenizer.ggml.add_bos_token", false},
+		{"tokenizer.chat_template", chatTemplate},
+	}
+	for _, v := range values {
+		if err := g.add(v.key, v.value); err != nil {
+			return err
+		}
+	}
+	if o.Scaling != "" {
+		_ = g.add(key("rope.scaling.type"), o.Scaling)
+		_ = g.add(key("rope.scaling.factor"), o.ScalingFactor)
+	}
+	if o.OrigContext > 0 {
+		_ = g.add(key("rope.scaling.original_context_length"), uint32(o.OrigContext))
+	}
+	names := make([]string, 0, len(o.Extra))
+	for name := range o.Extra {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := g.add(name, o.Extra[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const chatTemplate = `{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}`
+
+// tokens are the bytes as GPT-2 writes them, and the control tokens.
+func tokens() []string {
+	all := make([]string, 0, Vocab)
+	next := rune(256)
+	for b := range 256 {
+		if b >= '!' && b <= '~' || b >= 0xA1 && b <= 0xAC || b >= 0xAE {
+			all = append(all, string(rune(b)))
+		} else {
+			all = append(all, string(next))
+			next++
+		}
+	}
+	return append(all, "<|endoftext|>", "<|im_start|>", "<|im_end|>")
+}
+
+func tokenTypes() []int32 {
+	types := make([]int32, Vocab)
+	for i := range types {
+		types[i] = 1
+		if i >= 256 {
+			types[i] = 3
+		}
+	}
+	return types
+}
+
+func (o Options) tensors(g *file) {
+	r := rand.New(rand.NewPCG(o.Seed, 1))
+	dim := o.Heads * o.HeadDim
+	kv := o.HeadsKV * o.HeadDim
+	ones := func(name string, n int) { g.tensor(name, constant(1, n), n) }
+	noise := func(name string, in, out int) {
+		// Keeps the residual stream at its size through the layers.
+		g.tensor(name, gauss(r, in*out, 1/math.Sqrt(float64(in))), in, out)
+	}
+	g.tensor("token_embd.weight", gauss(r, dim*Vocab, 1), dim, Vocab)
+	ones("output_norm.weight", dim)
+	if o.Factors != nil {
+		g.tensor("rope_freqs.weight", o.Factors, len(o.Factors))
+	}
+	for i := range o.Layers {
+		name := func(s string) string { return fmt.Sprintf("blk.%d.%s", i, s) }
+		ones(name("attn_norm.weight"), dim)
+		noise(name("attn_q.weight"), dim, dim)
+		noise(name("attn_k.weight"), dim, kv)
+		noise(name("attn_v.weight"), dim, kv)
+		if o.Arch == "qwen2" {
+			g.tensor(name("attn_q.bias"), gauss(r, dim, 0.1), dim)
+			g.tensor(name("attn_k.bias"), gauss(r, kv, 0.1), kv)
+			g.tensor(name("attn_v.bias"), gauss(r, kv, 0.1), kv)
+		}
+		noise(name("attn_output.weight"), dim, dim)
+		ones(name("ffn_norm.weight"), dim)
+		noise(name("ffn_gate.weight"), dim, o.FF)
+		noise(name("ffn_up.weight"), dim, o.FF)
+		noise(name("ffn_down.weight"), o.FF, dim)
+	}
+}
+
+func constant(v float32, n int) []float32 {
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = v
+	}
+	return out
+}
+
+func gauss(r *rand.Rand, n int, scale float64) []float32 {
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(r.NormFloat64() * scale)
+	}
+	return out
+}
+
+// file collects a GGUF version 3 file.
+type file struct {
+	meta, infos, data bytes.Buffer
+	metas, tensors    uint64
+}
+
+const alignment = 32
+
+// Value types of GGUF.
+const (
+	typeU32    = 4
+	typeI32    = 5
+	typeF32    = 6
+	typeBool   = 7
+	typeString = 8
+	typeArray  = 9
+)
+
+func put(b *bytes.Buffer, v any) { _ = binary.Write(b, binary.LittleEndian, v) }
+
+func putString(b *bytes.Buffer, s string) {
+	put(b, uint64(len(s)))
+	b.WriteString(s)
+}
+
+func (g *file) add(key string, value any) error {
+	putString(&g.meta, key)
+	g.metas++
+	scalar := func(t uint32, v any) error {
+		put(&g.meta, t)
+		put(&g.meta, v)
+		return nil
+	}
+	list := func(t uint32, n int) {
+		put(&g.meta, uint32(typeArray))
+		put(&g.meta, t)
+		put(&g.meta, uint64(n))
+	}
+	switch v := value.(type) {
+	case uint32:
+		return scalar(typeU32, v)
+	case int32:
+		return scalar(typeI32, v)
+	case float32:
+		return scalar(typeF32, v)
+	case bool:
+		return scalar(typeBool, v)
+	case string:
+		put(&g.meta, uint32(typeString))
+		putString(&g.meta, v)
+	case []string:
+		list(typeString, len(v))
+		for _, s := range v {
+			putString(&g.meta, s)
+		}
+	case []int32:
+		list(typeI32, len(v))
+		put(&g.meta, v)
+	case []float32:
+		list(typeF32, len(v))
+		put(&g.meta, v)
+	default:
+		return fmt.Errorf("metadata %s has type %T: expected string, bool, uint32, int32, float32 or a list", key, value)
+	}
+	return nil
+}
+
+// tensor adds an f32 tensor with the given dimensions, the fastest first.
+func (g *file) tensor(name string, values []float32, dims ...int) {
+	g.tensors++
+	putString(&g.infos, name)
+	put(&g.infos, uint32(len(dims)))
+	for _, d := range dims {
+		put(&g.infos, uint64(d))
+	}
+	put(&g.infos, uint32(0)) // F32
+	put(&g.infos, uint64(g.data.Len()))
+	put(&g.data, values)
+	pad(&g.data)
+}
+
+func pad(b *bytes.Buffer) {
+	b.Write(make([]byte, (alignment-b.Len()%alignment)%alignment))
+}
+
+func (g *file) assemble() []byte {
+	var out bytes.Buffer
+	out.WriteString("GGUF")
+	put(&out, uint32(3))
+	put(&out, g.tensors)
+	put(&out, g.metas)
+	out.Write(g.meta.Bytes())
+	out.Write(g.infos.Bytes())
+	pad(&out)
+	out.Write(g.data.Bytes())
+	return out.Bytes()
+}
