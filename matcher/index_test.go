@@ -1,0 +1,338 @@
+package matcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/semsharekv/semsharekv/internal/lab"
+)
+
+// patient is the timeout of tests that are not about timeouts.
+const patient = 10 * time.Second
+
+var testScope = Scope{Tenant: "aa", Model: "bb"}
+
+func openTest(t testing.TB, o IndexOptions) *Index {
+	t.Helper()
+	if o.Secret == nil {
+		o.Secret = []byte("sixteen bytes ..")
+	}
+	if o.Timeout == 0 {
+		o.Timeout = patient
+	}
+	x, err := OpenIndex(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := x.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return x
+}
+
+// noLeaks fails the test if goroutines are left after everything was closed.
+func noLeaks(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+}
+
+// everyIndex runs a test on the embedded Redis and on a real one.
+func everyIndex(t *testing.T, f func(t *testing.T, x *Index)) {
+	t.Run("embedded", func(t *testing.T) {
+		noLeaks(t)
+		f(t, openTest(t, IndexOptions{}))
+	})
+	t.Run("redis", func(t *testing.T) {
+		noLeaks(t)
+		f(t, openTest(t, IndexOptions{URL: lab.StartRedis(t).URL}))
+	})
+}
+
+func mustAdd(t testing.TB, x *Index, sc Scope, id string, fp Fingerprint) {
+	t.Helper()
+	if err := x.Add(context.Background(), sc, id, fp); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustFind(t testing.TB, x *Index, sc Scope, fp Fingerprint) Found {
+	t.Helper()
+	f, err := x.Find(context.Background(), sc, fp, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestIndexFindsWhatIsLike(t *testing.T) {
+	s := testSigner(t, 1)
+	everyIndex(t, func(t *testing.T, x *Index) {
+		for i := range 40 {
+			mustAdd(t, x, testScope, fmt.Sprint("r", i), s.Fingerprint(prose(uint64(i), 1500)))
+		}
+		f := func(name string, target []int32, want ...string) {
+			t.Helper()
+			got := mustFind(t, x, testScope, s.Fingerprint(target))
+			if got.References != 40 {
+				t.Errorf("%s: the index counts %d references, want 40", name, got.References)
+			}
+			var ids []string
+			for _, c := range got.Candidates[:min(len(want), len(got.Candidates))] {
+				ids = append(ids, c.ID)
+			}
+			slices.Sort(ids)
+			if !slices.Equal(ids, want) {
+				t.Errorf("%s: found %v, want %v first", name, got.Candidates, want)
+			}
+			for _, c := range got.Candidates[min(len(want), len(got.Candidates)):] {
+				if c.Votes > .05 {
+					t.Errorf("%s: %s has %.2f of the votes", name, c.ID, c.Votes)
+				}
+			}
+		}
+		f("identical", prose(7, 1500), "r7")
+		f("edited", slices.Concat(prose(7, 1500)[:600], prose(99, 40), prose(7, 1500)[700:]), "r7")
+		f("two documents joined", slices.Concat(prose(98, 500), prose(5, 1500), prose(3, 1500)), "r3", "r5")
+		f("unrelated", prose(100, 1500))
+	})
+}
+
+func TestIndexRanksRealTexts(t *testing.T) {
+	s := IdentitySigner(1)
+	x := openTest(t, IndexOptions{})
+	pairs := realPairs(t)
+	for _, p := range pairs {
+		mustAdd(t, x, testScope, p.ID, s.Fingerprint(words(p.Reference)))
+	}
+	for _, p := range pairs {
+		got := mustFind(t, x, testScope, s.Fingerprint(words(p.Target))).Candidates
+		i := slices.IndexFunc(got, func(c Candidate) bool { return c.ID == p.ID && c.Votes > .1 })
+		if found := i >= 0; found == (p.Group == "unrelated") {
+			t.Errorf("%s (%s): found is %v among %v", p.ID, p.Group, found, got)
+		}
+	}
+}
+
+func TestIndexKeepsScopesApart(t *testing.T) {
+	s := testSigner(t, 1)
+	fp := s.Fingerprint(prose(1, 500))
+	everyIndex(t, func(t *testing.T, x *Index) {
+		mustAdd(t, x, testScope, "mine", fp)
+		for _, sc := range []Scope{{"ab", "bb"}, {"aa", "bc"}, {"a", "abb"}, {"aab", "b"}, {"bb", "aa"}, {"", ""}} {
+			got := mustFind(t, x, sc, fp)
+			if len(got.Candidates) > 0 || got.References > 0 || got.Seen > 0 {
+				t.Errorf("scope %v sees %+v", sc, got)
+			}
+			if err := x.Remove(context.Background(), sc, "mine"); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := mustFind(t, x, testScope, fp); len(got.Candidates) != 1 || got.Seen != 0 {
+			t.Errorf("after look-ups and removals in other scopes: %+v", got)
+		}
+	})
+}
+
+func TestIndexForgets(t *testing.T) {
+	s := testSigner(t, 1)
+	fp := s.Fingerprint(prose(1, 500))
+	ctx := context.Background()
+	everyIndex(t, func(t *testing.T, x *Index) {
+		mustAdd(t, x, testScope, "a", fp)
+		mustAdd(t, x, testScope, "b", fp)
+		for range 2 { // removing twice is fine
+			if err := x.Remove(ctx, testScope, "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := mustFind(t, x, testScope, fp)
+		if len(got.Candidates) != 1 || got.Candidates[0].ID != "b" || got.References != 1 {
+			t.Errorf("after removing a: %+v", got)
+		}
+		if ok, err := x.Touch(ctx, testScope, "b"); !ok || err != nil {
+			t.Errorf("touching b: %v %v", ok, err)
+		}
+		if ok, err := x.Touch(ctx, testScope, "a"); ok || err != nil {
+			t.Errorf("touching a, which is gone: %v %v", ok, err)
+		}
+		if err := x.Remove(ctx, testScope, "b"); err != nil {
+			t.Fatal(err)
+		}
+		keys, err := x.db.Keys(ctx, "*").Result()
+		if err != nil || len(keys) != 1 { // the counters
+			t.Errorf("%d keys left, error %v: want the counters only", len(keys), err)
+		}
+	})
+}
+
+func TestIndexEntriesExpire(t *testing.T) {
+	s := testSigner(t, 1)
+	fp := s.Fingerprint(prose(1, 500))
+	r := lab.StartRedis(t)
+	x := openTest(t, IndexOptions{URL: r.URL, TTL: 1200 * time.Millisecond})
+	mustAdd(t, x, testScope, "a", fp)
+	if got := mustFind(t, x, testScope, fp); len(got.Candidates) != 1 {
+		t.Fatalf("not found at once: %+v", got)
+	}
+	eventually(t, "the entry expires", func() bool {
+		got := mustFind(t, x, testScope, fp)
+		return len(got.Candidates) == 0 && got.References == 0
+	})
+	eventually(t, "nothing without a TTL is left", func() bool {
+		keys, err := x.db.Keys(context.Background(), "*").Result()
+		return err == nil && len(keys) == 1
+	})
+}
+
+func TestIndexStaysBounded(t *testing.T) {
+	s := testSigner(t, 1)
+	fp := s.Fingerprint(prose(1, 500))
+	everyIndex(t, func(t *testing.T, x *Index) {
+		ctx := context.Background()
+		for i := range 3 * maxMembers {
+			mustAdd(t, x, testScope, fmt.Sprintf("r%02d", i), fp)
+			time.Sleep(time.Millisecond) // the newest stay: scores are milliseconds
+		}
+		n, err := x.db.ZCard(ctx, x.keys(testScope).posting(fp.Keys[0])).Result()
+		if err != nil || n != maxMembers {
+			t.Errorf("a key lists %d references, error %v: want %d", n, err, maxMembers)
+		}
+		got := mustFind(t, x, testScope, fp)
+		if len(got.Candidates) != 8 || got.Candidates[0].Votes < .99 {
+			t.Errorf("found %+v", got)
+		}
+		for _, c := range got.Candidates {
+			if c.ID < fmt.Sprintf("r%02d", 2*maxMembers) {
+				t.Errorf("%s is listed, newer ones are not", c.ID)
+			}
+		}
+		for i := range 50 {
+			mustFind(t, x, testScope, s.Fingerprint(prose(uint64(1000+i), 300)))
+		}
+		keys, err := x.db.Keys(ctx, "*").Result()
+		want := len(fp.Keys) + 3*maxMembers + 2
+		if err != nil || len(keys) > want {
+			t.Errorf("%d keys, error %v: look-ups must not add any (want %d)", len(keys), err, want)
+		}
+	})
+}
+
+func TestIndexCountsWhatWasAsked(t *testing.T) {
+	s := testSigner(t, 1)
+	a := prose(1, 1000)
+	edited := slices.Concat(a[:400], prose(9, 30), a[420:])
+	everyIndex(t, func(t *testing.T, x *Index) {
+		for i := range 5 {
+			if got := mustFind(t, x, testScope, s.Fingerprint(a)); got.Seen != i {
+				t.Errorf("look-up %d was told of %d before", i, got.Seen)
+			}
+		}
+		for range 2 { // asking does not count
+			n, err := x.Seen(context.Background(), testScope, s.Fingerprint(edited))
+			if err != nil || n != 5 {
+				t.Errorf("an edited prompt was seen %d times, error %v: want 5", n, err)
+			}
+		}
+		n, err := x.Seen(context.Background(), testScope, s.Fingerprint(prose(2, 1000)))
+		if err != nil || n != 0 {
+			t.Errorf("an unrelated prompt was seen %d times, error %v", n, err)
+		}
+	})
+}
+
+func TestIndexHoldsNoContent(t *testing.T) {
+	s := testSigner(t, 1)
+	fp := s.Fingerprint(prose(1, 500))
+	x := openTest(t, IndexOptions{Prefix: "pre"})
+	mustAdd(t, x, Scope{"tenantname", "modelname"}, "theid", fp)
+	ctx := context.Background()
+	keys, err := x.db.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		if !strings.HasPrefix(k, "pre:") || strings.Contains(k, "tenantname") || strings.Contains(k, "modelname") || strings.Contains(k, "theid") {
+			t.Errorf("key %q", k)
+		}
+	}
+	// The same prompt under another secret has no name in common.
+	y := openTest(t, IndexOptions{Prefix: "pre", Secret: []byte("another secret..")})
+	mustAdd(t, y, Scope{"tenantname", "modelname"}, "theid", fp)
+	others, err := y.db.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range others {
+		if slices.Contains(keys, k) {
+			t.Errorf("key %q under two secrets", k)
+		}
+	}
+	if len(fp.Keys) == 0 || len(keys) != len(fp.Keys)+2 {
+		t.Errorf("%d keys for a fingerprint of %d", len(keys), len(fp.Keys))
+	}
+}
+
+func TestIndexTakesEmptyFingerprints(t *testing.T) {
+	everyIndex(t, func(t *testing.T, x *Index) {
+		mustAdd(t, x, testScope, "a", Fingerprint{})
+		if got := mustFind(t, x, testScope, Fingerprint{}); len(got.Candidates) > 0 || got.Seen > 0 {
+			t.Errorf("found %+v", got)
+		}
+	})
+}
+
+func TestIndexIsForManyGoroutines(t *testing.T) {
+	s := testSigner(t, 1)
+	everyIndex(t, func(t *testing.T, x *Index) {
+		var wg sync.WaitGroup
+		for g := range 8 {
+			wg.Go(func() {
+				for i := range 5 {
+					fp := s.Fingerprint(prose(uint64(g*100+i), 400))
+					id := fmt.Sprint(g, "-", i)
+					if err := x.Add(t.Context(), testScope, id, fp); err != nil {
+						t.Error(err)
+					}
+					got, err := x.Find(t.Context(), testScope, fp, 1)
+					if err != nil || len(got.Candidates) != 1 || got.Candidates[0].ID != id {
+						t.Errorf("%s: found %+v, error %v", id, got, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestIndexStopsWhenTheCallerDoes(t *testing.T) {
+	everyIndex(t, func(t *testing.T, x *Index) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		fp := testSigner(t, 1).Fingerprint(prose(1, 500))
+		if _, err := x.Find(ctx, testScope, fp, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want context canceled", err)
+		}
+		// The caller's going is not Redis's fault: the next one is served.
+		mustFind(t, x, testScope, fp)
+	})
+}
+
+// eventually waits for something that happens by itself.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
