@@ -17,7 +17,7 @@ var ErrUnsupported = errors.New("unsupported state")
 // Layout is how a state file lays out its KV. Two states can be composed into one
 // another exactly when their layouts are Equal.
 type Layout struct {
-	// Version of the file format, 3 or 4.
+	// Version of the file format, 2 to 4.
 	Version uint32
 	// Packed tokens carry a small header and a count of media; older servers
 	// write plain ids.

@@ -29,7 +29,9 @@ const (
 	cellBytes        = 3 * wordBytes // with one sequence id
 	keyHeaderBytes   = wordBytes + 8
 
-	minVersion, maxVersion = 3, 4
+	// Version 2 differs from 3 only in M-RoPE models. Servers that write plain
+	// tokens write it.
+	minVersion, maxVersion = 2, 4
 
 	// What llama.cpp itself allows: LLAMA_MAX_SEQ, LLAMA_MAX_LAYERS, and for the
 	// width of a row more than any model has.
@@ -132,7 +134,7 @@ func (s *State) parseTokens(r *reader) error {
 		return err
 	}
 	if v := s.Layout.Version; v < minVersion || v > maxVersion {
-		return r.unsupported("version %d: expected %d or %d", v, minVersion, maxVersion)
+		return r.unsupported("version %d: expected %d to %d", v, minVersion, maxVersion)
 	}
 	n, err := r.word("number of tokens")
 	if err != nil {

@@ -52,7 +52,7 @@ func CreateState(path string, l *Layout, stream int, tokens, pos []int32) (*Stat
 func checkNew(l *Layout, stream int, tokens, pos []int32) error {
 	switch {
 	case l.Version < minVersion || l.Version > maxVersion:
-		return fmt.Errorf("%w: version %d: expected %d or %d", ErrUnsupported, l.Version, minVersion, maxVersion)
+		return fmt.Errorf("%w: version %d: expected %d to %d", ErrUnsupported, l.Version, minVersion, maxVersion)
 	case l.Streams < 1 || l.Streams > maxStreams:
 		return fmt.Errorf("%d streams: expected 1 to %d", l.Streams, maxStreams)
 	case stream < 0 || stream >= l.Streams && l.Streams > 1:
