@@ -1,0 +1,69 @@
+package bridge
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
+)
+
+func TestInspectSaysWhatIsThereAndWhetherItCanBeShared(t *testing.T) {
+	f := func(state, model string, want ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if err := Inspect(&out, filepath.Join("testdata", state), model); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range want {
+			if !strings.Contains(out.String(), text) {
+				t.Errorf("%s: %q is missing in\n%s", state, text, out.String())
+			}
+		}
+	}
+	llama := tiny(t, tinymodel.Options{})
+	qwen := tiny(t, tinymodel.Options{Arch: "qwen2"})
+	sliding := tiny(t, tinymodel.Options{Arch: "gemma2"})
+	deep := tiny(t, tinymodel.Options{Layers: 3})
+	wide := tiny(t, tinymodel.Options{HeadDim: 96})
+	f("state-v4-f16.bin", llama, "tokens:          16, packed", "positions 0 to 15", "stream 1", "K f16, rows of 128 bytes", "NORM", "can be shared:   yes\n")
+	f("state-v4-q8.bin", qwen, "NEOX, pairs (i, i+32)", "blocks of 64", "can be shared:   yes\n")
+	f("state-v2-plain.bin", "", "version:         2", "plain ids", "yes (as far as the file tells")
+	f("state-v4-vtrans.bin", llama, "transposed, 64 wide")
+	f("state-v4-f16.bin", sliding, "no: gemma2 has sliding-window layers")
+	f("state-v4-f16.bin", deep, "2 layers, the model 3")
+	f("state-v4-f16.bin", wide, "heads of 96")
+}
+
+func TestInspectNamesWhatCannotBeRead(t *testing.T) {
+	f := func(data []byte, want error, text string) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "state")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := Inspect(&out, path, ""); !errors.Is(err, want) || !strings.Contains(out.String(), text) {
+			t.Errorf("got %v and %q, want %v and %q", err, out.String(), want, text)
+		}
+	}
+	f(nil, ErrCorrupt, "no whole llama.cpp state")
+	f([]byte("GGUF, not a state at all"), ErrCorrupt, "magic")
+	f(header(4).cache(4, 0).cache(4, 0).Bytes(), ErrUnsupported, "sliding-window")
+	if err := Inspect(&bytes.Buffer{}, filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v for no file", err)
+	}
+}
+
+// tiny writes a tiny model.
+func tiny(t testing.TB, o tinymodel.Options) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tiny.gguf")
+	if err := tinymodel.WriteFile(path, o); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
