@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -13,6 +14,19 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
+
+// Commands are the Redis commands that the index sends, and all that an ACL
+// user needs, on keys that start with the prefix and a colon.
+var Commands = []string{"ping", "hello", "auth", "select", "zadd", "zrem", "zcard", "zrevrange",
+	"zremrangebyrank", "zremrangebyscore", "expire", "get", "set", "del", "exists", "hincrby", "hmget"}
+
+// quiet drops the lines that go-redis writes to stderr by itself: whatever
+// matters comes back as an error, and is logged once by who asked.
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
+func init() { redis.SetLogger(quiet{}) }
 
 // openRedis makes a client for the URL. Beside go-redis's own query parameters
 // it understands ca_file, cert_file and key_file (PEM) for TLS. Sentinel URLs

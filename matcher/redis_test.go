@@ -1,0 +1,359 @@
+package matcher
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/semsharekv/semsharekv/internal/lab"
+)
+
+// quick is a timeout of the size that `serve` uses.
+const quick = 150 * time.Millisecond
+
+// works adds a reference and finds it again.
+func works(x *Index, id string) error {
+	fp := IdentitySigner(1).Fingerprint(prose(1, 800))
+	if err := x.Add(context.Background(), testScope, id, fp); err != nil {
+		return err
+	}
+	got, err := x.Find(context.Background(), testScope, fp, 8)
+	if err != nil {
+		return err
+	}
+	if len(got.Candidates) == 0 {
+		return errors.New("nothing found")
+	}
+	return nil
+}
+
+func TestIndexSurvivesRedisKilled(t *testing.T) {
+	noLeaks(t)
+	r := lab.StartRedis(t)
+	x := openTest(t, IndexOptions{URL: r.URL, Timeout: quick})
+	eventually(t, "Redis is used", func() bool { return works(x, "a") == nil })
+	r.Kill()
+	for range 50 {
+		if err := works(x, "a"); err == nil {
+			t.Fatal("no error though Redis is dead")
+		}
+	}
+	if err := works(x, "a"); !errors.Is(err, ErrResting) {
+		t.Errorf("error %v: want %v, so that requests do not wait", err, ErrResting)
+	}
+	r.Start()
+	eventually(t, "Redis is used again", func() bool { return works(x, "a") == nil })
+}
+
+func TestIndexDoesNotWaitForAFrozenRedis(t *testing.T) {
+	noLeaks(t)
+	r := lab.StartRedis(t)
+	x := openTest(t, IndexOptions{URL: r.URL, Timeout: quick})
+	eventually(t, "Redis is used", func() bool { return works(x, "a") == nil })
+	if err := syscall.Kill(r.Pid(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(r.Pid(), syscall.SIGCONT)
+	// A frozen Redis never answers: whatever returns here gave up by itself.
+	if err := works(x, "a"); err == nil {
+		t.Error("no error though Redis is frozen")
+	}
+	for range 1000 {
+		works(x, "a")
+	}
+	if n := x.db.PoolStats().TotalConns; n > 4 {
+		t.Errorf("%d connections to a frozen Redis", n)
+	}
+	syscall.Kill(r.Pid(), syscall.SIGCONT)
+	eventually(t, "Redis is used again", func() bool { return works(x, "a") == nil })
+}
+
+func TestIndexGivesUpOnASlowRedis(t *testing.T) {
+	noLeaks(t)
+	r := lab.StartRedis(t)
+	x := openTest(t, IndexOptions{URL: r.URL, Timeout: quick})
+	eventually(t, "Redis is used", func() bool { return works(x, "a") == nil })
+	admin := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer admin.Close()
+	if err := admin.Do(t.Context(), "CLIENT", "PAUSE", "60000", "ALL").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := works(x, "a"); err == nil {
+		t.Error("no error though Redis pauses for a minute")
+	}
+	r.Kill() // a pause stops even CLIENT UNPAUSE from other clients being read
+	r.Start()
+	eventually(t, "Redis is used again", func() bool { return works(x, "a") == nil })
+}
+
+func TestIndexIsRebuiltAfterALoss(t *testing.T) {
+	noLeaks(t)
+	r := lab.StartRedis(t)
+	x := openTest(t, IndexOptions{URL: r.URL, Timeout: quick})
+	fp := IdentitySigner(1).Fingerprint(prose(1, 800))
+	var rebuilt atomic.Int32
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		x.Watch(ctx, 20*time.Millisecond, func(ctx context.Context) error {
+			rebuilt.Add(1)
+			return x.Add(ctx, testScope, "a", fp)
+		})
+	}()
+	found := func() bool {
+		got, err := x.Find(ctx, testScope, fp, 1)
+		return err == nil && len(got.Candidates) == 1
+	}
+	eventually(t, "it is built at first", found)
+	admin := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer admin.Close()
+	if err := admin.FlushAll(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is built after a wipe", found)
+	r.Kill()
+	r.Start()
+	eventually(t, "it is built after Redis came back empty", found)
+	if n := rebuilt.Load(); n < 3 || n > 10 {
+		t.Errorf("rebuilt %d times, want once at the start and after each loss", n)
+	}
+	cancel()
+	<-done
+}
+
+func TestIndexAsAnACLUser(t *testing.T) {
+	noLeaks(t)
+	args := []string{"--user", "default", "off", "--user", "semshare", "on", ">s3cret", "~semsharekv:*", "-@all"}
+	for _, c := range Commands {
+		args = append(args, "+"+c)
+	}
+	r := lab.StartRedis(t, args...)
+	u := strings.Replace(r.URL, "redis://", "redis://semshare:s3cret@", 1)
+	x := openTest(t, IndexOptions{URL: u})
+	if err := works(x, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Remove(t.Context(), testScope, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	x.Watch(ctx, time.Hour, func(context.Context) error { cancel(); return nil })
+
+	wrong := openTest(t, IndexOptions{URL: strings.Replace(u, "s3cret", "guess", 1)})
+	if err := works(wrong, "a"); err == nil || !strings.Contains(err.Error(), "WRONGPASS") || strings.Contains(err.Error(), "guess") {
+		t.Errorf("wrong password: error %v", err)
+	}
+	other := openTest(t, IndexOptions{URL: u, Prefix: "elsewhere"})
+	if err := works(other, "a"); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+		t.Errorf("keys that the user may not touch: error %v", err)
+	}
+}
+
+func TestIndexOverTLS(t *testing.T) {
+	noLeaks(t)
+	dir := t.TempDir()
+	ca := writeCerts(t, dir)
+	port, err := lab.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name string) string { return filepath.Join(dir, name) }
+	lab.StartRedis(t, "--tls-port", fmt.Sprint(port), "--tls-auth-clients", "yes",
+		"--tls-cert-file", file("server.pem"), "--tls-key-file", file("server.key"), "--tls-ca-cert-file", ca)
+	addr := fmt.Sprintf("rediss://127.0.0.1:%d/", port)
+	x := openTest(t, IndexOptions{URL: addr + "?ca_file=" + ca + "&cert_file=" + file("client.pem") + "&key_file=" + file("client.key")})
+	if err := works(x, "a"); err != nil {
+		t.Fatal(err)
+	}
+	untrusted := openTest(t, IndexOptions{URL: addr})
+	if err := works(untrusted, "a"); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a server whose certificate nobody vouches for: error %v", err)
+	}
+	anonymous := openTest(t, IndexOptions{URL: addr + "?ca_file=" + ca})
+	if works(anonymous, "a") == nil {
+		t.Error("no error without the client certificate that the server wants")
+	}
+}
+
+func TestIndexInACluster(t *testing.T) {
+	noLeaks(t)
+	var nodes []*redis.Client
+	var urls []string
+	for range 3 {
+		r := lab.StartRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+		c := redis.NewClient(&redis.Options{Addr: r.Addr})
+		defer c.Close()
+		nodes, urls = append(nodes, c), append(urls, r.Addr)
+	}
+	ctx := t.Context()
+	for i, c := range nodes {
+		if err := c.ClusterAddSlotsRange(ctx, i*16384/3, (i+1)*16384/3-1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		host, port, _ := net.SplitHostPort(urls[0])
+		if err := c.ClusterMeet(ctx, host, port).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the cluster is up", func() bool {
+		for _, c := range nodes {
+			info, err := c.ClusterInfo(ctx).Result()
+			if err != nil || !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:3") {
+				return false
+			}
+		}
+		return true
+	})
+	x := openTest(t, IndexOptions{URL: "redis+cluster://" + urls[0] + "?addr=" + urls[1]})
+	if err := works(x, "a"); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range nodes {
+		if n, err := c.DBSize(ctx).Result(); err != nil || n == 0 {
+			t.Errorf("node %d holds %d keys, error %v: want a share", i, n, err)
+		}
+	}
+	if err := x.Remove(ctx, testScope, "a"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestIndexFollowsSentinelToTheNewMaster(t *testing.T) {
+	noLeaks(t)
+	master := lab.StartRedis(t)
+	host, port, _ := net.SplitHostPort(master.Addr)
+	lab.StartRedis(t, "--replicaof", host, port, "--repl-diskless-sync-delay", "0")
+	conf := filepath.Join(t.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor kv %s %s 1\nsentinel down-after-milliseconds kv 300\nsentinel failover-timeout kv 3000\n", host, port)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sentinel := startSentinel(t, conf)
+	x := openTest(t, IndexOptions{URL: "redis+sentinel://" + sentinel + "/?master_name=kv", Timeout: time.Second})
+	eventually(t, "the master is used", func() bool { return works(x, "a") == nil })
+	admin := redis.NewSentinelClient(&redis.Options{Addr: sentinel})
+	defer admin.Close()
+	eventually(t, "the sentinel knows the replica", func() bool {
+		replicas, err := admin.Replicas(t.Context(), "kv").Result()
+		return err == nil && len(replicas) == 1 && replicas[0]["master-link-status"] == "ok"
+	})
+	master.Kill()
+	eventually(t, "the promoted replica is used", func() bool { return works(x, "b") == nil })
+}
+
+// startSentinel runs a sentinel until the test ends and returns its address. Its
+// configuration file has to come first, and it rewrites it.
+func startSentinel(t testing.TB, conf string) string {
+	t.Helper()
+	port, err := lab.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("redis-server", conf, "--sentinel", "--port", fmt.Sprint(port), "--bind", "127.0.0.1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	eventually(t, "the sentinel listens", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return addr
+}
+
+func TestIndexURLErrors(t *testing.T) {
+	f := func(url, want string) {
+		t.Helper()
+		_, err := OpenIndex(IndexOptions{URL: url, Secret: []byte("s")})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: error %v, want %q and no password", url, err, want)
+		}
+	}
+	f("http://h", `scheme "http"`)
+	f("redis+ring://h", "+sentinel or +cluster")
+	f("redis://u:s3cret@h:port", "not a URL")
+	f("redis://:s3cret@h/x", "invalid database number")
+	f("redis+sentinel://:s3cret@h", "no master_name")
+	f("redis+cluster://:s3cret@h?addr=nonsense", "addr")
+	f("redis://h?ca_file=x", "need a rediss scheme")
+	f("rediss://h?ca_file=/nowhere/ca.pem", "ca_file")
+	f("rediss://h?cert_file=/nowhere/c.pem", "cert_file")
+	if _, err := OpenIndex(IndexOptions{}); err == nil || !strings.Contains(err.Error(), "secret") {
+		t.Errorf("without a secret: error %v", err)
+	}
+}
+
+// writeCerts makes a CA and certificates for a server on 127.0.0.1 and a client,
+// and returns the path of the CA's.
+func writeCerts(t testing.TB, dir string) string {
+	t.Helper()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	template := func(serial int64, name string) *x509.Certificate {
+		return &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true}
+	}
+	newKey := func() *ecdsa.PrivateKey {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	root, rootKey := template(1, "test CA"), newKey()
+	root.IsCA = true
+	sign := func(c *x509.Certificate, key *ecdsa.PrivateKey) []byte {
+		der, err := x509.CreateCertificate(rand.Reader, c, root, &key.PublicKey, rootKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	for i, name := range []string{"server", "client"} {
+		key := newKey()
+		der, err := x509.MarshalECPrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(name+".pem", "CERTIFICATE", sign(template(int64(i+2), name), key))
+		write(name+".key", "EC PRIVATE KEY", der)
+	}
+	return write("ca.pem", "CERTIFICATE", sign(root, rootKey))
+}
