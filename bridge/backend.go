@@ -145,6 +145,15 @@ func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
 	return busy, true
 }
 
+// Held asks /slots how many tokens of a prompt the slot holds.
+func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
+	reply, err := b.call(ctx, http.MethodGet, "/slots", "", nil)
+	if err != nil {
+		return 0, err
+	}
+	return int(gjson.GetBytes(reply, fmt.Sprintf("%d.n_prompt_tokens", slot)).Int()), nil
+}
+
 // ApplyTemplate renders an OpenAI chat body into the prompt that the server
 // would make of it. auth is the client's Authorization, or "".
 func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawMessage) (string, error) {

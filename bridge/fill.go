@@ -30,13 +30,16 @@ type Fill struct {
 
 // Filled says what a fill did and cost.
 type Filled struct {
-	Tokens, Cells    int           // positions and cells in the slot
-	Compose, Inject  time.Duration // writing states; restoring, stages and saving
-	Restores, Saves  int
-	RestoreMS        float64 // time of the last restore as seen from here
-	StageMS          float64 // time of all stages but their prefill
-	PrefillMS        float64 // the server's own time of computing in the middle
-	PrefillN, Stages int
+	Tokens, Cells   int           // positions and cells in the slot
+	Compose, Inject time.Duration // writing states; restoring, computing in the middle and saving
+	Steps           []FilledStep  // one a stage, in order
+}
+
+// FilledStep is what one stage took.
+type FilledStep struct {
+	At      int           // position at which it was restored
+	Took    time.Duration // composing, restoring and, but for the last, computing and saving
+	Prefill Prefilled     // zero in the last
 }
 
 // ErrNotTaken says that the server's cache_n shows that it did not take what it
@@ -59,18 +62,22 @@ func (fl *Filler) Fill(ctx context.Context, f Fill) (Filled, error) {
 	p := progress{fl: fl, f: f}
 	defer p.close()
 	for i, st := range f.Stages {
+		start := time.Now()
+		step := FilledStep{At: int(st.From)}
 		if err := p.compose(st); err != nil {
 			return p.done, fmt.Errorf("composing up to token %d: %w", st.From, err)
 		}
 		if err := p.restore(ctx, int(st.From)); err != nil {
 			return p.done, err
 		}
-		if i == len(f.Stages)-1 {
-			break
+		if i < len(f.Stages)-1 {
+			var err error
+			if step.Prefill, err = p.stage(ctx, st); err != nil {
+				return p.done, fmt.Errorf("computing tokens %d to %d: %w", st.From, st.To, err)
+			}
 		}
-		if err := p.stage(ctx, st); err != nil {
-			return p.done, fmt.Errorf("computing tokens %d to %d: %w", st.From, st.To, err)
-		}
+		step.Took = time.Since(start)
+		p.done.Steps = append(p.done.Steps, step)
 	}
 	return p.done, nil
 }
@@ -181,15 +188,10 @@ func (p *progress) rows(st FillStage) (runs []Run, pos []int32, err error) {
 // restore has the server read what compose wrote; where there is nothing before
 // the stage the slot is emptied instead.
 func (p *progress) restore(ctx context.Context, want int) error {
-	start := time.Now()
-	defer func() {
-		p.done.Inject += time.Since(start)
-		p.done.RestoreMS = float64(time.Since(start).Microseconds()) / 1000
-	}()
+	defer p.injecting(time.Now())
 	if want == 0 {
 		return p.fl.Backend.Erase(ctx, p.f.Slot)
 	}
-	p.done.Restores++
 	n, err := p.fl.Backend.Restore(ctx, p.f.Slot, p.composed.File())
 	if err != nil {
 		return err
@@ -200,30 +202,25 @@ func (p *progress) restore(ctx context.Context, want int) error {
 	return nil
 }
 
+func (p *progress) injecting(since time.Time) { p.done.Inject += time.Since(since) }
+
 // stage has the server compute [From, To) and reads back the result.
-func (p *progress) stage(ctx context.Context, st FillStage) error {
-	start := time.Now()
+func (p *progress) stage(ctx context.Context, st FillStage) (Prefilled, error) {
+	defer p.injecting(time.Now())
 	got, err := p.fl.Backend.Prefill(ctx, p.f.Slot, p.f.Tokens[:st.To])
 	if err != nil {
-		return err
+		return got, err
 	}
 	if got.CacheN != int(st.From) {
-		return fmt.Errorf("%w: it found %d tokens in its cache, %d were restored", ErrNotTaken, got.CacheN, st.From)
+		return got, fmt.Errorf("%w: it found %d tokens in its cache, %d were restored", ErrNotTaken, got.CacheN, st.From)
 	}
 	if err := p.forgetSaved(); err != nil {
-		return err
+		return got, err
 	}
 	if _, _, err := p.fl.Backend.Save(ctx, p.f.Slot, p.savedIn.File()); err != nil {
-		return err
+		return got, err
 	}
-	err = p.reopen(st)
-	p.done.Saves++
-	p.done.Stages++
-	p.done.PrefillMS += got.PromptMS
-	p.done.PrefillN += got.PromptN
-	p.done.StageMS += float64(time.Since(start).Microseconds())/1000 - got.PromptMS
-	p.done.Inject += time.Since(start)
-	return err
+	return got, p.reopen(st)
 }
 
 // forgetSaved unmaps the state of the stage before, whose rows are in the

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -36,7 +38,8 @@ const probeTokens = 96
 // Prober tries out a backend before anything is shared through it.
 type Prober struct {
 	Backend *Backend
-	Store   *Store
+	// Dir is the server's slot directory as seen from here.
+	Dir     string
 	Model   *Model // nil where no GGUF can be read
 	Kernels *Kernels
 }
@@ -53,11 +56,11 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}
-	file, err := p.Store.Scratch(1 << 20)
+	file, err := p.file()
 	if err != nil {
-		return nil, fmt.Errorf("cannot write to the slot directory: %w", err)
+		return nil, err
 	}
-	defer file.Release()
+	defer os.Remove(file)
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
 	out := &Probed{Props: props}
 	tokens := p.prompt()
@@ -76,6 +79,16 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 		}
 	}
 	return out, nil
+}
+
+// file makes the file that the server will save to, and so finds out whether the
+// slot directory can be written.
+func (p Prober) file() (string, error) {
+	f, err := os.CreateTemp(p.Dir, "probe-*.state")
+	if err != nil {
+		return "", fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
+	}
+	return f.Name(), f.Close()
 }
 
 // refuse names what is known to be unshareable before anything is tried.
@@ -100,7 +113,7 @@ func (p Prober) prompt() []int32 {
 	return tokens
 }
 
-func (p Prober) fill(ctx context.Context, out *Probed, file *ScratchFile, tokens []int32) error {
+func (p Prober) fill(ctx context.Context, out *Probed, file string, tokens []int32) error {
 	if err := p.Backend.Erase(ctx, 0); err != nil {
 		return fmt.Errorf("the backend's slots cannot be managed: start llama-server with --slot-save-path and without --no-slots: %w", err)
 	}
@@ -109,20 +122,20 @@ func (p Prober) fill(ctx context.Context, out *Probed, file *ScratchFile, tokens
 		return err
 	}
 	out.TokenMS = got.PromptMS / float64(max(1, got.PromptN))
-	if _, _, err = p.Backend.Save(ctx, 0, file.File()); err != nil {
+	if _, _, err = p.Backend.Save(ctx, 0, filepath.Base(file)); err != nil {
 		return fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path: %w", err)
 	}
 	return nil
 }
 
 // inspect reads the saved state and checks the model's RoPE against it.
-func (p Prober) inspect(out *Probed, file *ScratchFile, tokens []int32) error {
-	s, err := OpenState(file.Path())
+func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
+	s, err := OpenState(file)
 	if errors.Is(err, ErrUnsupported) {
 		return fmt.Errorf("the backend's state %w: %w", ErrUnshareable, err)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read what the backend saved as %s: is --slot-dir the directory given to it as --slot-save-path? %w", file.File(), err)
+		return fmt.Errorf("cannot read what the backend saved as %s: is --slot-dir the directory given to it as --slot-save-path? %w", filepath.Base(file), err)
 	}
 	defer s.Close()
 	if len(s.Tokens) != len(tokens) || len(s.Pos) != len(tokens) {
@@ -220,11 +233,11 @@ func relativeError(a, b []float32) float64 {
 }
 
 // restore proves that a restored state is used: the server must find all of it.
-func (p Prober) restore(ctx context.Context, file *ScratchFile, tokens []int32) error {
+func (p Prober) restore(ctx context.Context, file string, tokens []int32) error {
 	if err := p.Backend.Erase(ctx, 0); err != nil {
 		return err
 	}
-	if _, err := p.Backend.Restore(ctx, 0, file.File()); err != nil {
+	if _, err := p.Backend.Restore(ctx, 0, filepath.Base(file)); err != nil {
 		return err
 	}
 	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
@@ -238,8 +251,8 @@ func (p Prober) restore(ctx context.Context, file *ScratchFile, tokens []int32) 
 }
 
 // volatile finds out whether a request to another slot empties this one.
-func (p Prober) volatile(ctx context.Context, file *ScratchFile, tokens []int32) (bool, error) {
-	if _, err := p.Backend.Restore(ctx, 0, file.File()); err != nil {
+func (p Prober) volatile(ctx context.Context, file string, tokens []int32) (bool, error) {
+	if _, err := p.Backend.Restore(ctx, 0, filepath.Base(file)); err != nil {
 		return false, err
 	}
 	if _, err := p.Backend.Prefill(ctx, 1, tokens[:2]); err != nil {

@@ -24,7 +24,7 @@ func Default() *Config {
 		Store: Store{
 			Budget:        8 << 30,
 			MinTokens:     256,
-			MaxGeneration: 1,
+			MaxGeneration: 0,
 			Novelty:       0.9,
 		},
 		Log:      Log{Level: "info", Format: "json"},

@@ -11,6 +11,8 @@ type Rules struct {
 	Followers, CriticalFollowers, Seam int
 	// Pieces gives tokens' texts, nil where they are not known.
 	Pieces Pieces
+	// Fixed: keys cannot be moved, so only tokens at the same position match.
+	Fixed bool
 }
 
 // DefaultTokenSimilarity separates, in the embedding tables of the models
@@ -76,6 +78,9 @@ func (d *decider) demand(n int, why Reason) {
 // own is the reason that the token has by itself.
 func (d *decider) own(i int) Reason {
 	m := d.a.Matches[i]
+	if d.r.Fixed && int(m.Pos) != i {
+		return Unmatched
+	}
 	if m.Ref >= 0 && m.Similarity == 1 {
 		return Reused
 	}

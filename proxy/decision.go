@@ -80,6 +80,8 @@ type Outcome struct {
 	// CacheN and PromptN are the backend's own count of prompt tokens found in
 	// the cache and computed; -1 where the answer did not say.
 	CacheN, PromptN int
+	// PredictedN is how many tokens were generated; 0 unknown.
+	PredictedN int
 	// PromptMS is the backend's own prefill time in milliseconds; 0 unknown.
 	PromptMS float64
 	// FirstByte is the time from forwarding to the first byte of the body.

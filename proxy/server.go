@@ -59,11 +59,12 @@ type Option func(*Server)
 // WithMetrics uses the caller's counters.
 func WithMetrics(m *Metrics) Option { return func(s *Server) { s.metrics = m } }
 
-// WithSharer uses the caller's sharer; without one nothing is shared.
+// WithSharer uses the caller's sharer in place of one of the server's own.
 func WithSharer(sh *Sharer) Option { return func(s *Server) { s.sharer = sh } }
 
-// New makes a server for a complete, valid configuration. It opens nothing:
-// the caller brings the listeners, and the backend may come up later.
+// New makes a server for a complete, valid configuration. The caller brings the
+// listeners, and the backend may come up later. Without a slot directory nothing
+// is shared.
 func New(cfg *configs.Config, log zerolog.Logger, opts ...Option) (*Server, error) {
 	up, err := newUpstream(cfg.Backend.URL, cfg.Backend.Connect)
 	if err != nil {
@@ -77,7 +78,9 @@ func New(cfg *configs.Config, log zerolog.Logger, opts ...Option) (*Server, erro
 		s.metrics = NewMetrics()
 	}
 	if s.sharer == nil {
-		s.sharer = &Sharer{}
+		if s.sharer, err = openSharer(cfg, log, s.metrics); err != nil {
+			return nil, err
+		}
 	}
 	s.config.Store(cfg)
 	s.base, s.stop = context.WithCancelCause(context.Background())
@@ -173,7 +176,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.settling.Wait()
 	s.upstream.closeIdle()
 	_ = s.adminHTTP.Close()
-	return err
+	return errors.Join(err, s.sharer.Close())
 }
 
 // handle serves one request. It returns before the answer's body is sent;
@@ -299,6 +302,9 @@ func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, 
 // forward sends the request on and hands its answer's body to fasthttp.
 func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []byte) {
 	x.sent = time.Now()
+	if x.decision != nil {
+		x.decision.Forwarded()
+	}
 	a, err := x.server.upstream.do(x.ctx, head, &ctx.Request.Header, body)
 	if err != nil {
 		x.fail(err)

@@ -159,6 +159,7 @@ func (x *exchange) outcome() Outcome {
 	if x.tally != nil {
 		x.tally.scan()
 		o.CacheN, o.PromptN, o.PromptMS = x.tally.cacheN, x.tally.promptN, x.tally.promptMS
+		o.PredictedN = x.tally.predictedN
 	}
 	if !x.firstByte.IsZero() {
 		o.FirstByte = x.firstByte.Sub(x.sent)

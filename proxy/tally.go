@@ -20,6 +20,7 @@ type tally struct {
 	fromTimings     bool
 	cacheN, promptN int // -1 unknown
 	promptMS        float64
+	predictedN      int
 }
 
 func newTally() *tally { return &tally{cacheN: -1, promptN: -1} }
@@ -43,6 +44,7 @@ func (t *tally) scan() {
 		t.fromTimings = true
 		t.cacheN, t.promptN = count(o.Get("cache_n")), count(o.Get("prompt_n"))
 		t.promptMS = o.Get("prompt_ms").Float()
+		t.predictedN = int(o.Get("predicted_n").Int())
 	}
 	if t.fromTimings {
 		return
@@ -62,6 +64,7 @@ func (t *tally) scan() {
 		return
 	}
 	t.cacheN, t.promptN = count(cached), count(prompt)
+	t.predictedN = int(o.Get("completion_tokens").Int() + o.Get("output_tokens").Int())
 	if whole && t.promptN >= 0 {
 		t.promptN -= t.cacheN
 	}

@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/configs"
+)
+
+// captureTimeout bounds the saving of one reference.
+const captureTimeout = 30 * time.Second
+
+// Finish is called exactly once, after the answer went through or broke: it
+// verifies, captures and frees the slot.
+func (d *Decision) Finish(o Outcome) {
+	defer d.sh.active.end()
+	close(d.over)
+	d.report.ID, d.report.State, d.report.Reason, d.report.Slot = d.g.ID, d.State, d.Reason, d.Slot
+	d.report.CacheN = o.CacheN
+	if d.lv == nil {
+		d.observe()
+		return
+	}
+	defer d.lv.users.end()
+	d.leaveGate()
+	if d.slot != nil {
+		d.learn(o)
+		taken := d.verify(o)
+		if taken {
+			d.sh.captured(d.capture(o))
+		}
+		d.free(taken)
+	}
+	d.observe()
+}
+
+// Forwarded is called as soon as the request is on its way to the backend.
+func (d *Decision) Forwarded() {
+	if d.gated {
+		d.gated = false
+		slot := d.Slot
+		if slot < 0 {
+			d.lv.gate.leave()
+			return
+		}
+		go d.lv.gate.leaveWhenBusy(d.sh.backend, slot, d.over)
+	}
+}
+
+func (d *Decision) leaveGate() {
+	if d.gated {
+		d.gated = false
+		d.lv.gate.leave()
+	}
+}
+
+func (d *Decision) observe() {
+	if f := d.sh.observer.Load(); f != nil {
+		(*f)(d.report)
+	}
+}
+
+// learn feeds the cost model with the backend's own prefill time.
+func (d *Decision) learn(o Outcome) {
+	if o.CacheN >= 0 && o.PromptN > 0 {
+		d.lv.costs.prefilled(o.CacheN, o.PromptN, o.PromptMS)
+	}
+}
+
+// verify compares the backend's cache_n with what was injected: its own word is
+// the only proof that a restore took. It reports whether the slot holds what it
+// should.
+func (d *Decision) verify(o Outcome) bool {
+	if o.Status != http.StatusOK || o.Err != nil {
+		if d.State == StateShared && !o.ClientGone {
+			d.erase()
+		}
+		return false
+	}
+	if d.State != StateShared || o.CacheN < 0 {
+		return true
+	}
+	if o.CacheN == d.expect {
+		d.sh.mismatches.Store(0)
+		return true
+	}
+	d.sh.log.Warn().Str("id", d.g.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")
+	d.report.RestoreFailed = true
+	d.sh.mismatch(d.lv)
+	d.erase()
+	return false
+}
+
+// free gives the slot back and notes what it holds now.
+func (d *Decision) free(taken bool) {
+	held := d.tokens
+	if !taken {
+		held = nil // some part of the prompt, perhaps
+	}
+	d.lv.slots.release(d.slot, d.g.Tenant, held, d.generation)
+}
+
+// Why a prompt was not kept as a reference.
+var (
+	errNotFuzzy  = errors.New("route keeps none")
+	errTooShort  = errors.New("short prompt")
+	errComposed  = errors.New("composed")
+	errKnown     = errors.New("not novel")
+	errForeign   = errors.New("other tokens than expected")
+	errInDemand  = errors.New("slots in demand")
+	errSlotEmpty = errors.New("slot emptied by another request")
+)
+
+// capture saves the slot's KV as a reference, if it is worth keeping.
+func (d *Decision) capture(o Outcome) error {
+	cfg := d.sh.cfg.Store
+	switch {
+	case d.g.Policy.Reuse != configs.ReuseFuzzy:
+		return errNotFuzzy
+	case len(d.tokens) < cfg.MinTokens:
+		return errTooShort
+	case d.generation > cfg.MaxGeneration:
+		return errComposed
+	case d.report.Similarity >= cfg.Novelty && d.State == StateShared:
+		return errKnown
+	case o.CacheN < 0 || o.CacheN+o.PromptN != len(d.tokens):
+		return errForeign
+	case d.State == StateExact && o.PromptN < cfg.MinTokens:
+		return errKnown
+	case d.lv.slots.exhausted() && d.seen == 0 && len(d.lv.slots.all) > 1:
+		return errInDemand
+	}
+	defer d.sh.step("capture", time.Now())
+	return d.save(o)
+}
+
+// save reserves room, has the backend save, and makes the reference findable.
+func (d *Decision) save(o Outcome) error {
+	ctx, cancel := context.WithTimeout(context.Background(), captureTimeout)
+	defer cancel()
+	if d.lv.probed.Volatile {
+		if !d.lv.gate.enter(ctx) {
+			return errSlotEmpty
+		}
+		defer d.lv.gate.leave()
+		if n, err := d.sh.backend.Held(ctx, d.slot.id); err != nil || n < len(d.tokens) {
+			return errSlotEmpty
+		}
+	}
+	n := len(d.tokens) + max(0, o.PredictedN)
+	meta := bridge.Meta{Tenant: d.g.Tenant, Model: d.lv.key, Tokens: n, Generation: d.generation}
+	p, err := d.lv.store.Reserve(d.lv.probed.Layout.FileBytes(n, n), meta, d.seen+1)
+	if err != nil {
+		return err
+	}
+	if _, _, err := d.sh.backend.Save(ctx, d.slot.id, p.File()); err != nil {
+		p.Abort()
+		return err
+	}
+	ref, err := p.Commit()
+	if err != nil {
+		return err
+	}
+	defer ref.Release()
+	defer d.sh.gauges(d.lv)
+	if commonPrefix(ref.State.Tokens, d.tokens) != len(d.tokens) {
+		d.lv.store.Drop(ref.ID, "other tokens")
+		return errForeign
+	}
+	if err := d.sh.index.Add(ctx, d.lv.scope(d.g.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens)); err != nil {
+		d.sh.metrics.IndexErrors.Inc()
+		return fmt.Errorf("kept, but not in the index: %w", err)
+	}
+	return nil
+}
+
+// captured counts and logs the result of a capture.
+func (sh *Sharer) captured(err error) {
+	switch {
+	case err == nil:
+		sh.metrics.Captures.WithLabelValues("kept").Inc()
+	case errors.Is(err, bridge.ErrNotAdmitted):
+		sh.metrics.Captures.WithLabelValues("not admitted").Inc()
+	case errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errKnown),
+		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty):
+		sh.metrics.Captures.WithLabelValues(err.Error()).Inc()
+	default:
+		sh.metrics.Captures.WithLabelValues("failed").Inc()
+		sh.log.Warn().Err(err).Msg("reference not kept")
+	}
+}

@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
+)
+
+const (
+	// gatePoll is how often the backend is asked whether a request has started.
+	gatePoll = 3 * time.Millisecond
+	// gateLimit is the longest that one request keeps the others from starting
+	// once it was forwarded.
+	gateLimit = 2 * time.Second
+)
+
+// gate lets one request at a time start at a backend that empties idle slots at
+// every start: from the moment a slot is being filled until its own request runs.
+type gate chan struct{}
+
+func newGate() gate { return make(gate, 1) }
+
+// enter waits its turn; false means that ctx ended first.
+func (g gate) enter(ctx context.Context) bool {
+	select {
+	case g <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (g gate) leave() { <-g }
+
+// leaveWhenBusy leaves once the slot is at work, or over is closed, or it takes
+// too long.
+func (g gate) leaveWhenBusy(b *bridge.Backend, slot int, over <-chan struct{}) {
+	defer g.leave()
+	ctx, cancel := context.WithTimeout(context.Background(), gateLimit)
+	defer cancel()
+	for {
+		if busy, ok := b.Busy(ctx); !ok || slot < len(busy) && busy[slot] {
+			return
+		}
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(gatePoll):
+		}
+	}
+}

@@ -1,0 +1,422 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/matcher"
+)
+
+const (
+	// signerSeed fixes the random projections; it is part of every index key.
+	signerSeed = 0x5353_4b56
+	// probeTimeout bounds one try at finding out about the backend; a slot that
+	// is at work makes it wait.
+	probeTimeout = 2 * time.Minute
+	// probeEvery is how long to wait after a try that failed because the backend
+	// was not there, reprobeAfter after one that was refused or went wrong.
+	probeEvery   = time.Second
+	reprobeAfter = time.Minute
+	// maxMismatches in a row turn sharing off until the backend is probed again.
+	maxMismatches = 3
+	// keyFile in the slot directory holds the HMAC key of the index.
+	keyFile = "semsharekv.key"
+)
+
+// Sharer decides what is shared and does it: it turns a Generation into a
+// Decision by way of the matcher and the bridge. Make it with NewSharer; the
+// zero value shares nothing.
+type Sharer struct {
+	cfg     *configs.Config
+	log     zerolog.Logger
+	metrics *Metrics
+	backend *bridge.Backend
+	kernels *bridge.Kernels
+	index   *matcher.Index
+
+	// live is what is known of the backend; nil while nothing can be shared.
+	live       atomic.Pointer[live]
+	whyNot     atomic.Pointer[string]
+	mismatches atomic.Int32
+	observer   atomic.Pointer[func(Report)]
+
+	reprobe chan struct{}
+	stop    context.CancelFunc
+	stopped <-chan struct{}
+	running sync.WaitGroup
+	active  tracker // requests between Prepare and the end of Finish
+}
+
+// live is everything that depends on the backend's model and layout.
+type live struct {
+	probed *bridge.Probed
+	model  *bridge.Model // nil where no GGUF can be read
+	signer *matcher.Signer
+	store  *bridge.Store
+	filler *bridge.Filler
+	tokens tokenizer
+	slots  *slots
+	costs  *costs
+	key    string // model key: state and signer
+	gate   gate
+	users  tracker // requests that hold on to the store and the model
+}
+
+// NewSharer opens the index and begins to find out about the backend, which need
+// not be up yet. Errors are of the configuration: everything else is retried.
+func NewSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, error) {
+	if err := os.MkdirAll(cfg.Backend.SlotDir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot use the slot directory %q: %w", cfg.Backend.SlotDir, err)
+	}
+	secret, err := indexSecret(cfg)
+	if err != nil {
+		return nil, err
+	}
+	index, err := matcher.OpenIndex(matcher.IndexOptions{URL: cfg.Index.Redis, Prefix: strings.TrimSuffix(cfg.Index.Prefix, ":"),
+		Secret: secret, TTL: cfg.Index.TTL, Timeout: cfg.Index.Timeout})
+	if err != nil {
+		return nil, err
+	}
+	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, reprobe: make(chan struct{}, 1),
+		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
+	sh.loadKernels()
+	sh.because("the backend was not reached yet")
+	ctx, stop := context.WithCancel(context.Background())
+	sh.stop, sh.stopped = stop, ctx.Done()
+	sh.running.Go(func() { sh.watch(ctx) })
+	return sh, nil
+}
+
+// openSharer makes the sharer of a configuration that names a slot directory.
+func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, error) {
+	if cfg.Backend.SlotDir == "" {
+		return &Sharer{}, nil
+	}
+	return NewSharer(cfg, log, m)
+}
+
+// Close ends captures under way and gives everything back.
+func (sh *Sharer) Close() error {
+	if sh.stop == nil {
+		return nil // shares nothing
+	}
+	sh.stop()
+	sh.running.Wait()
+	_ = sh.active.wait(context.Background())
+	sh.retire()
+	sh.backend.Close()
+	return sh.index.Close()
+}
+
+// loadKernels takes the native library, or says that it is missing and goes on
+// without.
+func (sh *Sharer) loadKernels() {
+	k, err := bridge.LoadKernels(sh.cfg.Backend.Library)
+	if err != nil {
+		sh.log.Warn().Err(err).Msg("composing in Go, several times slower")
+		k = bridge.GoKernels()
+	}
+	sh.kernels = k
+}
+
+// indexSecret is the configured HMAC key, or one made at the first start.
+func indexSecret(cfg *configs.Config) ([]byte, error) {
+	path := cfg.Index.SecretFile
+	if path == "" {
+		path = filepath.Join(cfg.Backend.SlotDir, keyFile)
+	}
+	secret, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && cfg.Index.SecretFile == "" {
+		return newSecret(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the index secret: %w", err)
+	}
+	if len(secret) < 16 {
+		return nil, fmt.Errorf("index secret %s has %d bytes: want at least 16 random ones", path, len(secret))
+	}
+	return secret, nil
+}
+
+// newSecret makes a key. Where the directory cannot be written it lasts for this
+// run alone.
+func newSecret(path string) ([]byte, error) {
+	secret := []byte(hex.EncodeToString(randomBytes(32)))
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return secret, nil //nolint:nilerr // the probe reports a directory that cannot be written
+	}
+	_, err = f.Write(secret)
+	return secret, errors.Join(err, f.Close())
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+// watch keeps live true: it probes until the backend answers, and again whenever
+// something made it doubtful.
+func (sh *Sharer) watch(ctx context.Context) {
+	for {
+		wait := sh.connect(ctx)
+		if wait == 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-sh.reprobe:
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// connect probes the backend once and returns after how long to try again, 0 for
+// not before something happens.
+func (sh *Sharer) connect(ctx context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := sh.backend.Health(ctx); err != nil {
+		sh.because("the backend is not ready")
+		return probeEvery
+	}
+	lv, err := sh.probe(ctx)
+	if err != nil {
+		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+			sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
+		}
+		sh.because(err.Error())
+		return reprobeAfter
+	}
+	sh.mismatches.Store(0)
+	sh.live.Store(lv)
+	sh.metrics.Sharing.Set(1)
+	sh.gauges(lv)
+	sh.announce(lv)
+	sh.running.Go(func() { sh.reindex(lv) })
+	return 0
+}
+
+func (sh *Sharer) because(why string) { sh.whyNot.Store(&why) }
+
+// Ready returns nil once the backend was probed, and else why nothing is shared.
+func (sh *Sharer) Ready() error {
+	if sh.live.Load() != nil {
+		return nil
+	}
+	return errors.New(*sh.whyNot.Load())
+}
+
+// probe tries out the backend and builds what sharing needs.
+func (sh *Sharer) probe(ctx context.Context) (*live, error) {
+	lv := &live{model: sh.openModel(ctx)}
+	var err error
+	lv.probed, err = bridge.Prober{Backend: sh.backend, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}.Probe(ctx)
+	if err != nil {
+		lv.close()
+		return nil, err
+	}
+	for i := range lv.probed.Props.Slots {
+		if err := sh.backend.Erase(ctx, i); err != nil {
+			lv.close()
+			return nil, err
+		}
+	}
+	lv.signer = sh.signer(lv.model)
+	lv.key = digest(lv.probed.Key, lv.signer.Key())
+	layout := &lv.probed.Layout
+	lv.store, err = bridge.OpenStore(sh.cfg.Backend.SlotDir, bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key,
+		Check: func(s *bridge.State) error { return layout.Equal(&s.Layout) }})
+	if err != nil {
+		lv.close()
+		return nil, err
+	}
+	lv.store.OnDrop(func(m bridge.Meta) { sh.forget(m) })
+	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
+	lv.tokens = tokenizer{sh.backend, lv.model}
+	lv.gate = newGate()
+	lv.slots = newSlots(lv.probed.Props.Slots)
+	lv.costs = newCosts(lv.probed.TokenMS, layout.BytesPerToken())
+	return lv, nil
+}
+
+func (lv *live) close() {
+	if lv.store != nil {
+		_ = lv.store.Close()
+	}
+	if lv.model != nil {
+		_ = lv.model.Close()
+	}
+}
+
+// openModel reads the model file that is configured, or that the backend names.
+func (sh *Sharer) openModel(ctx context.Context) *bridge.Model {
+	path := sh.cfg.Backend.Model
+	if path == "" {
+		props, err := sh.backend.Props(ctx)
+		if err != nil {
+			return nil
+		}
+		path = props.ModelPath
+	}
+	m, err := bridge.OpenModel(path)
+	if err != nil {
+		sh.log.Warn().Err(err).Msg("the model file cannot be read (backend.model names it): tokens are matched by identity, and keys cannot be moved")
+		return nil
+	}
+	return m
+}
+
+// signer makes the signatures of the model's vocabulary.
+func (sh *Sharer) signer(m *bridge.Model) *matcher.Signer {
+	if m == nil || !m.HasEmbeddings() {
+		return matcher.IdentitySigner(signerSeed)
+	}
+	threads := sh.threads()
+	row := func(t int32, dst []float32) error { return m.EmbeddingRow(sh.kernels, t, dst) }
+	project := func(rows []float32, dim int, pos []int32, freqs, planes []float32, bits int, out []uint64) error {
+		return sh.kernels.Signatures(rows, dim, pos, freqs, planes, bits, out, threads)
+	}
+	s, err := matcher.NewSigner(matcher.Embeddings{Vocab: m.Vocab, Dim: m.Dim, Row: row}, signerSeed, project)
+	if err != nil {
+		sh.log.Warn().Err(err).Msg("the embeddings cannot be read: tokens are matched by identity")
+		return matcher.IdentitySigner(signerSeed)
+	}
+	return s
+}
+
+// threads to compose with: the backend stands still meanwhile, so its CPUs are
+// free, but a pod's limits may say otherwise.
+func (sh *Sharer) threads() int {
+	if n := sh.cfg.Backend.Threads; n > 0 {
+		return n
+	}
+	return min(8, runtime.GOMAXPROCS(0))
+}
+
+func (sh *Sharer) announce(lv *live) {
+	e := sh.log.Info().Str("way", "slot").Str("build", lv.probed.Props.Build).Int("slots", lv.probed.Props.Slots).
+		Int("context", lv.probed.Props.Context).Str("kernels", sh.kernels.Name()).
+		Int64("kv_bytes_per_token", lv.probed.Layout.BytesPerToken()).Bool("volatile_slots", lv.probed.Volatile).
+		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity())
+	if lv.probed.Why != "" {
+		e = e.Str("keys_not_movable", lv.probed.Why)
+	}
+	e.Msg("sharing")
+	if lv.probed.Volatile {
+		sh.log.Warn().Msg("the backend empties idle slots whenever a request starts: start llama-server with --no-cache-idle-slots, or requests that are shared wait for one another")
+	}
+}
+
+// doubt turns sharing off until the backend is probed again.
+func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
+	if !sh.live.CompareAndSwap(lv, nil) {
+		return
+	}
+	sh.because(why)
+	sh.metrics.Sharing.Set(0)
+	sh.log.Warn().Str("why", why).Msg("sharing is off until the backend is probed again")
+	lv.users.close()
+	sh.running.Go(func() {
+		_ = lv.users.wait(context.Background())
+		lv.close()
+		select {
+		case <-sh.stopped:
+			return
+		case <-time.After(after):
+		}
+		select {
+		case sh.reprobe <- struct{}{}:
+		default:
+		}
+	})
+}
+
+// retire closes what is live for good.
+func (sh *Sharer) retire() {
+	if lv := sh.live.Swap(nil); lv != nil {
+		lv.close()
+	}
+}
+
+// reindex puts the references that the store found into the index: it may be
+// new, or have been wiped.
+func (sh *Sharer) reindex(lv *live) {
+	for _, m := range lv.store.All() {
+		tokens, err := lv.store.Tokens(m.ID)
+		if err != nil {
+			continue
+		}
+		if err := sh.index.Add(context.Background(), lv.scope(m.Tenant), m.ID, lv.signer.Fingerprint(tokens)); err != nil {
+			sh.metrics.IndexErrors.Inc()
+			sh.log.Warn().Err(err).Msg("the index could not be rebuilt")
+			return
+		}
+	}
+}
+
+func (lv *live) scope(tenant string) matcher.Scope {
+	return matcher.Scope{Tenant: tenant, Model: lv.key}
+}
+
+// forget takes a dropped reference out of the index.
+func (sh *Sharer) forget(m bridge.Meta) {
+	if err := sh.index.Remove(context.Background(), matcher.Scope{Tenant: m.Tenant, Model: m.Model}, m.ID); err != nil {
+		sh.metrics.IndexErrors.Inc()
+	}
+}
+
+func (sh *Sharer) gauges(lv *live) {
+	st := lv.store.Stats()
+	sh.metrics.StoreBytes.Set(float64(st.Bytes))
+	sh.metrics.StoreReferences.Set(float64(st.References))
+}
+
+// Observe has f called with everything known of each generation request that is
+// over. For measuring: reports hold token ids.
+func (sh *Sharer) Observe(f func(Report)) { sh.observer.Store(&f) }
+
+// Drain waits until what was answered has been captured.
+func (sh *Sharer) Drain(ctx context.Context) error {
+	return sh.active.wait(ctx)
+}
+
+// Forget drops all references and empties all slots.
+func (sh *Sharer) Forget(ctx context.Context) error {
+	lv := sh.live.Load()
+	if lv == nil {
+		return sh.Ready()
+	}
+	for _, m := range lv.store.All() {
+		lv.store.Drop(m.ID, "forgotten")
+	}
+	for i := range lv.probed.Props.Slots {
+		if err := sh.backend.Erase(ctx, i); err != nil {
+			return err
+		}
+	}
+	lv.slots.forget()
+	sh.gauges(lv)
+	return nil
+}

@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+
+	"github.com/semsharekv/semsharekv/bridge"
+)
+
+// errNoInfill is returned where the tokens around the parts of a
+// fill-in-the-middle prompt are not known.
+var errNoInfill = errors.New("the model file does not name its fill-in-the-middle tokens")
+
+// tokenizer asks the backend for the ids that it will itself see.
+type tokenizer struct {
+	backend *bridge.Backend
+	model   *bridge.Model // nil where no GGUF can be read
+}
+
+// tokens returns the ids of a prompt. auth is the client's Authorization.
+func (t tokenizer) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, error) {
+	switch p.Kind {
+	case PromptTokens:
+		return p.Tokens, nil
+	case PromptMixed:
+		return t.mixed(ctx, auth, p.Parts)
+	case PromptChat:
+		text, err := t.backend.ApplyTemplate(ctx, auth, p.Chat)
+		if err != nil {
+			return nil, err
+		}
+		return t.backend.Tokenize(ctx, auth, text, true, true)
+	case PromptInfill:
+		return t.infill(ctx, auth, p.Infill)
+	}
+	return t.backend.Tokenize(ctx, auth, p.Text, true, true)
+}
+
+// mixed joins the parts; only a string in front gets what the model puts before
+// every prompt (llama-server: tokenize_mixed).
+func (t tokenizer) mixed(ctx context.Context, auth string, parts []PromptPart) ([]int32, error) {
+	var out []int32
+	for i, part := range parts {
+		ids := part.Tokens
+		if ids == nil {
+			var err error
+			if ids, err = t.backend.Tokenize(ctx, auth, part.Text, i == 0, true); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, ids...)
+	}
+	return out, nil
+}
