@@ -1,0 +1,492 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const storeTokens = 16
+
+var storeLayout = testLayout(4, true, false, 2, F16, F16)
+
+// stateBytes is the size of the states that these tests save.
+var stateBytes = storeLayout.FileBytes(storeTokens, storeTokens)
+
+func openStore(t testing.TB, dir string, o StoreOptions) *Store {
+	t.Helper()
+	if o.Model == "" {
+		o.Model = "model"
+	}
+	s, err := OpenStore(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// save does what a capture does: reserve, have a state written, commit.
+func save(t testing.TB, s *Store, seed uint64, frequency int) string {
+	t.Helper()
+	id, err := trySave(t, s, seed, frequency)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func trySave(t testing.TB, s *Store, seed uint64, frequency int) (string, error) {
+	t.Helper()
+	p, err := s.Reserve(stateBytes, Meta{Tenant: "tenant"}, frequency)
+	if err != nil {
+		return "", err
+	}
+	writeState(t, p.Path(), storeLayout, 1, storeTokens, seed)
+	ref, err := p.Commit()
+	if err != nil {
+		return "", err
+	}
+	defer ref.Release()
+	return ref.ID, nil
+}
+
+func files(t testing.TB, dir string) []string {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range list {
+		if filepath.Ext(f.Name()) != ".lock" {
+			names = append(names, f.Name())
+		}
+	}
+	return names
+}
+
+func ids(all []Meta) []string {
+	var out []string
+	for _, m := range all {
+		out = append(out, m.ID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestReferenceSurvivesRestart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "slots")
+	s := openStore(t, dir, StoreOptions{})
+	id := save(t, s, 1, 1)
+	s.Hit(id, 100)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir, StoreOptions{})
+	ref, err := s.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ref.Release()
+	if ref.Hits != 1 || ref.SavedTokens != 100 || ref.Tenant != "tenant" || ref.Tokens != storeTokens || ref.Bytes != stateBytes {
+		t.Errorf("got %+v", ref.Meta)
+	}
+	tokens, err := s.Tokens(id)
+	if err != nil || !slices.Equal(tokens, ref.State.Tokens) {
+		t.Errorf("tokens %v, %v", tokens, err)
+	}
+}
+
+func TestNobodyElseMayReadTheStore(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "wide")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, dir, StoreOptions{})
+	p, err := s.Reserve(stateBytes, Meta{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := func(path string) os.FileMode {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Mode().Perm()
+	}
+	if mode(dir) != 0o700 || mode(p.Path()) != 0o600 {
+		t.Errorf("directory %o, file about to be saved %o", mode(dir), mode(p.Path()))
+	}
+	// A server that makes the file anew makes it readable to all.
+	os.Remove(p.Path())
+	writeState(t, p.Path(), storeLayout, 1, storeTokens, 1)
+	os.Chmod(p.Path(), 0o644)
+	ref, err := p.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref.Release()
+	for _, name := range files(t, dir) {
+		if got := mode(filepath.Join(dir, name)); got != 0o600 {
+			t.Errorf("%s has mode %o", name, got)
+		}
+	}
+}
+
+func TestWhatIsNotCommittedIsGoneAfterRestart(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	kept := save(t, s, 1, 1)
+	if _, err := s.Reserve(stateBytes, Meta{}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Scratch(1000); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ssk-0123456789abcdef-1.tmp", "ssk-0123456789abcdef-s0.scratch", "ssk-0123456789abcdef-2.bin"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := filepath.Join(dir, "someone-elses.bin")
+	if err := os.WriteFile(other, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := len(files(t, dir))
+
+	// While the first run lives, a second leaves its files alone.
+	s2 := openStore(t, dir, StoreOptions{})
+	if n := len(files(t, dir)); n != before-3 {
+		t.Errorf("%d files while the first run lives: expected %d: %v", n, before-3, files(t, dir))
+	}
+	s2.Close()
+	s.run.f.Close() // as a kill would
+	s3 := openStore(t, dir, StoreOptions{})
+	want := []string{"someone-elses.bin", stateName(kept), metaName(kept)}
+	slices.Sort(want)
+	if got := files(t, dir); !slices.Equal(got, want) {
+		t.Errorf("files %v: expected %v", got, want)
+	}
+	if got := ids(s3.All()); !slices.Equal(got, []string{kept}) {
+		t.Errorf("references %v", got)
+	}
+}
+
+func TestDamagedReferencesAreDropped(t *testing.T) {
+	f := func(what string, restart bool, damage func(path string)) {
+		t.Helper()
+		dir := t.TempDir()
+		s := openStore(t, dir, StoreOptions{})
+		id := save(t, s, 1, 1)
+		if restart {
+			s.Close()
+		}
+		damage(filepath.Join(dir, stateName(id)))
+		var dropped []string
+		if restart {
+			s = openStore(t, dir, StoreOptions{})
+		}
+		s.OnDrop(func(m Meta) { dropped = append(dropped, m.ID) })
+		_, found := s.entries[id]
+		ref, err := s.Get(id)
+		if err == nil {
+			ref.Release()
+			t.Errorf("%s: no error", what)
+		}
+		if found && !slices.Equal(dropped, []string{id}) {
+			t.Errorf("%s: dropped %v", what, dropped)
+		}
+		if got := files(t, dir); len(got) != 0 {
+			t.Errorf("%s: %v are left", what, got)
+		}
+		if st := s.Stats(); st.References != 0 || st.Bytes != 0 || len(st.Dropped) != 1 {
+			t.Errorf("%s: %+v", what, st)
+		}
+	}
+	flip := func(path string) {
+		data, _ := os.ReadFile(path)
+		data[len(data)-5] ^= 1
+		os.Remove(path)
+		os.WriteFile(path, data, 0o600)
+	}
+	cut := func(path string) {
+		data, _ := os.ReadFile(path)
+		os.Remove(path)
+		os.WriteFile(path, data[:len(data)-1], 0o600)
+	}
+	remove := func(path string) { os.Remove(path) }
+	for _, restart := range []bool{false, true} {
+		f("a flipped bit", restart, flip)
+		f("a cut file", restart, cut)
+		f("a missing file", restart, remove)
+	}
+}
+
+func TestCommitRefusesWhatIsNoState(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{Check: func(st *State) error { return storeLayout.Equal(&st.Layout) }})
+	f := func(write func(path string)) {
+		t.Helper()
+		p, err := s.Reserve(stateBytes, Meta{}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(p.Path())
+		if ref, err := p.Commit(); err == nil {
+			ref.Release()
+			t.Error("no error")
+		}
+		p.Abort()
+		if got := files(t, dir); len(got) != 0 || s.Stats().Reserved != 0 {
+			t.Errorf("left: %v, %d bytes reserved", got, s.Stats().Reserved)
+		}
+	}
+	f(func(string) {})
+	f(func(path string) { os.Remove(path) })
+	f(func(path string) { os.WriteFile(path, []byte("nonsense"), 0o600) })
+	f(func(path string) {
+		writeState(t, path, testLayout(3, true, false, 2, F16, F16), 0, storeTokens, 1)
+	})
+	if st := s.Stats(); st.Aborted != 4 {
+		t.Errorf("%d aborted: expected 4", st.Aborted)
+	}
+}
+
+func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	for _, id := range []string{"", "..", "../x", "0123456789abcdef-1/../2", "0123456789abcdef-", strings.Repeat("a", 300)} {
+		if _, err := s.Get(id); !errors.Is(err, ErrNoReference) {
+			t.Errorf("Get(%q): %v", id, err)
+		}
+		if _, err := s.Tokens(id); !errors.Is(err, ErrNoReference) {
+			t.Errorf("Tokens(%q): %v", id, err)
+		}
+	}
+}
+
+func TestAnotherSidecarsReferenceIsFound(t *testing.T) {
+	dir := t.TempDir()
+	a, b := openStore(t, dir, StoreOptions{}), openStore(t, dir, StoreOptions{})
+	id := save(t, a, 1, 1)
+	ref, err := b.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Drop(id, "test")
+	_ = ref.State.Layer(1).V[3] // still mapped
+	ref.Release()
+	if _, err := b.Get(id); err == nil {
+		t.Error("found after it was dropped")
+	}
+}
+
+func TestOtherModelsReferencesAreKeptButNotUsed(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{Model: "one"})
+	id := save(t, s, 1, 1)
+	s.Close()
+	s = openStore(t, dir, StoreOptions{Model: "two", Budget: 2 * stateBytes})
+	if _, err := s.Get(id); !errors.Is(err, ErrNoReference) {
+		t.Errorf("got %v", err)
+	}
+	if st := s.Stats(); st.Foreign != 1 || st.References != 0 || len(s.All()) != 0 {
+		t.Errorf("%+v", st)
+	}
+	save(t, s, 2, 1)
+	save(t, s, 3, 1) // the foreign one goes first
+	if st := s.Stats(); st.Foreign != 0 || st.References != 2 || st.Evicted != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestBudgetHoldsAndLeastValuedGoesFirst(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := openStore(t, t.TempDir(), StoreOptions{Budget: 3*stateBytes + 10, Now: func() time.Time { now = now.Add(time.Second); return now }})
+	a, b, c := save(t, s, 1, 1), save(t, s, 2, 1), save(t, s, 3, 1)
+	s.Hit(a, 10)
+	s.Hit(c, 1000)
+	var dropped []string
+	s.OnDrop(func(m Meta) { dropped = append(dropped, m.ID) })
+	d := save(t, s, 4, 1) // b was never used
+	e := save(t, s, 5, 2) // d neither
+	f := save(t, s, 6, 2) // nor e
+	if !slices.Equal(dropped, []string{b, d, e}) {
+		t.Errorf("dropped %v: expected %v", dropped, []string{b, d, e})
+	}
+	s.Hit(f, 50)
+	save(t, s, 7, 2) // all have a hit: the one that saved least
+	if dropped[len(dropped)-1] != a {
+		t.Errorf("dropped %v: expected %v last", dropped, a)
+	}
+	if st := s.Stats(); st.Bytes > st.Budget || st.References != 3 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestFloodOfNovelPromptsLeavesWhatIsUsed(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := openStore(t, t.TempDir(), StoreOptions{Budget: 4 * stateBytes, Now: func() time.Time { return now }})
+	var used []string
+	for seed := range uint64(3) {
+		id := save(t, s, seed, 1)
+		s.Hit(id, 100)
+		used = append(used, id)
+	}
+	for seed := range uint64(50) {
+		save(t, s, 100+seed, 1) // each takes the place of the one before
+	}
+	for _, id := range used {
+		if _, err := s.Tokens(id); err != nil {
+			t.Errorf("%s was flushed: %v", id, err)
+		}
+	}
+	for _, m := range s.All() {
+		s.Hit(m.ID, 100)
+	}
+	if _, err := trySave(t, s, 999, 1); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("got %v: expected a refusal, all earn their place", err)
+	}
+	now = now.Add(24 * time.Hour) // what was popular yesterday gives way
+	if _, err := trySave(t, s, 999, 1); err != nil {
+		t.Errorf("after a day: %v", err)
+	}
+	if _, err := s.Reserve(5*stateBytes, Meta{}, 1000); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("larger than the budget: %v", err)
+	}
+}
+
+func TestSmallerBudgetShrinksTheStore(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	for seed := range uint64(5) {
+		save(t, s, seed, 1)
+	}
+	s.Close()
+	s = openStore(t, dir, StoreOptions{Budget: 2 * stateBytes})
+	if st := s.Stats(); st.References != 2 || st.Bytes != 2*stateBytes || len(files(t, dir)) != 4 {
+		t.Errorf("%+v, files %v", st, files(t, dir))
+	}
+}
+
+func TestPinnedReferenceIsNeitherEvictedNorUnmapped(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{Budget: stateBytes})
+	id := save(t, s, 1, 1)
+	ref, err := s.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trySave(t, s, 2, 1000); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("got %v", err)
+	}
+	s.Drop(id, "test")
+	var sum byte
+	for _, b := range ref.State.Layer(0).K {
+		sum += b
+	}
+	ref.Release()
+	ref.Release()
+	if _, err := trySave(t, s, 2, 1); err != nil {
+		t.Errorf("after the release: %v (%d)", err, sum)
+	}
+}
+
+func TestScratchIsReusedAndRemoved(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	a, err := s.Scratch(stateBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Scratch(stateBytes)
+	if err != nil || a.Path() == b.Path() {
+		t.Fatalf("the same file twice: %v", err)
+	}
+	for _, n := range []int{storeTokens, 2 * storeTokens, 3} {
+		tokens, pos := make([]int32, n), make([]int32, n)
+		for i := range pos {
+			pos[i] = int32(i)
+		}
+		w, err := a.Create(storeLayout, 0, tokens, pos)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fillNoise(w, 1)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		st, err := OpenState(a.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Cells() != n || st.Size != w.Size {
+			t.Errorf("%d cells, %d bytes: expected %d and %d", st.Cells(), st.Size, n, w.Size)
+		}
+		st.Close()
+	}
+	path := a.Path()
+	a.Release()
+	c, err := s.Scratch(stateBytes)
+	if err != nil || c.Path() != path {
+		t.Errorf("got %s, %v: expected the released one again", c.Path(), err)
+	}
+	s.Close()
+	b.Release()
+	c.Release()
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func TestStoreUnderManyUsers(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{Budget: 5 * stateBytes})
+	var wg sync.WaitGroup
+	for g := range uint64(6) {
+		wg.Go(func() {
+			for i := range uint64(30) {
+				if id, err := trySave(t, s, g*1000+i, int(1+i%3)); err == nil {
+					s.Hit(id, 10)
+				}
+				for _, m := range s.All() {
+					ref, err := s.Get(m.ID)
+					if err != nil {
+						continue
+					}
+					_ = ref.State.Layer(1).V[0]
+					ref.Release()
+				}
+				if st := s.Stats(); st.Bytes+st.Reserved > st.Budget {
+					t.Errorf("over the budget: %+v", st)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestFullDirectoryRefuses(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	if _, err := s.Reserve(1<<60, Meta{}, 1); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("got %v", err)
+	}
+	if st := s.Stats(); st.Reserved != 0 {
+		t.Errorf("%d bytes stay reserved", st.Reserved)
+	}
+}
+
+func ExampleStore_Reserve() {
+	dir, _ := os.MkdirTemp("", "")
+	defer os.RemoveAll(dir)
+	s, _ := OpenStore(dir, StoreOptions{Budget: 1 << 20, Model: "m"})
+	defer s.Close()
+	_, err := s.Reserve(1<<21, Meta{}, 1)
+	fmt.Println(err)
+	// Output: reference not admitted: 2097152 bytes are more than the budget of 1048576
+}
