@@ -20,9 +20,10 @@ import (
 // only the first, each with its line; a route starts out as the defaults; and
 // validation afterwards still knows the line of each option.
 type decoder struct {
-	file  string
-	lines map[string]int // option path to line
-	errs  Errors
+	file     string
+	override func(*Config)
+	lines    map[string]int // option path to line
+	errs     Errors
 }
 
 // maxDepth is deeper than any valid file nests; an anchor that contains itself
@@ -136,6 +137,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 		d.value(val, f.value, join(path, f.name), f.unit, depth+1)
 	}
 	for _, l := range last {
+		d.override(v.Addr().Interface().(*Config))
 		d.routes(l.node, v.Addr().Interface().(*Config), join(path, l.field.name), depth+1)
 	}
 	if t, ok := v.Addr().Interface().(*Tenant); ok && seen["source"] && !seen["name"] {

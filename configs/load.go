@@ -6,7 +6,8 @@ import (
 )
 
 // Load reads the file, puts override over it (flags win over the file), and
-// validates the whole. An empty name means no file. The error is Errors, with
+// validates the whole. Routes inherit what override puts into the defaults, for
+// which it is called twice. An empty name means no file. The error is Errors, with
 // everything that is wrong, or says why the file cannot be read.
 func Load(file string, override func(*Config)) (*Config, error) {
 	if file == "" {
@@ -22,13 +23,14 @@ func Load(file string, override func(*Config)) (*Config, error) {
 // Parse is Load for a text that is at hand; file is only named in errors.
 func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
 	c := Default()
-	d := decoder{file: file, lines: map[string]int{}}
+	if override == nil {
+		override = func(*Config) {}
+	}
+	d := decoder{file: file, override: override, lines: map[string]int{}}
 	if !d.decode(text, c) {
 		return nil, d.errs
 	}
-	if override != nil {
-		override(c)
-	}
+	override(c)
 	if err := append(d.errs, c.check(file, d.lines)...).err(); err != nil {
 		return nil, err
 	}
@@ -50,6 +52,6 @@ func (c *Config) RestartNeeded(next *Config) []string {
 	differs("limits", c.Limits != next.Limits)
 	differs("index", c.Index != next.Index)
 	differs("store", c.Store != next.Store)
-	differs("log", c.Log != next.Log)
+	differs("log.format", c.Log.Format != next.Log.Format)
 	return names
 }

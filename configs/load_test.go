@@ -142,6 +142,13 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	if c.Backend.URL != "http://b" || c.Backend.SlotDir != "/a" {
 		t.Errorf("backend is %+v", c.Backend)
 	}
+	c, err = Parse("f", []byte(base+"routes: [{name: a}, {name: b, seam: 2}]"), func(c *Config) { c.Defaults.Seam = 5 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Routes[0].Seam != 5 || c.Routes[1].Seam != 2 {
+		t.Errorf("seams are %d and %d; want the flag's 5, and the route's own 2", c.Routes[0].Seam, c.Routes[1].Seam)
+	}
 	if _, err := Load(filepath.Join(t.TempDir(), "none.yaml"), nil); err == nil {
 		t.Error("a missing file is no error")
 	}

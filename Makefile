@@ -1,0 +1,76 @@
+# `make help` lists the targets. Needed: Go, a C compiler, make, and for the
+# tests against real servers and the demo Python 3.
+
+SHELL := /bin/bash
+GO ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 10s
+TESTFLAGS ?=
+OUT ?= eval-out
+PAIRS ?= eval/pairs/small.jsonl
+UNREPAIRED ?= cold
+LIMIT ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help build csrc test test-race test-c lint fmt generate check-bindings cuda sanitize demo eval fuzz bench ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: csrc ## bin/semsharekv and the libraries it loads
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/semsharekv .
+
+csrc:
+	$(MAKE) -C csrc all
+
+test: build ## all tests; those against a real llama-server and Redis where they can be had
+	$(MAKE) -C csrc test
+	$(GO) test -timeout 20m $(TESTFLAGS) ./...
+
+test-race: csrc ## unit tests with the race detector, without real servers
+	$(GO) test -race -short -timeout 20m $(TESTFLAGS) ./...
+
+test-c: ## the C tests
+	$(MAKE) -C csrc test
+
+sanitize: ## the C tests with the address and undefined-behaviour sanitizers
+	$(MAKE) -C csrc sanitize
+
+lint: ## formatting, vet, staticcheck
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted: $$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+fmt: ## format the Go code
+	gofmt -w .
+
+generate: ## the example configuration, its schema and the README's table
+	$(GO) generate ./configs
+
+check-bindings: ## compare the Go bindings with csrc/semshare.h
+	$(MAKE) -C csrc check-bindings
+
+cuda: ## compile the CUDA kernels (gets nvcc from Python wheels where there is none)
+	$(MAKE) -C csrc cuda
+
+demo: build ## a real llama-server, a real model, real texts: cold against shared
+	$(GO) run ./internal/demo -bin bin/semsharekv
+
+eval: build ## measure pairs of prompts (PAIRS, OUT, MODEL, UNREPAIRED, LIMIT)
+	$(GO) run ./internal/lab/with-backend $(if $(MODEL),-model $(MODEL)) \
+	  bin/semsharekv eval --backend @URL@ --slot-dir @SLOTS@ --pairs $(PAIRS) --out $(OUT) --unrepaired $(UNREPAIRED) --limit $(LIMIT)
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$target in $$pkg"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+bench: build ## the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+ci: ## what CI runs
+	bash .ci/run
+
+clean: ## remove what was built
+	rm -rf bin csrc/build
