@@ -30,7 +30,8 @@ func TestBackendAnswersAndComesBack(t *testing.T) {
 		t.Fatalf("%d slots, want 3", n)
 	}
 	b.Kill()
-	if _, err := http.Get(b.URL + "/slots"); err == nil {
+	if resp, err := http.Get(b.URL + "/slots"); err == nil {
+		resp.Body.Close()
 		t.Fatal("a killed server answers")
 	}
 	if err := b.Launch(context.Background()); err != nil {

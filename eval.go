@@ -1,0 +1,36 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/eval"
+)
+
+func evalCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "eval --backend URL --slot-dir DIR --pairs FILE.jsonl --out DIR",
+		Short: "Measure speed and quality on pairs of prompts and write a report",
+		Args:  cobra.NoArgs,
+	}
+	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired")
+	var o eval.Options
+	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs")
+	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html")
+	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
+	cmd.Flags().IntVar(&o.Limit, "limit", 0, "stop after so many pairs; 0 means all")
+	for _, name := range []string{"pairs", "out"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := configs.Load(s.file, s.override)
+		if err != nil {
+			return err
+		}
+		o.Config, o.Backend, o.SlotDir = c, c.Backend.URL, c.Backend.SlotDir
+		return eval.Run(cmd.Context(), o)
+	}
+	return cmd
+}

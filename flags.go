@@ -1,0 +1,94 @@
+package main
+
+import (
+	"github.com/spf13/pflag"
+
+	"github.com/semsharekv/semsharekv/configs"
+)
+
+// settings are the options of the configuration that commands take as flags.
+type settings struct {
+	flags *pflag.FlagSet
+	file  string
+	set   map[string]func(*configs.Config)
+}
+
+// addSettings defines the named flags on a command; all know --config.
+func addSettings(flags *pflag.FlagSet, names ...string) *settings {
+	s := &settings{flags: flags, set: map[string]func(*configs.Config){}}
+	flags.StringVar(&s.file, "config", "", "YAML `FILE`; flags win over it")
+	for _, name := range names {
+		s.define(name)
+	}
+	return s
+}
+
+func (s *settings) define(name string) {
+	text := func(usage string, put func(*configs.Config, string)) {
+		v := s.flags.String(name, "", usage)
+		s.set[name] = func(c *configs.Config) { put(c, *v) }
+	}
+	switch name {
+	case "backend":
+		text("base `URL` of the llama-server", func(c *configs.Config, v string) { c.Backend.URL = v })
+	case "slot-dir":
+		text("the server's --slot-save-path, as seen from here (`DIR`)", func(c *configs.Config, v string) { c.Backend.SlotDir = v })
+	case "model":
+		text("GGUF `FILE` as seen from here; default: what the backend names", func(c *configs.Config, v string) { c.Backend.Model = v })
+	case "library":
+		text("`FILE` of libsemshare.so; default: beside the program", func(c *configs.Config, v string) { c.Backend.Library = v })
+	case "listen":
+		text("`HOST:PORT` for clients (default 127.0.0.1:8080)", func(c *configs.Config, v string) { c.Listen = v })
+	case "admin":
+		text("`HOST:PORT` of /healthz, /readyz, /metrics (default 127.0.0.1:8090)", func(c *configs.Config, v string) { c.Admin = v })
+	case "redis":
+		text("`URL` of a Redis for the index; default: embedded", func(c *configs.Config, v string) { c.Index.Redis = v })
+	case "reuse":
+		text("off, exact or fuzzy (default fuzzy)", func(c *configs.Config, v string) { c.Defaults.Reuse = configs.Reuse(v) })
+	case "unrepaired":
+		text("cold or accept (default cold)", func(c *configs.Config, v string) { c.Defaults.Unrepaired = configs.Unrepaired(v) })
+	case "log-level":
+		text("trace, debug, info, warn or error (default info)", func(c *configs.Config, v string) { c.Log.Level = v })
+	case "log-format":
+		text("json or console (default json)", func(c *configs.Config, v string) { c.Log.Format = v })
+	case "min-similarity":
+		v := s.flags.Float64(name, 0, "least similarity at which a prompt is shared (default 0.5)")
+		s.set[name] = func(c *configs.Config) { c.Defaults.MinSimilarity = *v }
+	case "min-tokens":
+		v := s.flags.Int(name, 0, "shortest prompt that is shared or kept (default 256)")
+		s.set[name] = func(c *configs.Config) { c.Defaults.MinTokens, c.Store.MinTokens = *v, *v }
+	case "budget":
+		v := size(0)
+		s.flags.Var(&v, name, "most `BYTES` that references may take, as 8GiB (default 8GiB)")
+		s.set[name] = func(c *configs.Config) { c.Store.Budget = int64(v) }
+	default:
+		panic("flag " + name + " is not defined")
+	}
+}
+
+// override puts the flags that were given over a configuration.
+func (s *settings) override(c *configs.Config) {
+	s.flags.Visit(func(f *pflag.Flag) {
+		if set := s.set[f.Name]; set != nil {
+			set(c)
+		}
+	})
+}
+
+// size is a flag in bytes.
+type size int64
+
+func (s *size) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return configs.FormatSize(int64(*s))
+}
+
+func (s *size) Type() string { return "size" }
+
+func (s *size) Set(text string) error {
+	n, err := configs.ParseSize(text)
+	*s = size(n)
+	return err
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/proxy"
+)
+
+// pollEvery is how often the configuration file is looked at.
+const pollEvery = 2 * time.Second
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve --backend URL --slot-dir DIR",
+		Short: "Run the sidecar in front of a llama-server",
+		Long: "Runs the sidecar in front of a llama-server that was started with\n" +
+			"--slot-save-path DIR. Clients talk to the sidecar as to the server itself.",
+		Args: cobra.NoArgs,
+	}
+	s := addSettings(cmd.Flags(), "backend", "slot-dir", "listen", "admin", "model", "redis", "budget", "reuse",
+		"min-similarity", "min-tokens", "unrepaired", "library", "log-level", "log-format")
+	check := cmd.Flags().Bool("check", false, "only check the configuration")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		w, err := configs.NewWatcher(s.file, s.override)
+		if err != nil {
+			return err
+		}
+		if *check {
+			fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
+			return nil
+		}
+		return serve(cmd.Context(), w)
+	}
+	return cmd
+}
+
+// serve runs the sidecar until the context ends, then drains.
+func serve(ctx context.Context, w *configs.Watcher) error {
+	cfg := w.Current()
+	log := newLog(cfg.Log)
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("cannot listen for clients: %w", err)
+	}
+	defer ln.Close()
+	admin, err := net.Listen("tcp", cfg.Admin)
+	if err != nil {
+		return fmt.Errorf("cannot listen for the admin side: %w", err)
+	}
+	defer admin.Close()
+	s, err := proxy.New(cfg, log)
+	if err != nil {
+		return err
+	}
+
+	run, stop := context.WithCancel(context.Background())
+	defer stop()
+	go watch(run, w, s, log)
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(ln, admin) }()
+	log.Info().Str("version", version()).Stringer("listen", ln.Addr()).Stringer("admin", admin.Addr()).
+		Str("backend", cfg.Backend.URL).Msg("serving")
+
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving ended: %w", err)
+	case <-ctx.Done():
+	}
+	return drain(s, w.Current().Limits.Drain, log)
+}
+
+// drain lets requests in flight end.
+func drain(s *proxy.Server, limit time.Duration, log zerolog.Logger) error {
+	log.Info().Dur("limit", limit).Msg("draining")
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		return fmt.Errorf("not all requests ended within %v: %w", limit, err)
+	}
+	log.Info().Msg("stopped")
+	return nil
+}
+
+// watch reloads the configuration until the context ends.
+func watch(ctx context.Context, w *configs.Watcher, s *proxy.Server, log zerolog.Logger) {
+	start := w.Current()
+	w.Changed = func(c *configs.Config) {
+		setLevel(c.Log)
+		s.Reload(c)
+		if names := start.RestartNeeded(c); names != nil {
+			log.Warn().Strs("options", names).Msg("configuration reloaded; these take effect at the next start")
+			return
+		}
+		log.Info().Msg("configuration reloaded")
+	}
+	w.Failed = func(err error) {
+		s.ReloadFailed()
+		log.Error().Err(err).Msg("the new configuration is not valid; the last good one stays")
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	w.Run(ctx, pollEvery, hup)
+}
+
+func newLog(c configs.Log) zerolog.Logger {
+	setLevel(c)
+	zerolog.TimeFieldFormat = time.RFC3339Nano
+	if c.Format == "console" {
+		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).With().Timestamp().Logger()
+	}
+	return zerolog.New(os.Stderr).With().Timestamp().Logger()
+}
+
+// setLevel applies to all loggers, so that it can change while they are in use.
+func setLevel(c configs.Log) {
+	level, err := zerolog.ParseLevel(c.Level)
+	if err != nil {
+		level = zerolog.InfoLevel // cannot be: the configuration is validated
+	}
+	zerolog.SetGlobalLevel(level)
+}
