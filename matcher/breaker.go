@@ -1,8 +1,6 @@
 package matcher
 
 import (
-	"context"
-	"errors"
 	"sync"
 	"time"
 )
@@ -16,9 +14,10 @@ const (
 // breaker keeps requests from waiting for a Redis that does not answer: after a
 // failure one caller at a time is let through to try, at growing intervals.
 type breaker struct {
-	mu    sync.Mutex
-	rest  time.Duration
-	until time.Time
+	mu     sync.Mutex
+	rest   time.Duration
+	until  time.Time
+	failed time.Time
 }
 
 // allow reports whether Redis may be asked now.
@@ -35,17 +34,21 @@ func (b *breaker) allow(now time.Time) bool {
 	return true
 }
 
-// report takes the outcome. A caller that went away says nothing about Redis.
-func (b *breaker) report(now time.Time, err error) {
-	if errors.Is(err, context.Canceled) {
-		return
-	}
+// succeeded ends the rest.
+func (b *breaker) succeeded() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err == nil {
-		b.rest = 0
+	b.rest = 0
+}
+
+// fail takes the failure of what began at start. What was under way when the
+// last failure was noted belongs to the same outage and counts once.
+func (b *breaker) fail(start, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if start.Before(b.failed) {
 		return
 	}
 	b.rest = min(max(2*b.rest, restMin), restMax)
-	b.until = now.Add(b.rest)
+	b.until, b.failed = now.Add(b.rest), now
 }

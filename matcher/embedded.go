@@ -14,6 +14,9 @@ import (
 // sweepEvery is how often expired entries of the embedded Redis are removed.
 const sweepEvery = time.Minute
 
+// embeddedTimeout is the least timeout of an operation on the embedded Redis.
+const embeddedTimeout = time.Second
+
 // openEmbedded starts a Redis inside this process. It listens nowhere: the
 // client talks to it through in-memory pipes, so no other process can.
 func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error, error) {

@@ -62,7 +62,7 @@ type IndexOptions struct {
 	Prefix  string        // of every key; default "semsharekv"
 	Secret  []byte        // of the HMAC that keys go through; required
 	TTL     time.Duration // of entries; default 24 h
-	Timeout time.Duration // of one operation; default 100 ms
+	Timeout time.Duration // of one operation; default 100 ms; embedded at least a second
 }
 
 // Index finds earlier prompts by their fingerprints. It holds no prompt text
@@ -75,7 +75,9 @@ type Index struct {
 	ttl     time.Duration
 	timeout time.Duration
 	rest    breaker
-	now     func() time.Time
+	// embedded: no other process is asked.
+	embedded bool
+	now      func() time.Time
 }
 
 // OpenIndex connects; it does not wait for Redis to answer.
@@ -95,6 +97,8 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 	}
 	var err error
 	if o.URL == "" {
+		// It answers unless the CPUs are taken; the caller's own budget bounds that.
+		x.embedded, x.timeout = true, max(x.timeout, embeddedTimeout)
 		x.db, x.close, err = openEmbedded(x.timeout)
 	} else {
 		x.db, x.close, err = openRedis(o.URL, x.timeout)
@@ -329,18 +333,26 @@ func (x *Index) pipe(ctx context.Context, fill func(context.Context, redis.Pipel
 }
 
 // do bounds an operation by the timeout and keeps the breaker informed.
-func (x *Index) do(ctx context.Context, f func(context.Context) error) error {
-	if !x.rest.allow(x.now()) {
+func (x *Index) do(parent context.Context, f func(context.Context) error) error {
+	start := time.Now()
+	if !x.rest.allow(start) {
 		return ErrResting
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	ctx, cancel := context.WithTimeout(parent, x.timeout)
 	defer cancel()
 	err := f(ctx)
-	x.rest.report(x.now(), err)
-	if err != nil {
-		return fmt.Errorf("index: %w", err)
+	if err == nil {
+		x.rest.succeeded()
+		return nil
 	}
-	return nil
+	// A caller that left Redis hardly any time says nothing about Redis, and the
+	// embedded one has no outages to wait out.
+	now := time.Now()
+	hasty := parent.Err() != nil && now.Sub(start) < x.timeout/2
+	if !hasty && !x.embedded {
+		x.rest.fail(start, now)
+	}
+	return fmt.Errorf("index: %w", err)
 }
 
 // scopeKeys makes the key names of one scope. It is for one goroutine.
