@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -89,11 +90,15 @@ const (
 	lingerBytes = 256 << 20
 )
 
-// linger reads on until the client has read the answer and hangs up.
-func linger(c net.Conn) {
-	_ = c.SetDeadline(time.Now().Add(lingerTime))
-	if w, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = w.CloseWrite()
-	}
-	_, _ = io.CopyN(io.Discard, c, lingerBytes)
+// lingering sends the response by itself, as fasthttp would close right after
+// it, and then reads on until the client has read it and hangs up.
+func lingering(ctx *fasthttp.RequestCtx) {
+	var head bytes.Buffer
+	_, _ = ctx.Response.WriteTo(&head)
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(func(c net.Conn) {
+		_ = c.SetDeadline(time.Now().Add(lingerTime))
+		_, _ = c.Write(head.Bytes())
+		_, _ = io.CopyN(io.Discard, c, lingerBytes)
+	})
 }

@@ -371,7 +371,7 @@ func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) 
 	ctx.SetConnectionClose()
 	x.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, "invalid_request_error",
 		fmt.Sprintf("the body exceeds the sidecar's limit of %d bytes (limits.body_bytes)", limit))
-	ctx.Hijack(linger)
+	lingering(ctx)
 }
 
 // refuse answers what is not HTTP enough to become a request.

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"iter"
+	"strings"
 
 	"github.com/tidwall/gjson"
 )
@@ -40,19 +42,26 @@ func (t *tally) add(p []byte) {
 // scan takes the counts found in the window; add and the end of the answer
 // call it.
 func (t *tally) scan() {
-	if o, ok := t.last(`"timings":{`); ok && o.Get("cache_n").Exists() {
-		t.fromTimings = true
-		t.cacheN, t.promptN = count(o.Get("cache_n")), count(o.Get("prompt_n"))
-		t.promptMS = o.Get("prompt_ms").Float()
-		t.predictedN = int(o.Get("predicted_n").Int())
+	for o := range t.all("timings") {
+		if o.Get("cache_n").Exists() {
+			t.fromTimings = true
+			t.cacheN, t.promptN = count(o.Get("cache_n")), count(o.Get("prompt_n"))
+			t.promptMS = o.Get("prompt_ms").Float()
+			break
+		}
 	}
 	if t.fromTimings {
 		return
 	}
-	o, ok := t.last(`"usage":{`)
-	if !ok {
-		return
+	for o := range t.all("usage") {
+		if t.usage(o) {
+			return
+		}
 	}
+}
+
+// usage takes the counts of one of the three APIs' usage objects.
+func (t *tally) usage(o gjson.Result) bool {
 	cached, prompt, whole := o.Get("prompt_tokens_details.cached_tokens"), o.Get("prompt_tokens"), true
 	if !cached.Exists() {
 		cached, prompt = o.Get("input_tokens_details.cached_tokens"), o.Get("input_tokens")
@@ -61,24 +70,33 @@ func (t *tally) scan() {
 		cached, whole = o.Get("cache_read_input_tokens"), false
 	}
 	if !cached.Exists() {
-		return
+		return false
 	}
 	t.cacheN, t.promptN = count(cached), count(prompt)
-	t.predictedN = int(o.Get("completion_tokens").Int() + o.Get("output_tokens").Int())
 	if whole && t.promptN >= 0 {
 		t.promptN -= t.cacheN
 	}
+	return true
 }
 
-// last returns the last object that stands under key in the window. One that
-// is cut off by the window's end is left for the next scan.
-func (t *tally) last(key string) (gjson.Result, bool) {
-	i := bytes.LastIndex(t.window, []byte(key))
-	if i < 0 {
-		return gjson.Result{}, false
+// all yields the objects that stand under key in the window, the last first.
+// One that is cut off by the window's end is left for the next scan.
+func (t *tally) all(key string) iter.Seq[gjson.Result] {
+	return func(yield func(gjson.Result) bool) {
+		mark := []byte(`"` + key + `":{`)
+		for end := len(t.window); ; {
+			i := bytes.LastIndex(t.window[:end], mark)
+			if i < 0 {
+				return
+			}
+			end = i
+			// gjson finds the end of a member, not of a document: make it one.
+			doc := append([]byte("{"), t.window[i:min(len(t.window), i+tallyKeep)]...)
+			if o := gjson.GetBytes(doc, key); strings.HasSuffix(o.Raw, "}") && !yield(o) {
+				return
+			}
+		}
 	}
-	o := gjson.ParseBytes(t.window[i+len(key)-1:])
-	return o, len(o.Raw) > 1 && o.Raw[len(o.Raw)-1] == '}'
 }
 
 func count(r gjson.Result) int {

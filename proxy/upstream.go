@@ -105,7 +105,7 @@ var (
 // if the first try used a kept connection and either not a byte went out or
 // the method changes nothing.
 func (u *upstream) do(ctx context.Context, r requestHead, in *fasthttp.RequestHeader, body []byte) (*answer, error) {
-	r.host = u.host
+	r.host, r.bodyLen = u.host, len(body)
 	for {
 		c, err := u.get(ctx)
 		if err != nil {
@@ -327,13 +327,17 @@ func (e *exactReader) Read(p []byte) (int, error) {
 }
 
 // chunkedReader reads a chunked body to its very end, trailers included, so
-// that the connection can be used again.
+// that the connection can be used again. Its end may be asked for twice.
 type chunkedReader struct {
-	r  io.Reader
-	br *bufio.Reader
+	r     io.Reader
+	br    *bufio.Reader
+	ended bool
 }
 
 func (c *chunkedReader) Read(p []byte) (int, error) {
+	if c.ended {
+		return 0, io.EOF
+	}
 	n, err := c.r.Read(p)
 	if err != io.EOF {
 		return n, err
@@ -344,6 +348,7 @@ func (c *chunkedReader) Read(p []byte) (int, error) {
 			return n, io.ErrUnexpectedEOF
 		}
 		if len(strings.TrimRight(string(line), "\r\n")) == 0 {
+			c.ended = true
 			return n, io.EOF
 		}
 	}

@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/tidwall/gjson"
+)
+
+func TestReadPrompt(t *testing.T) {
+	f := func(e Endpoint, body string, want Prompt) {
+		t.Helper()
+		got, off := readPrompt(e, gjson.Parse(body))
+		if off != "" || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s %s: got %+v, %q; expected %+v", e, body, got, off, want)
+		}
+	}
+	text := Prompt{Kind: PromptText, Text: "a\n☃"}
+	ids := Prompt{Kind: PromptTokens, Tokens: []int32{1, 2, 3}}
+	f(EndpointCompletion, `{"prompt":"a\n☃"}`, text)
+	f(EndpointCompletion, `{"prompt":["a\n\u2603"]}`, text)
+	f(EndpointCompletions, `{"prompt":[1,2,3]}`, ids)
+	f(EndpointCompletion, `{"prompt":[[1,2,3]]}`, ids)
+	f(EndpointCompletion, `{"prompt":[1,2,"x",3]}`, Prompt{Kind: PromptMixed, Parts: []PromptPart{
+		{Tokens: []int32{1, 2}}, {Text: "x"}, {Tokens: []int32{3}},
+	}})
+	chat := `{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}]}`
+	f(EndpointChat, chat, Prompt{Kind: PromptChat, Chat: []byte(chat)})
+	f(EndpointInfill, `{"input_prefix":"p","input_suffix":"s","prompt":"m","input_extra":[{"text":"t","filename":"f"},{"text":"u"}]}`,
+		Prompt{Kind: PromptInfill, Infill: Infill{Prefix: "p", Suffix: "s", Prompt: "m", Extra: []InfillFile{{"f", "t"}, {"tmp", "u"}}}})
+}
+
+func TestUnreadablePrompts(t *testing.T) {
+	f := func(e Endpoint, body, want string) {
+		t.Helper()
+		if got, off := readPrompt(e, gjson.Parse(body)); off != want {
+			t.Errorf("%s %s: got %+v, %q; expected the reason %q", e, body, got, off, want)
+		}
+	}
+	f(EndpointCompletion, `{"prompt":["a","b"]}`, offList)
+	f(EndpointCompletion, `{"prompt":[[1],[2]]}`, offList)
+	f(EndpointCompletion, `{"prompt":[]}`, offList)
+	f(EndpointCompletion, `{"prompt":{"prompt_string":"a","multimodal_data":["b"]}}`, offMultimodal)
+	f(EndpointCompletion, `{"prompt":[1.5,2]}`, offForm)
+	f(EndpointCompletion, `{"prompt":[-1]}`, offForm)
+	f(EndpointCompletion, `{"prompt":[1,null]}`, offForm)
+	f(EndpointCompletion, `{}`, offForm)
+	f(EndpointCompletion, `[1]`, offJSON)
+	f(EndpointChat, `{"messages":"x"}`, offForm)
+	f(EndpointChat, `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]}`, offMultimodal)
+	f(EndpointChat, `{"messages":[{"role":"user","content":[{"type":"novel"}]}]}`, offForm)
+	f(EndpointResponses, `{"input":[{"role":"user","content":[{"type":"input_image"}]}]}`, offMultimodal)
+	f(EndpointResponses, `{"input":"x","previous_response_id":"r"}`, offForm)
+	f(EndpointMessages, `{"messages":[{"role":"user","content":[{"type":"image"}]}]}`, offMultimodal)
+	f(EndpointMessages, `{"messages":[{"role":"assistant","content":[{"type":"tool_use","input":{"x":1.5}}]}]}`, offForm)
+	f(EndpointInfill, `{"input_prefix":"p"}`, offForm)
+}
+
+func TestOffBody(t *testing.T) {
+	f := func(body, want string) {
+		t.Helper()
+		if got := offBody(gjson.Parse(body)); got != want {
+			t.Errorf("%s: got %q, expected %q", body, got, want)
+		}
+	}
+	f(`{"prompt":"a"}`, "")
+	f(`{"n":1,"cache_prompt":true,"id_slot":-1,"lora":[]}`, "")
+	f(`{"n":2}`, offSeveral)
+	f(`{"n_cmpl":3}`, offSeveral)
+	f(`{"cache_prompt":false}`, offNoCache)
+	f(`{"id_slot":0}`, offPinned)
+	f(`{"lora":[{"id":0,"scale":1}]}`, offLoRA)
+}
+
+func TestResponsesBecomeChat(t *testing.T) {
+	f := func(body, want string) {
+		t.Helper()
+		got, off := chatFromResponses(gjson.Parse(body))
+		if off != "" || got != want {
+			t.Errorf("%s:\n got %s %q\nwant %s", body, got, off, want)
+		}
+	}
+	f(`{"model":"m","input":"hi","instructions":"be","max_output_tokens":5,"reasoning":{"effort":"low"}}`,
+		`{"model":"m","messages":[{"role":"system","content":"be"},{"role":"user","content":"hi"}],"max_tokens":5,"reasoning_effort":"low"}`)
+	f(`{"input":[{"type":"message","role":"user","content":"q"},
+		{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"hm"}]},
+		{"type":"message","role":"assistant","status":"done","content":[{"type":"output_text","text":"a"}]},
+		{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},
+		{"type":"function_call_output","call_id":"c","output":"r"}]}`,
+		`{"messages":[{"role":"user","content":[{"text":"q","type":"text"}]},`+
+			`{"role":"assistant","content":[{"text":"a","type":"text"}],"reasoning_content":"hm",`+
+			`"tool_calls":[{"function":{"arguments":"{}","name":"f"},"id":"c","type":"function"}]},`+
+			`{"content":"r","role":"tool","tool_call_id":"c"}]}`)
+	f(`{"input":"x","tools":[{"type":"function","name":"f","parameters":{"b":1,"a":2}},{"type":"web_search"}]}`,
+		`{"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"b":1,"a":2},"strict":true}}]}`)
+}
+
+func TestMessagesBecomeChat(t *testing.T) {
+	f := func(body, want string) {
+		t.Helper()
+		got, off := chatFromMessages(gjson.Parse(body))
+		if off != "" || got != want {
+			t.Errorf("%s:\n got %s %q\nwant %s", body, got, off, want)
+		}
+	}
+	f(`{"max_tokens":9,"system":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"messages":[{"role":"user","content":"hi"}]}`,
+		`{"messages":[{"role":"system","content":"ab"},{"role":"user","content":"hi"}],"max_tokens":9}`)
+	f(`{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"hm"},{"type":"text","text":"t"},
+		{"type":"tool_use","id":"i","name":"f","input":{"b":1, "a":"\u00e9\/"}}]},
+		{"role":"user","content":[{"type":"tool_result","tool_use_id":"i","content":[{"type":"text","text":"r"}]}]}],
+		"tools":[{"name":"f","input_schema":{"type":"object"}}],"tool_choice":{"type":"any"}}`,
+		`{"messages":[{"role":"assistant","content":[{"type":"text","text":"t"}],"tool_calls":[{"id":"i","type":"function",`+
+			`"function":{"name":"f","arguments":"{\"b\":1,\"a\":\"é/\"}"}}],"reasoning_content":"hm"},`+
+			`{"role":"tool","tool_call_id":"i","content":"r"}],`+
+			`"tools":[{"type":"function","function":{"name":"f","description":"","parameters":{"type":"object"}}}],"tool_choice":"required"}`)
+	f(`{"system":"x-anthropic-billing-header: v=1; cch=a5145;You are","messages":[]}`,
+		`{"messages":[{"role":"system","content":"x-anthropic-billing-header: v=1; cch=fffff;You are"}]}`)
+}
+
+func FuzzReadPrompt(f *testing.F) {
+	for _, s := range []string{`{"prompt":[1,"a"]}`, `{"messages":[{"content":[{}]}]}`, `{"input":[{"role":"user","content":"x"}]}`, `{"system":[1],"messages":[[]]}`} {
+		f.Add(s)
+	}
+	all := []Endpoint{EndpointChat, EndpointCompletions, EndpointCompletion, EndpointResponses, EndpointMessages, EndpointInfill}
+	f.Fuzz(func(t *testing.T, body string) {
+		if !gjson.Valid(body) {
+			return
+		}
+		for _, e := range all {
+			p, off := readPrompt(e, gjson.Parse(body))
+			if off == "" && p.Kind == PromptChat && !gjson.ValidBytes(p.Chat) {
+				t.Errorf("%s: %s became %s, which is not JSON", e, body, p.Chat)
+			}
+		}
+	})
+}
