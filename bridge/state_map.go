@@ -38,10 +38,22 @@ func mapFile(path string) (*mapping, error) {
 
 // allocate makes f exactly size bytes long, with all of them backed: on a full
 // filesystem that is an error here, where a write to a mapping of it would be a
-// fatal signal.
+// fatal signal. What is backed already is not gone through again: that would take
+// as long as half of the composing.
 func allocate(f *os.File, size int64) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", f.Name(), err)
+	}
+	if st.Size == size && st.Blocks*512 >= size {
+		return nil
+	}
+	backed := st.Size > size && st.Blocks*512 >= st.Size
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("sizing %s to %d bytes: %w", f.Name(), size, err)
+	}
+	if backed {
+		return nil
 	}
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil && err != unix.EOPNOTSUPP {
 		return fmt.Errorf("allocating %d bytes for %s: %w", size, f.Name(), err)
