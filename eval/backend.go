@@ -22,7 +22,9 @@ type backend struct {
 }
 
 func newBackend(url, key string) *backend {
-	return &backend{url: strings.TrimRight(url, "/"), key: key, http: &http.Client{}}
+	// A connection for each request: llama-server closes idle ones after seconds,
+	// and a POST that meets such a close is not repeated.
+	return &backend{url: strings.TrimRight(url, "/"), key: key, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
 // maxFault bounds how much of a failed answer is quoted.

@@ -63,9 +63,12 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("the backend does not answer: %w", err)
 	}
-	s, err := startSidecar(cfg, o.Log)
+	s, err := startSidecar(ctx, cfg, o.Log)
 	if err != nil {
 		return err
+	}
+	if err := s.ready(ctx); err != nil {
+		return errors.Join(fmt.Errorf("nothing can be shared: %w", err), s.close())
 	}
 	m := &bench{direct: direct, sidecar: s, client: newBackend(s.URL(), cfg.Backend.APIKey), slots: p.Slots, answer: o.AnswerTokens}
 	report, err := m.runAll(ctx, pairs, o)

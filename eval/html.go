@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"math"
 	"sort"
+	"strconv"
 )
 
 //go:embed report.tmpl.html
@@ -121,7 +122,7 @@ func newScatter(results []Result, hue map[string]int, of func(*Result) (float64,
 		s.XTicks = append(s.XTicks, tick{across(x), fmt.Sprintf("%.2g", x)})
 	}
 	for e := math.Ceil(math.Log10(low)); e <= math.Log10(high); e++ {
-		s.YTicks = append(s.YTicks, tick{up(math.Pow(10, e)), fmt.Sprintf("%g", math.Pow(10, e))})
+		s.YTicks = append(s.YTicks, tick{up(math.Pow(10, e)), strconv.FormatFloat(math.Pow(10, e), 'f', -1, 64)})
 	}
 	for i := range results {
 		if r := &results[i]; r.Error == "" {

@@ -3,8 +3,8 @@ package eval
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -15,75 +15,99 @@ import (
 
 // sidecar is the product itself, listening on a port of its own in process.
 type sidecar struct {
-	server *proxy.Server
-	hooks  observed
-	url    string
-	ended  chan error
-
-	mu   sync.Mutex
-	last *proxy.Report
+	server  *proxy.Server
+	sharer  *proxy.Sharer
+	url     string
+	ended   chan error
+	reports chan proxy.Report
 }
 
-// observed is what the server offers to those who measure it.
-type observed interface {
-	Observe(func(proxy.Report))
-	Drain(context.Context) error
-	Forget(context.Context) error
-}
+const (
+	// readyTime bounds the wait until the sidecar has probed the backend.
+	readyTime = 2 * time.Minute
+	readyPoll = 50 * time.Millisecond
+	// reportTime bounds the wait for the report of a request that was answered.
+	reportTime = 30 * time.Second
+	// closeTime bounds the sidecar's end.
+	closeTime = 10 * time.Second
+)
 
-func startSidecar(cfg *configs.Config, log zerolog.Logger) (*sidecar, error) {
-	server, err := proxy.New(cfg, log)
+func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger) (*sidecar, error) {
+	metrics := proxy.NewMetrics()
+	sharer, err := proxy.NewSharer(cfg, log, metrics)
 	if err != nil {
 		return nil, err
 	}
-	hooks, ok := any(server).(observed)
-	if !ok {
-		return nil, errors.New("eval: this sidecar cannot be observed")
+	s := &sidecar{sharer: sharer, ended: make(chan error, 1), reports: make(chan proxy.Report, 1)}
+	if s.server, err = proxy.New(cfg, log, proxy.WithMetrics(metrics), proxy.WithSharer(sharer)); err != nil {
+		return nil, errors.Join(err, sharer.Close())
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, sharer.Close())
 	}
-	s := &sidecar{server: server, hooks: hooks, url: "http://" + ln.Addr().String(), ended: make(chan error, 1)}
-	hooks.Observe(s.observe)
-	go func() { s.ended <- server.Serve(ln, nil) }()
+	s.url = "http://" + ln.Addr().String()
+	sharer.Observe(s.observe)
+	go func() { s.ended <- s.server.Serve(ln, nil) }()
+	if err := s.ready(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
 
+// ready waits until the sidecar shares; a backend that cannot be shared is an
+// error, since every figure would be of cold runs.
+func (s *sidecar) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	for {
+		why := s.sharer.Ready()
+		if why == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the sidecar cannot share with this backend: %w", why)
+		case <-time.After(readyPoll):
+		}
+	}
+}
+
+// observe keeps the newest report; requests come one after the other.
 func (s *sidecar) observe(r proxy.Report) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last = &r
+	s.drop()
+	s.reports <- r
+}
+
+func (s *sidecar) drop() {
+	select {
+	case <-s.reports:
+	default:
+	}
 }
 
 func (s *sidecar) URL() string { return s.url }
 
 func (s *sidecar) Last(ctx context.Context) (proxy.Report, error) {
-	if err := s.hooks.Drain(ctx); err != nil {
-		return proxy.Report{}, err
+	var r proxy.Report
+	select {
+	case r = <-s.reports:
+	case <-ctx.Done():
+		return r, ctx.Err()
+	case <-time.After(reportTime):
+		return r, errors.New("the sidecar reported nothing of the request")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last == nil {
-		return proxy.Report{}, errors.New("the sidecar reported nothing of the request")
-	}
-	r := *s.last
-	s.last = nil
-	return r, nil
+	return r, s.sharer.Drain(ctx)
 }
 
 func (s *sidecar) Forget(ctx context.Context) error {
-	s.mu.Lock()
-	s.last = nil
-	s.mu.Unlock()
-	return s.hooks.Forget(ctx)
+	s.drop()
+	return s.sharer.Forget(ctx)
 }
-
-// closeTime bounds the sidecar's end.
-const closeTime = 10 * time.Second
 
 func (s *sidecar) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	return errors.Join(s.server.Shutdown(ctx), <-s.ended)
+	err := errors.Join(s.server.Shutdown(ctx), <-s.ended)
+	return errors.Join(err, s.sharer.Close())
 }
