@@ -2,6 +2,7 @@
  * fusing would round differently from the reference. */
 #if defined(__AVX2__) && defined(__F16C__)
 #include "variants.h"
+#include "q8_avx2.h"
 
 #include <immintrin.h>
 
@@ -81,5 +82,7 @@ const struct variant variant_avx2 = {
     .rotate_bf16 = {rotate_norm_bf16, rotate_neox_bf16},
     .project = project,
     .place = place,
+    .unpack = unpack_wide,
+    .pack = pack_wide,
 };
 #endif

@@ -2,6 +2,7 @@
  * fusing would round differently from the reference. */
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #include "variants.h"
+#include "q8_avx2.h"
 
 #include <immintrin.h>
 
@@ -79,5 +80,7 @@ const struct variant variant_avx512 = {
     .rotate_bf16 = {rotate_norm_bf16, rotate_neox_bf16},
     .project = project,
     .place = place,
+    .unpack = unpack_wide,
+    .pack = pack_wide,
 };
 #endif

@@ -185,17 +185,27 @@ SEMSHARE_INLINE void pack_f32(const float * x, uint8_t * b) { put32(b, float_bit
 SEMSHARE_INLINE void pack_f16(const float * x, uint8_t * b) { put_half(b, x[0]); }
 SEMSHARE_INLINE void pack_bf16(const float * x, uint8_t * b) { put16(b, bf16_from_f32(x[0])); }
 
+/* The largest magnitude, NaN not counted. Bits of magnitudes order as they do, and
+ * compilers vectorise a maximum of integers. */
+SEMSHARE_INLINE uint32_t magnitude(const float * x) {
+    uint32_t top = 0;
+    for (int j = 0; j < 32; j++) {
+        uint32_t u = float_bits(x[j]) & 0x7fffffff;
+        u = u > 0x7f800000 ? 0 : u;
+        top = u > top ? u : top;
+    }
+    return top;
+}
+
 /* The value of the largest magnitude, the first of equals. */
 SEMSHARE_INLINE float extreme(const float * x) {
-    float amax = 0, value = 0;
+    const uint32_t top = magnitude(x);
     for (int j = 0; j < 32; j++) {
-        const float a = fabsf(x[j]);
-        if (a > amax) {
-            amax = a;
-            value = x[j];
+        if ((float_bits(x[j]) & 0x7fffffff) == top && top != 0) {
+            return x[j];
         }
     }
-    return value;
+    return 0;
 }
 
 SEMSHARE_INLINE void bounds(const float * x, float * low, float * high) {
@@ -279,7 +289,7 @@ SEMSHARE_INLINE int8_t round_away(float v) {
 }
 
 SEMSHARE_INLINE void pack_q8_0(const float * x, uint8_t * b) {
-    const float d = fabsf(extreme(x)) / 127, id = inverse(d);
+    const float d = float_from_bits(magnitude(x)) / 127, id = inverse(d);
     put_half(b, d);
     for (int j = 0; j < 32; j++) {
         b[2 + j] = (uint8_t) round_away(x[j] * id);

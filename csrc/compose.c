@@ -383,16 +383,20 @@ static bool block_turns(const struct packed * q, const struct shape * s, int32_t
 
 /* Packs only blocks that turned: packing the others anew could alter what never
  * moved. */
-static void move_packed(struct packed * q, uint8_t * dst, const uint8_t * src, const struct shape * s, rotate_fn rotate, const struct turn * t) {
+static void move_packed(const struct packed * q, const struct variant * v, uint8_t * dst, const uint8_t * src, const struct shape * s, rotate_fn rotate, const struct turn * t) {
     const int32_t n = s->heads * s->head_dim;
-    unpack_blocks(q->type, src, q->row, q->blocks);
+    v->unpack(q->type, src, q->row, q->blocks);
     hadamard(q->row, n, q->rot);
     rotate((uint8_t *) q->moved, (const uint8_t *) q->row, s, t);
     hadamard(q->moved, n, q->rot);
+    if (q->rot > 1 || s->dims == s->head_dim) {
+        v->pack(q->type, q->moved, dst, q->blocks);
+        return;
+    }
     for (int32_t b = 0; b < q->blocks; b++) {
         const size_t at = (size_t) b * (size_t) q->bytes;
         if (block_turns(q, s, b)) {
-            pack_blocks(q->type, q->moved + (size_t) b * (size_t) q->elems, dst + at, 1);
+            v->pack(q->type, q->moved + (size_t) b * (size_t) q->elems, dst + at, 1);
         } else {
             memcpy(dst + at, src + at, (size_t) q->bytes);
         }
@@ -431,7 +435,7 @@ static int32_t move_rows(const struct plan * p, const struct semshare_job * j, u
     }
     const rotate_fn rotate = p->variant->rotate_f32[p->rope->neox != 0];
     for (int64_t r = 0; r < rows; r++) {
-        move_packed(&q, dst + r * j->k_row, src + r * j->k_row, &shape, rotate, t);
+        move_packed(&q, p->variant, dst + r * j->k_row, src + r * j->k_row, &shape, rotate, t);
     }
     free(q.row);
     return SEMSHARE_OK;

@@ -38,6 +38,10 @@ typedef void (*project_fn)(const float * row, const float * planes, int32_t dim,
 /* Turns a row of embeddings; base and small hold cosines then sines of dim/2 pairs. */
 typedef void (*place_fn)(float * dst, const float * src, int32_t dim, const double * base, const double * small);
 
+/* Unpacks blocks of any type; packs blocks of a cache type. */
+typedef void (*unpack_fn)(uint32_t type, const uint8_t * src, float * dst, int64_t blocks);
+typedef void (*pack_fn)(uint32_t type, const float * src, uint8_t * dst, int64_t blocks);
+
 /* What one instruction set offers. The vector files include variants.h for what the
  * compiler vectorises by itself, and write the rest by hand. */
 struct variant {
@@ -48,6 +52,8 @@ struct variant {
     rotate_fn rotate_bf16[2];
     project_fn project;
     place_fn place;
+    unpack_fn unpack;
+    pack_fn pack;
 };
 
 extern const struct variant variant_scalar;
@@ -63,8 +69,6 @@ int32_t compose_check(const struct semshare_job * jobs, int32_t n_jobs, const st
 /* quants.c: elements and bytes of a block; 0 for an unknown type. */
 int32_t type_block(uint32_t type, int32_t * bytes);
 bool type_is_cache(uint32_t type);
-void unpack_blocks(uint32_t type, const uint8_t * src, float * dst, int64_t blocks);
-void pack_blocks(uint32_t type, const float * src, uint8_t * dst, int64_t blocks);
 
 /* threads.c: calls work(arg, i) for i in 0..n-1, from up to n_threads threads. */
 void parallel_for(int64_t n, int32_t n_threads, void (*work)(void * arg, int64_t i), void * arg);

@@ -84,5 +84,7 @@ const struct variant variant_neon = {
     .rotate_bf16 = {rotate_norm_bf16, rotate_neox_bf16},
     .project = project,
     .place = place,
+    .unpack = unpack,
+    .pack = pack,
 };
 #endif

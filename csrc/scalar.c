@@ -26,4 +26,6 @@ const struct variant variant_scalar = {
     .rotate_bf16 = {rotate_norm_bf16, rotate_neox_bf16},
     .project = project,
     .place = place,
+    .unpack = unpack,
+    .pack = pack,
 };

@@ -3,7 +3,7 @@
 #ifndef SEMSHARE_VARIANTS_H
 #define SEMSHARE_VARIANTS_H
 
-#include "half.h"
+#include "blocks.h"
 #include "internal.h"
 
 #define load_f32(x) (x)
@@ -64,6 +64,55 @@ static void place(float * restrict dst, const float * restrict src, int32_t dim,
         dst[2 * i] = x * c - y * s;
         dst[2 * i + 1] = x * s + y * c;
     }
+}
+
+/* A loop over blocks for each type, so that the compiler sees the sizes. */
+static void unpack(uint32_t type, const uint8_t * restrict src, float * restrict dst, int64_t blocks) {
+#define UNPACK(TYPE, NAME, ELEMS, BYTES)                                        \
+    case SEMSHARE_TYPE_##TYPE:                                                  \
+        for (int64_t b = 0; b < blocks; b++) {                                  \
+            unpack_##NAME(src + b * BYTES, dst + b * ELEMS);                    \
+        }                                                                       \
+        return;
+    switch (type) {
+        UNPACK(F32, f32, 1, 4)
+        UNPACK(F16, f16, 1, 2)
+        UNPACK(BF16, bf16, 1, 2)
+        UNPACK(Q4_0, q4_0, 32, 18)
+        UNPACK(Q4_1, q4_1, 32, 20)
+        UNPACK(Q5_0, q5_0, 32, 22)
+        UNPACK(Q5_1, q5_1, 32, 24)
+        UNPACK(Q8_0, q8_0, 32, 34)
+        UNPACK(IQ4_NL, iq4_nl, 32, 18)
+        UNPACK(Q2_K, q2_k, 256, 84)
+        UNPACK(Q3_K, q3_k, 256, 110)
+        UNPACK(Q4_K, q4_k, 256, 144)
+        UNPACK(Q5_K, q5_k, 256, 176)
+        UNPACK(Q6_K, q6_k, 256, 210)
+        UNPACK(IQ4_XS, iq4_xs, 256, 136)
+    }
+#undef UNPACK
+}
+
+static void pack(uint32_t type, const float * restrict src, uint8_t * restrict dst, int64_t blocks) {
+#define PACK(TYPE, NAME, ELEMS, BYTES)                                          \
+    case SEMSHARE_TYPE_##TYPE:                                                  \
+        for (int64_t b = 0; b < blocks; b++) {                                  \
+            pack_##NAME(src + b * ELEMS, dst + b * BYTES);                      \
+        }                                                                       \
+        return;
+    switch (type) {
+        PACK(F32, f32, 1, 4)
+        PACK(F16, f16, 1, 2)
+        PACK(BF16, bf16, 1, 2)
+        PACK(Q4_0, q4_0, 32, 18)
+        PACK(Q4_1, q4_1, 32, 20)
+        PACK(Q5_0, q5_0, 32, 22)
+        PACK(Q5_1, q5_1, 32, 24)
+        PACK(Q8_0, q8_0, 32, 34)
+        PACK(IQ4_NL, iq4_nl, 32, 18)
+    }
+#undef PACK
 }
 
 /* Folds the partial sums in halves. */

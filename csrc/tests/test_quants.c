@@ -42,6 +42,36 @@ static void check_odd_values(uint32_t type) {
     }
 }
 
+/* Every instruction set packs and unpacks the same bits. */
+static void check_variants(uint32_t type) {
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 0, -0.0f, 1e30f, 1e-40f};
+    uint64_t seed = type + 1000;
+    for (int round = 0; round < 300; round++) {
+        float x[64], y[64], first_y[64];
+        uint8_t b[256], first_b[256];
+        int32_t bytes;
+        const int64_t size = 64 / type_block(type, &bytes) * bytes;
+        for (int i = 0; i < 64; i++) {
+            x[i] = round % 3 == 0 && i % 9 == 0 ? odd[random_below(&seed, 7)] : random_float(&seed);
+        }
+        for (int c = 0; c < N_CPUS; c++) {
+            if (semshare_use_cpu(cpus[c]) != SEMSHARE_OK) {
+                continue;
+            }
+            semshare_quantize(type, x, 64, b, size);
+            semshare_dequantize(type, b, size, y, 64);
+            if (c == 0) {
+                memcpy(first_b, b, sizeof b);
+                memcpy(first_y, y, sizeof y);
+            }
+            CHECK(memcmp(b, first_b, (size_t) size) == 0, "%s type %u: packs otherwise than the scalar version", cpus[c], type);
+            for (int i = 0; i < 64; i++) {
+                CHECK(y[i] == first_y[i] || (isnan(y[i]) && isnan(first_y[i])), "%s type %u: unpacks otherwise", cpus[c], type);
+            }
+        }
+    }
+}
+
 /* Every weight type takes any bytes. */
 static void check_any_bytes(uint32_t type) {
     uint64_t seed = type;
@@ -66,6 +96,7 @@ int main(void) {
         check_round_trip(cache_types[t], steps[t]);
         check_odd_values(cache_types[t]);
         check_any_bytes(cache_types[t]);
+        check_variants(cache_types[t]);
     }
     static const uint32_t weights[] = {SEMSHARE_TYPE_Q2_K, SEMSHARE_TYPE_Q3_K, SEMSHARE_TYPE_Q4_K, SEMSHARE_TYPE_Q5_K, SEMSHARE_TYPE_Q6_K, SEMSHARE_TYPE_IQ4_XS};
     for (size_t t = 0; t < sizeof weights / sizeof weights[0]; t++) {
