@@ -130,6 +130,9 @@ func (x *exchange) settle() {
 	m := x.server.metrics
 	m.InFlight.Dec()
 	o := x.outcome()
+	if x.decision != nil {
+		defer x.decision.Finish(o) // whatever happens here, the slot must be freed
+	}
 	switch {
 	case o.ClientGone:
 		m.ClientGone.Inc()
@@ -149,9 +152,6 @@ func (x *exchange) settle() {
 	m.Requests.WithLabelValues(endpoint, state, reason).Inc()
 	m.Statuses.WithLabelValues(statusClass(x.status)).Inc()
 	x.log(endpoint, state, reason, o)
-	if x.decision != nil {
-		x.decision.Finish(o)
-	}
 }
 
 func (x *exchange) outcome() Outcome {
