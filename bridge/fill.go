@@ -88,6 +88,7 @@ type progress struct {
 	fl       *Filler
 	f        Fill
 	saved    *State
+	upTo     int32          // how many positions saved holds
 	scratch  []*ScratchFile // to be released
 	composed *ScratchFile   // what the server restores
 	savedIn  *ScratchFile   // where it saves
@@ -150,39 +151,46 @@ func (p *progress) sources() []*State {
 
 // rows turns positions into rows of the sources and of the new state.
 func (p *progress) rows(st FillStage) (runs []Run, pos []int32, err error) {
+	g := gather{}
 	if p.saved != nil {
-		pos = append(pos, p.saved.Pos...)
-		runs = append(runs, Run{Ref: len(p.f.Refs), Len: int32(len(pos))})
+		g.add(p.saved, Run{Ref: len(p.f.Refs), Len: p.upTo})
 	}
 	for _, r := range st.Runs {
 		if r.Delta != 0 && p.fl.RoPE == nil {
 			return nil, nil, errors.New("keys cannot be moved: the model's RoPE is not known")
 		}
-		ref := p.f.Refs[r.Ref].State
-		for i := int32(0); i < r.Len; {
-			row, ok := ref.Row(r.Src + i)
-			if !ok {
-				i++ // the reference has no cell there: neither will the target
-				continue
-			}
-			n := int32(1)
-			for i+n < r.Len {
-				if next, ok := ref.Row(r.Src + i + n); !ok || next != row+int(n) {
-					break
-				}
-				n++
-			}
-			runs = append(runs, Run{Ref: r.Ref, Src: int32(row), Dst: int32(len(pos)), Len: n, Delta: r.Delta})
-			for k := range n {
-				pos = append(pos, r.Dst+i+k)
-			}
-			i += n
-		}
+		g.add(p.f.Refs[r.Ref].State, r)
 	}
-	if len(pos) == 0 || pos[len(pos)-1] != st.From-1 {
+	if len(g.pos) == 0 || g.pos[len(g.pos)-1] != st.From-1 {
 		return nil, nil, fmt.Errorf("position %d would have no cell: the server could not go on behind it", st.From-1)
 	}
-	return runs, pos, nil
+	return g.runs, g.pos, nil
+}
+
+// gather collects rows of a new state, whose cells stand in order of position.
+type gather struct {
+	runs []Run
+	pos  []int32
+}
+
+// add appends the cells that s has for the run's positions. Cells that stand in a
+// row in s too stay one run; a position without a cell is left out.
+func (g *gather) add(s *State, r Run) {
+	for i := range r.Len {
+		row, ok := s.Row(r.Src + i)
+		if !ok {
+			continue
+		}
+		dst := int32(len(g.pos))
+		g.pos = append(g.pos, r.Dst+i)
+		if k := len(g.runs) - 1; k >= 0 {
+			if l := &g.runs[k]; l.Ref == r.Ref && l.Delta == r.Delta && l.Src+l.Len == int32(row) {
+				l.Len++
+				continue
+			}
+		}
+		g.runs = append(g.runs, Run{Ref: r.Ref, Src: int32(row), Dst: dst, Len: 1, Delta: r.Delta})
+	}
 }
 
 // restore has the server read what compose wrote; where there is nothing before
@@ -246,9 +254,10 @@ func (p *progress) reopen(st FillStage) error {
 	if err := s.Layout.Equal(p.fl.Layout); err != nil {
 		return err
 	}
-	if len(s.Tokens) < int(st.To) || len(s.Pos) == 0 || s.Pos[len(s.Pos)-1] != st.To-1 {
+	if _, ok := s.Row(st.To - 1); !ok || len(s.Tokens) < int(st.To) {
 		return fmt.Errorf("the backend saved %d tokens after computing up to %d", len(s.Tokens), st.To)
 	}
+	p.upTo = st.To
 	return nil
 }
 

@@ -10,3 +10,6 @@ func (s *Server) Drain(ctx context.Context) error { return s.sharer.Drain(ctx) }
 
 // Forget drops all references and empties all slots.
 func (s *Server) Forget(ctx context.Context) error { return s.sharer.Forget(ctx) }
+
+// Ready returns nil once prompts can be shared, and until then why not.
+func (s *Server) Ready() error { return s.sharer.Ready() }

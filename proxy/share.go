@@ -214,6 +214,8 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 	}
 	s := matcher.NewSchedule(p, costs, limits)
 	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens)
+	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", s.Cost).Float64("cold_ms", s.Cold).
+		Interface("costs", costs).Interface("spans", s.Spans).Msg("planned")
 	if s.Cost > gain*costs.Prefill(prefix, len(d.tokens)) {
 		return nil, coldNoGain
 	}

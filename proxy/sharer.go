@@ -75,6 +75,8 @@ type live struct {
 	key    string // model key: state and signer
 	gate   gate
 	users  tracker // requests that hold on to the store and the model
+	ctx    context.Context
+	cancel context.CancelFunc // ends what runs beside requests
 }
 
 // NewSharer opens the index and begins to find out about the backend, which need
@@ -116,9 +118,9 @@ func (sh *Sharer) Close() error {
 		return nil // shares nothing
 	}
 	sh.stop()
-	sh.running.Wait()
 	_ = sh.active.wait(context.Background())
 	sh.retire()
+	sh.running.Wait()
 	sh.backend.Close()
 	return sh.index.Close()
 }
@@ -214,7 +216,7 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	sh.metrics.Sharing.Set(1)
 	sh.gauges(lv)
 	sh.announce(lv)
-	sh.running.Go(func() { sh.reindex(lv) })
+	sh.running.Go(func() { sh.keepIndexed(lv) })
 	return 0
 }
 
@@ -225,12 +227,16 @@ func (sh *Sharer) Ready() error {
 	if sh.live.Load() != nil {
 		return nil
 	}
-	return errors.New(*sh.whyNot.Load())
+	if why := sh.whyNot.Load(); why != nil {
+		return errors.New(*why)
+	}
+	return errors.New("no slot directory is configured")
 }
 
 // probe tries out the backend and builds what sharing needs.
 func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	lv := &live{model: sh.openModel(ctx)}
+	lv.ctx, lv.cancel = context.WithCancel(context.Background())
 	var err error
 	lv.probed, err = bridge.Prober{Backend: sh.backend, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}.Probe(ctx)
 	if err != nil {
@@ -262,6 +268,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 }
 
 func (lv *live) close() {
+	lv.cancel()
 	if lv.store != nil {
 		_ = lv.store.Close()
 	}
@@ -338,6 +345,7 @@ func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 	sh.metrics.Sharing.Set(0)
 	sh.log.Warn().Str("why", why).Msg("sharing is off until the backend is probed again")
 	lv.users.close()
+	lv.cancel()
 	sh.running.Go(func() {
 		_ = lv.users.wait(context.Background())
 		lv.close()
@@ -356,24 +364,45 @@ func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 // retire closes what is live for good.
 func (sh *Sharer) retire() {
 	if lv := sh.live.Swap(nil); lv != nil {
+		lv.users.close()
+		lv.cancel()
+		_ = lv.users.wait(context.Background())
 		lv.close()
 	}
 }
 
-// reindex puts the references that the store found into the index: it may be
-// new, or have been wiped.
-func (sh *Sharer) reindex(lv *live) {
+// indexPoll is how often the index is asked whether it lost anything.
+const indexPoll = 5 * time.Second
+
+// keepIndexed keeps the store's references in the index, which may be new, or be
+// wiped, or forget by its TTL.
+func (sh *Sharer) keepIndexed(lv *live) {
+	sh.index.Watch(lv.ctx, indexPoll, func(ctx context.Context) error {
+		err := sh.reindex(ctx, lv)
+		if err != nil && ctx.Err() == nil {
+			sh.metrics.IndexErrors.Inc()
+			sh.log.Warn().Err(err).Msg("the index could not be rebuilt yet")
+		}
+		return err
+	})
+}
+
+// reindex puts all references into the index.
+func (sh *Sharer) reindex(ctx context.Context, lv *live) error {
+	if !lv.users.begin() {
+		return nil // being closed
+	}
+	defer lv.users.end()
 	for _, m := range lv.store.All() {
 		tokens, err := lv.store.Tokens(m.ID)
 		if err != nil {
-			continue
+			continue // dropped meanwhile
 		}
-		if err := sh.index.Add(context.Background(), lv.scope(m.Tenant), m.ID, lv.signer.Fingerprint(tokens)); err != nil {
-			sh.metrics.IndexErrors.Inc()
-			sh.log.Warn().Err(err).Msg("the index could not be rebuilt")
-			return
+		if err := sh.index.Add(ctx, lv.scope(m.Tenant), m.ID, lv.signer.Fingerprint(tokens)); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func (lv *live) scope(tenant string) matcher.Scope {
