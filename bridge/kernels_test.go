@@ -619,3 +619,25 @@ func TestLoadKernelsNamesPathAndVersion(t *testing.T) {
 	f(garbage, garbage)
 	f("", libraryName)
 }
+
+// FuzzComposeRuns feeds any run to a small valid job: it is refused, or it stays
+// within the slices.
+func FuzzComposeRuns(f *testing.F) {
+	f.Add(0, int32(0), int32(0), int32(1), int32(3))
+	f.Add(-1, int32(5), int32(1<<30), int32(1<<30), int32(-1<<31))
+	all := testKernels(f)
+	rope := testRoPE(f, true, 4, 4)
+	f.Fuzz(func(t *testing.T, ref int, src, dst, length, delta int32) {
+		for _, k := range all {
+			j := LayerJob{
+				K: make([]byte, 32), V: make([]byte, 32), KType: F16, VType: F16, KRow: 8, VRow: 8,
+				Sources: []LayerSource{{make([]byte, 24), make([]byte, 24)}},
+			}
+			fits := ref == 0 && src >= 0 && dst >= 0 && length > 0 && int64(src)+int64(length) <= 3 && int64(dst)+int64(length) <= 4
+			err := k.Compose([]LayerJob{j}, []Run{{ref, src, dst, length, delta}}, rope, 1)
+			if (err == nil) != fits {
+				t.Errorf("%s: error %v for a run that fits: %v", k.Name(), err, fits)
+			}
+		}
+	})
+}
