@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -52,16 +54,18 @@ func startSidecar(ctx context.Context, bin string, b *lab.Backend, files string)
 		return nil, fmt.Errorf("cannot start the sidecar (make build makes it): %w", err)
 	}
 	go func() { s.done <- s.cmd.Wait() }()
-	return s, s.ready(ctx, "http://"+addr(admin)+"/readyz")
+	return s, s.ready(ctx, "http://"+addr(admin)+"/metrics")
 }
 
+// ready waits until the sidecar has found out that the backend can share.
 func (s *sidecar) ready(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		if resp, err := http.Get(url); err == nil {
+			text, _ := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
+			if strings.Contains(string(text), "\nsemsharekv_sharing 1\n") {
 				return nil
 			}
 		}
