@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -29,6 +30,7 @@ const (
 	coldReference   = "reference lost"
 	coldFill        = "injection failed"
 	coldClientGone  = "client gone"
+	coldFault       = "fault in sharing"
 	coldExactOnly   = "no exact prefix"
 )
 
@@ -79,12 +81,31 @@ func (sh *Sharer) Prepare(ctx context.Context, g *Generation) *Decision {
 	start := time.Now()
 	sh.active.begin()
 	d := &Decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, g: g, expect: -1, over: make(chan struct{})}
-	d.decide(ctx)
+	d.guarded(ctx)
 	d.report.Total = time.Since(start)
 	if d.Header == "" {
 		d.Header = "cold; reason=" + d.Reason
 	}
 	return d
+}
+
+// guarded decides, and goes cold where that panics: a fault in sharing must not
+// cost the request.
+func (d *Decision) guarded(ctx context.Context) {
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		d.sh.metrics.Panics.Inc()
+		d.sh.log.Error().Str("panic", fmt.Sprint(r)).Bytes("stack", debug.Stack()).Msg("recovered; the request goes cold")
+		if d.slot != nil {
+			d.giveUp(coldFault)
+			return
+		}
+		d.cold(coldFault)
+	}()
+	d.decide(ctx)
 }
 
 // decide takes the steps of a request one after the other until one settles it.

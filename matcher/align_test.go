@@ -1,0 +1,122 @@
+package matcher
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// ids makes n tokens that repeat as little as text does.
+func ids(seed uint64, n int) []int32 {
+	r := rand.New(rand.NewPCG(seed, 1))
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = int32(r.IntN(20000)) + 10
+	}
+	return out
+}
+
+// checkSources fails where a token that the alignment calls identical is not.
+func checkSources(t *testing.T, a *Alignment) {
+	t.Helper()
+	for i, m := range a.Matches {
+		if m.Ref >= 0 && m.Similarity == 1 && a.Refs[m.Ref].Tokens[m.Pos] != a.Target[i] {
+			t.Fatalf("token %d is said to be position %d of reference %d, which is another token", i, m.Pos, m.Ref)
+		}
+	}
+}
+
+func TestAlignFindsEditedMovedAndInsertedPassages(t *testing.T) {
+	base := ids(1, 1200)
+	novel := ids(2, 60)
+	f := func(name string, target []int32, refs [][]int32, unmatched int) {
+		t.Helper()
+		var rs []Reference
+		for _, r := range refs {
+			rs = append(rs, Reference{Tokens: r})
+		}
+		a := Align(target, rs, IdentitySigner(1), 48)
+		checkSources(t, a)
+		n := 0
+		for _, m := range a.Matches {
+			if m.Ref < 0 || m.Similarity != 1 {
+				n++
+			}
+		}
+		if n != unmatched {
+			t.Errorf("%s: %d tokens have no identical counterpart, want %d", name, n, unmatched)
+		}
+	}
+	f("the same", base, [][]int32{base}, 0)
+	f("one token changed", slices.Concat(base[:500], novel[:1], base[501:]), [][]int32{base}, 1)
+	f("every ninth token changed", everyNinth(base), [][]int32{base}, 133)
+	f("a passage inserted", slices.Concat(base[:300], novel[:40], base[300:]), [][]int32{base}, 40)
+	f("a passage deleted", slices.Concat(base[:300], base[340:]), [][]int32{base}, 0)
+	f("a passage moved", slices.Concat(base[:300], base[600:800], base[300:600], base[800:]), [][]int32{base}, 0)
+	f("an end cut off", base[:700], [][]int32{base}, 0)
+	f("a start cut off", base[400:], [][]int32{base}, 0)
+	f("two references", slices.Concat(base[:600], novel[:5], ids(3, 700)), [][]int32{base, ids(3, 700)}, 5)
+	f("another text", ids(9, 800), [][]int32{base}, 800)
+}
+
+func everyNinth(base []int32) []int32 {
+	out := slices.Clone(base)
+	for i := 3; i < len(out); i += 9 {
+		out[i] = int32(i % 9)
+	}
+	return out
+}
+
+func TestAlignKeepsToOneReferenceWhereSeveralHaveTheSameText(t *testing.T) {
+	base := ids(1, 900)
+	a := Align(base, []Reference{{Tokens: base}, {Tokens: slices.Clone(base)}}, IdentitySigner(1), 48)
+	for i, m := range a.Matches {
+		if m.Ref != a.Matches[0].Ref || int(m.Pos) != i {
+			t.Fatalf("token %d comes from position %d of reference %d", i, m.Pos, m.Ref)
+		}
+	}
+}
+
+func TestSimilarityCountsTokensAtLeastAsAlike(t *testing.T) {
+	a := &Alignment{Matches: []Match{{0, 0, 1}, {0, 1, 0.5}, {0, 2, 0.2}, {-1, 0, 0}}}
+	if got := a.Similarity(0.5); got != 0.5 {
+		t.Errorf("similarity %v, want 0.5", got)
+	}
+}
+
+func TestVerifyPicksTheReferencesThatCoverTheMost(t *testing.T) {
+	a, b, c := ids(1, 500), ids(2, 400), ids(3, 300)
+	target := slices.Concat(a, b, c)
+	refs := []Reference{{ID: "other", Tokens: ids(8, 900)}, {ID: "c", Tokens: c}, {ID: "ab", Tokens: slices.Concat(a, b)}, {ID: "b", Tokens: b}}
+	got := Verify(target, refs, 4, 48)
+	if len(got) != 2 || got[0].ID != "ab" || got[1].ID != "c" {
+		t.Errorf("picked %d references, first %q: want ab and c", len(got), got[0].ID)
+	}
+	if got := Verify(target, refs[:1], 4, 48); len(got) != 0 {
+		t.Errorf("picked an unrelated reference")
+	}
+}
+
+func FuzzAlignNeverInventsACounterpart(f *testing.F) {
+	f.Add([]byte("the quick brown fox jumps over it"), []byte("the quick red fox jumps over it, and over it again"))
+	f.Fuzz(func(t *testing.T, target, ref []byte) {
+		tokens := func(b []byte) []int32 {
+			out := make([]int32, len(b))
+			for i, c := range b {
+				out[i] = int32(c)
+			}
+			return out
+		}
+		if len(target) == 0 || len(target) > 2000 || len(ref) > 2000 {
+			return
+		}
+		a := Align(tokens(target), []Reference{{Tokens: tokens(ref)}}, IdentitySigner(1), 16)
+		checkSources(t, a)
+		p := Decide(a, Rules{Followers: 2, CriticalFollowers: 4, Seam: 16})
+		s := NewSchedule(p, Costs{Token: 1, Stage: 3, Restore: 3}, Limits{Budget: -1})
+		if last := s.Spans[len(s.Spans)-1]; last.To != len(target) {
+			t.Fatalf("the last span ends at %d of %d", last.To, len(target))
+		}
+		checkSchedule(t, p, s)
+	})
+}

@@ -1,0 +1,117 @@
+package matcher
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// text makes tokens of words, each with its leading space, and their pieces.
+type text struct {
+	ids    map[string]int32
+	pieces []string
+}
+
+func (x *text) tokens(s string) (out []int32) {
+	if x.ids == nil {
+		x.ids = map[string]int32{}
+	}
+	for _, w := range strings.Split(s, " ") {
+		w = " " + w
+		if _, ok := x.ids[w]; !ok {
+			x.ids[w] = int32(len(x.pieces))
+			x.pieces = append(x.pieces, w)
+		}
+		out = append(out, x.ids[w])
+	}
+	return out
+}
+
+func (x *text) piece(t int32) string { return x.pieces[t] }
+
+const story = "the old keeper climbed the narrow stairs every evening and lit the lamp while the wind pulled at the shutters and the sea went on below him"
+
+// reasons plans target against reference and spells out each token's reason by
+// its first letter.
+func reasons(t *testing.T, reference, target string) string {
+	t.Helper()
+	var x text
+	ref, tgt := x.tokens(reference), x.tokens(target)
+	a := Align(tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
+	p := Decide(a, Rules{TokenSimilarity: DefaultTokenSimilarity, Critical: AllClasses, Followers: 1, CriticalFollowers: 3, Seam: 4, Pieces: x.piece})
+	var b strings.Builder
+	for _, tok := range p.Tokens {
+		b.WriteByte(tok.Reason.String()[0])
+	}
+	return b.String()
+}
+
+func TestDecideRecomputesWhatChangedAndWhatFollowsIt(t *testing.T) {
+	f := func(target, want string) {
+		t.Helper()
+		if got := reasons(t, story, target); got != want {
+			t.Errorf("%q\n got %s\nwant %s", target, got, want)
+		}
+	}
+	r := func(n int) string { return strings.Repeat("r", n) }
+	f(story, r(26)+"t")
+	f(strings.Replace(story, "narrow", "winding", 1), r(5)+"lf"+r(19)+"t")
+	f(strings.Replace(story, "narrow", "40", 1), r(5)+"cfff"+r(17)+"t")
+	f(strings.Replace(story, "every", "never", 1), r(7)+"cfff"+r(15)+"t")
+	f(strings.Replace(story, "narrow stairs", "narrow stone stairs", 1), r(6)+"uf"+r(19)+"t")
+	f(strings.Replace(story, "the narrow stairs", "the stairs", 1), r(5)+"f"+r(19)+"t")
+}
+
+func TestDecideRecomputesAfterASeam(t *testing.T) {
+	w := strings.Split(story, " ")
+	target := strings.Join(slices.Concat(w[13:], w[:13]), " ")
+	got := reasons(t, story, target)
+	if !strings.HasPrefix(got, "ssss") || strings.Count(got, "s") != 8 {
+		t.Errorf("two seams of 4 tokens expected: %s", got)
+	}
+}
+
+func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {
+	base := ids(1, 300)
+	target := slices.Concat(base[:100], base[101:])
+	a := Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 48)
+	p := Decide(a, Rules{Fixed: true})
+	if n := p.Count(Reused); n != 100 {
+		t.Errorf("%d tokens reused, want the 100 that did not move", n)
+	}
+}
+
+func TestIsCriticalKnowsNumbersNegationsNamesAndIdentifiers(t *testing.T) {
+	f := func(before, word string, want Class) {
+		t.Helper()
+		var x text
+		tokens := x.tokens(before + " " + word + " and")
+		for _, c := range []Class{Number, Negation, Name, Identifier} {
+			if got := IsCritical(x.piece, tokens, len(tokens)-2, c); got != (want&c != 0) {
+				t.Errorf("%q after %q: class %d is %v", word, before, c, got)
+			}
+		}
+	}
+	f("it took", "1492", Number)
+	f("it took", "seven", Number)
+	f("he did", "not", Negation)
+	f("he", "couldn't", Negation)
+	f("we met", "Alice", Name)
+	f("in the end.", "Alice", 0) // capital by rule
+	f("we met", "NASA", Name)
+	f("call", "get_name", Identifier)
+	f("call", "getName", Identifier)
+	f("see", "/etc/passwd", Identifier)
+	f("a", ">=", Identifier)
+	f("the", "house,", 0)
+	f("the", "quickly", 0)
+}
+
+func TestParseClassesRefusesUnknownNames(t *testing.T) {
+	if c, ok := ParseClasses([]string{"number", "name"}); !ok || c != Number|Name {
+		t.Errorf("number and name gave %d, %v", c, ok)
+	}
+	if _, ok := ParseClasses([]string{"verb"}); ok {
+		t.Errorf("verb was accepted")
+	}
+}

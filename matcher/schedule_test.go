@@ -1,0 +1,130 @@
+package matcher
+
+import (
+	"math"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// planOf makes a plan from letters: r reused, u unmatched without a counterpart,
+// f fuzzy, c critical, F follows, t tail.
+func planOf(s string) *Plan {
+	by := map[rune]Reason{'r': Reused, 'u': Unmatched, 'f': Fuzzy, 'c': Critical, 'F': Follows, 't': Tail}
+	p := &Plan{Refs: []string{"a"}}
+	for i, c := range s {
+		tok := PlanToken{Reason: by[c], Pos: int32(i)}
+		if c == 'u' {
+			tok.Ref = -1
+		}
+		p.Tokens = append(p.Tokens, tok)
+	}
+	return p
+}
+
+// checkSchedule: spans ascend, do not touch, and outside of them nothing is left
+// to be recomputed.
+func checkSchedule(t interface{ Fatalf(string, ...any) }, p *Plan, s Schedule) {
+	at := -1
+	for _, sp := range s.Spans {
+		if sp.From <= at || sp.To <= sp.From {
+			t.Fatalf("span %v after position %d", sp, at)
+		}
+		at = sp.To
+	}
+	i := 0
+	for pos, tok := range p.Tokens {
+		for i < len(s.Spans) && pos >= s.Spans[i].To {
+			i++
+		}
+		in := i < len(s.Spans) && pos >= s.Spans[i].From
+		if in != tok.Reason.Recomputed() {
+			t.Fatalf("token %d, %s, in a span: %v", pos, tok.Reason, in)
+		}
+	}
+}
+
+func TestScheduleBridgesGapsThatAreCheaperToComputeThanToStage(t *testing.T) {
+	f := func(plan string, want ...Span) {
+		t.Helper()
+		p := planOf(plan)
+		s := NewSchedule(p, Costs{Token: 1, Stage: 4, Restore: 2}, Limits{Budget: -1})
+		checkSchedule(t, p, s)
+		if len(s.Spans) != len(want) {
+			t.Fatalf("%s: spans %v, want %v", plan, s.Spans, want)
+		}
+		for i := range want {
+			if s.Spans[i] != want[i] {
+				t.Errorf("%s: spans %v, want %v", plan, s.Spans, want)
+			}
+		}
+	}
+	f("rrrrrrt", Span{6, 7})
+	f("rrurrrrrrt", Span{2, 3}, Span{9, 10})
+	f("rrurrrt", Span{2, 7})
+	f("rrurrurrrrrrt", Span{2, 6}, Span{12, 13})
+	f("rrrrrrrrfrrrrrt", Span{8, 9}, Span{14, 15})
+}
+
+func TestScheduleWithinABudgetRepairsCriticalTokensFirst(t *testing.T) {
+	p := planOf("rrrrrrrrfrrrrrrrrrrcFrrrrrrrrrrurrrrrrrrt")
+	s := NewSchedule(p, Costs{Token: 1, Stage: 4, Restore: 2}, Limits{Budget: 7})
+	checkSchedule(t, p, s)
+	if len(s.Spans) != 2 || s.Spans[0] != (Span{19, 21}) {
+		t.Errorf("spans %v, want the critical one and the tail", s.Spans)
+	}
+	if p.Tokens[8].Reason != Fuzzy || p.Tokens[31].Reason != Hole {
+		t.Errorf("what the budget left became %s and %s, want fuzzy and hole", p.Tokens[8].Reason, p.Tokens[31].Reason)
+	}
+}
+
+func TestScheduleKeepsToItsStages(t *testing.T) {
+	p := planOf("rrrrrrurrrrrrrrrurrrrrrrrrrrrurrrrrrrrrrrrrrt")
+	s := NewSchedule(p, Costs{Token: 1, Stage: 1, Restore: 1}, Limits{Budget: -1, Stages: 1})
+	checkSchedule(t, p, s)
+	if len(s.Spans) != 2 {
+		t.Errorf("spans %v, want one stage and the tail", s.Spans)
+	}
+}
+
+// The greedy schedule is the cheapest of all ways to bridge gaps.
+func TestScheduleIsTheCheapest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		letters := rapid.SliceOfN(rapid.SampledFrom([]rune("rrrrrruc")), 1, 24).Draw(t, "plan")
+		p := planOf(string(letters) + "t")
+		c := Costs{Token: rapid.Float64Range(0.5, 3).Draw(t, "token"), TokenPos: rapid.Float64Range(0, 0.1).Draw(t, "growth"),
+			Stage: rapid.Float64Range(0, 9).Draw(t, "stage"), StagePos: rapid.Float64Range(0, 0.3).Draw(t, "stagepos"), Restore: 1}
+		least := cheapest(wantedRuns(p), c)
+		s := NewSchedule(p, c, Limits{Budget: -1})
+		checkSchedule(t, p, s)
+		if s.Cost > least+1e-9 {
+			t.Fatalf("cost %v, possible %v", s.Cost, least)
+		}
+	})
+}
+
+// cheapest tries every choice of gaps to bridge.
+func cheapest(runs []Span, c Costs) float64 {
+	best := math.Inf(1)
+	for mask := range 1 << (len(runs) - 1) {
+		spans := []Span{runs[0]}
+		for i, r := range runs[1:] {
+			if mask&(1<<i) != 0 {
+				spans[len(spans)-1].To = r.To
+			} else {
+				spans = append(spans, r)
+			}
+		}
+		cost := 0.0
+		for i, s := range spans {
+			cost += c.Prefill(s.From, s.To)
+			if i < len(spans)-1 {
+				cost += c.stage(s.From)
+			} else {
+				cost += c.restore(s.From)
+			}
+		}
+		best = min(best, cost)
+	}
+	return best
+}
