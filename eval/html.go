@@ -79,7 +79,7 @@ const leastKL = 1e-5
 // Size of a plot in SVG units, and the margins of its axes.
 const (
 	plotWidth, plotHeight = 460.0, 300.0
-	plotLeft, plotBottom  = 46.0, 34.0
+	plotLeft, plotBottom  = 58.0, 34.0
 	plotTop, plotRight    = 10.0, 12.0
 )
 

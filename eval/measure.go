@@ -179,6 +179,12 @@ func (r *Result) take(report *proxy.Report, tokens []int32, pieces []string) err
 	}
 	n := float64(len(tokens))
 	r.Reused, r.Recomputed = float64(report.Reused)/n, float64(report.Recomputed)/n
+	if report.State != proxy.StateShared { // no plan: what was not found was computed
+		r.Recomputed = 1 - r.Reused
+	}
+	if report.State == proxy.StateExact && r.Similarity == 0 { // not looked for: at least the prefix is the same
+		r.Similarity = r.Reused
+	}
 	r.Match, r.Compose, r.Inject = ms(report.Match), ms(report.Compose), ms(report.Inject)
 	r.CellsShared = report.Cells
 	r.tokens = viewTokens(report, pieces)
