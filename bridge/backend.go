@@ -58,6 +58,10 @@ func (b *Backend) call(ctx context.Context, method, path, auth string, body []by
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	// All that is asked here may be asked twice. net/http then tries again where
+	// the server closed a kept connection, as llama-server does after 5 s; an
+	// empty value is not sent.
+	req.Header["Idempotency-Key"] = nil
 	if auth == "" && b.apiKey != "" {
 		auth = "Bearer " + b.apiKey
 	}

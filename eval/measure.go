@@ -17,6 +17,8 @@ type through interface {
 	// Last waits until the sidecar is through with everything, captures
 	// included, and returns what it did with the last generation request.
 	Last(ctx context.Context) (proxy.Report, error)
+	// EmptySlots empties the slots; references stay.
+	EmptySlots(ctx context.Context) error
 	// Forget drops every reference and all that is known of the slots.
 	Forget(ctx context.Context) error
 }
@@ -118,8 +120,11 @@ func (m *bench) reference(ctx context.Context, text string) error {
 	if _, _, err := m.client.chat(ctx, text, -1); err != nil {
 		return err
 	}
-	_, err := m.sidecar.Last(ctx)
-	return err
+	if _, err := m.sidecar.Last(ctx); err != nil {
+		return err
+	}
+	// What is shared must come from the store, not from what the slot still holds.
+	return m.sidecar.EmptySlots(ctx)
 }
 
 // shared continues in the very slot that the sidecar filled: first along the

@@ -100,6 +100,8 @@ func (s *sidecar) Last(ctx context.Context) (proxy.Report, error) {
 	return r, s.sharer.Drain(ctx)
 }
 
+func (s *sidecar) EmptySlots(ctx context.Context) error { return s.server.EmptySlots(ctx) }
+
 func (s *sidecar) Forget(ctx context.Context) error {
 	s.drop()
 	return s.sharer.Forget(ctx)

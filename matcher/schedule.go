@@ -1,6 +1,10 @@
 package matcher
 
-import "sort"
+import (
+	"math"
+	"slices"
+	"sort"
+)
 
 // Costs is the cost model of the slot way, measured at the backend. Times are
 // in milliseconds; n counts tokens from the start of the prompt.
@@ -22,6 +26,15 @@ func (c Costs) Prefill(from, to int) float64 {
 
 func (c Costs) stage(at int) float64   { return c.Stage + c.StagePos*float64(at) }
 func (c Costs) restore(at int) float64 { return c.Restore + c.RestorePos*float64(at) }
+
+// span is the time to get to a span and compute it; nothing is saved after the
+// last.
+func (c Costs) span(s Span, last bool) float64 {
+	if last {
+		return c.restore(s.From) + c.Prefill(s.From, s.To)
+	}
+	return c.stage(s.From) + c.Prefill(s.From, s.To)
+}
 
 // Span is the target positions [From, To).
 type Span struct{ From, To int }
@@ -60,19 +73,14 @@ func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	if l.Budget >= 0 {
 		runs = p.afford(runs, c, l.Budget)
 	}
-	spans := bridge(runs, func(a, b Span) bool { return c.Prefill(a.To, b.From) <= c.stage(b.From) })
+	spans := group(runs, c)
 	if over := len(spans) - 1 - l.Stages; l.Stages > 0 && over > 0 {
 		spans = bridgeShortest(spans, over)
 	}
 	s.Spans = spans
 	for i, sp := range spans {
 		last := i == len(spans)-1
-		if !last {
-			s.Cost += c.stage(sp.From)
-		} else {
-			s.Cost += c.restore(sp.From)
-		}
-		s.Cost += c.Prefill(sp.From, sp.To)
+		s.Cost += c.span(sp, last)
 		p.recompute(sp, last)
 	}
 	return s
@@ -111,16 +119,24 @@ func wantedRuns(p *Plan) []Span {
 	return out
 }
 
-// bridge joins neighbouring spans where join says so.
-func bridge(spans []Span, join func(a, b Span) bool) []Span {
-	var out []Span
-	for _, s := range spans {
-		if k := len(out); k > 0 && join(out[k-1], s) {
-			out[k-1].To = s.To
-		} else {
-			out = append(out, s)
+// group joins neighbouring runs into spans at the least cost: best[j] is that of
+// the runs before j, the last span among them being the runs from[j] to j.
+func group(runs []Span, c Costs) []Span {
+	best := make([]float64, len(runs)+1)
+	from := make([]int, len(runs)+1)
+	for j := 1; j <= len(runs); j++ {
+		best[j] = math.Inf(1)
+		for i := j - 1; i >= 0; i-- {
+			if v := best[i] + c.span(Span{runs[i].From, runs[j-1].To}, j == len(runs)); v < best[j] {
+				best[j], from[j] = v, i
+			}
 		}
 	}
+	var out []Span
+	for j := len(runs); j > 0; j = from[j] {
+		out = append(out, Span{runs[from[j]].From, runs[j-1].To})
+	}
+	slices.Reverse(out)
 	return out
 }
 

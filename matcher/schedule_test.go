@@ -87,7 +87,7 @@ func TestScheduleKeepsToItsStages(t *testing.T) {
 	}
 }
 
-// The greedy schedule is the cheapest of all ways to bridge gaps.
+// The schedule is the cheapest of all ways to bridge gaps.
 func TestScheduleIsTheCheapest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		letters := rapid.SliceOfN(rapid.SampledFrom([]rune("rrrrrruc")), 1, 24).Draw(t, "plan")
@@ -117,12 +117,7 @@ func cheapest(runs []Span, c Costs) float64 {
 		}
 		cost := 0.0
 		for i, s := range spans {
-			cost += c.Prefill(s.From, s.To)
-			if i < len(spans)-1 {
-				cost += c.stage(s.From)
-			} else {
-				cost += c.restore(s.From)
-			}
+			cost += c.span(s, i == len(spans)-1)
 		}
 		best = min(best, cost)
 	}

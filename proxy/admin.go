@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -60,6 +61,9 @@ func (r *readiness) err() error {
 
 // backendHealthy asks the backend's own /health, which needs no key.
 func (s *Server) backendHealthy() error {
+	if !s.sharer.settled() {
+		return errors.New("the backend is still being tried out")
+	}
 	ctx, cancel := context.WithTimeout(s.base, readyTimeout)
 	defer cancel()
 	a, err := s.upstream.do(ctx, requestHead{method: []byte("GET"), uri: []byte(s.upstream.prefix + "/health")}, &emptyHeader, nil)

@@ -8,6 +8,9 @@ func (s *Server) Observe(f func(Report)) { s.sharer.Observe(f) }
 // Drain waits until what was answered has been captured.
 func (s *Server) Drain(ctx context.Context) error { return s.sharer.Drain(ctx) }
 
+// EmptySlots empties all slots; the references stay.
+func (s *Server) EmptySlots(ctx context.Context) error { return s.sharer.EmptySlots(ctx) }
+
 // Forget drops all references and empties all slots.
 func (s *Server) Forget(ctx context.Context) error { return s.sharer.Forget(ctx) }
 

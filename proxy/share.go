@@ -291,7 +291,7 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 func (d *Decision) pin(prefix int, reason string) {
 	d.Slot, d.Reason = d.slot.id, reason
 	d.set("id_slot", d.slot.id)
-	if prefix > 0 {
+	if prefix > int(exactShare*float64(len(d.tokens))) {
 		d.State, d.Reason, d.generation = StateExact, "", d.slot.generation
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix

@@ -52,6 +52,7 @@ type Sharer struct {
 	// live is what is known of the backend; nil while nothing can be shared.
 	live       atomic.Pointer[live]
 	whyNot     atomic.Pointer[string]
+	tried      atomic.Bool // the backend was tried out, whatever came of it
 	mismatches atomic.Int32
 	observer   atomic.Pointer[func(Report)]
 
@@ -204,6 +205,7 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 		return probeEvery
 	}
 	lv, err := sh.probe(ctx)
+	defer sh.tried.Store(true)
 	if err != nil {
 		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 			sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
@@ -221,6 +223,10 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 }
 
 func (sh *Sharer) because(why string) { sh.whyNot.Store(&why) }
+
+// settled reports whether there is nothing to wait for before requests come: an
+// early one would leave no reference.
+func (sh *Sharer) settled() bool { return sh.stop == nil || sh.tried.Load() }
 
 // Ready returns nil once the backend was probed, and else why nothing is shared.
 func (sh *Sharer) Ready() error {
@@ -439,6 +445,15 @@ func (sh *Sharer) Forget(ctx context.Context) error {
 	}
 	for _, m := range lv.store.All() {
 		lv.store.Drop(m.ID, "forgotten")
+	}
+	return sh.EmptySlots(ctx)
+}
+
+// EmptySlots empties all slots; the references stay.
+func (sh *Sharer) EmptySlots(ctx context.Context) error {
+	lv := sh.live.Load()
+	if lv == nil {
+		return sh.Ready()
 	}
 	for i := range lv.probed.Props.Slots {
 		if err := sh.backend.Erase(ctx, i); err != nil {

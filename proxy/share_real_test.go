@@ -1,0 +1,425 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/tidwall/gjson"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/lab"
+)
+
+// sharing is a sidecar in front of a real llama-server.
+type sharing struct {
+	t       testing.TB
+	backend *lab.Backend
+	server  *Server
+	url     string
+	mu      sync.Mutex
+	reports []Report
+}
+
+// startSharing starts both; change adjusts the configuration.
+func startSharing(t testing.TB, o lab.BackendOptions, change func(*configs.Config)) *sharing {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a real llama-server")
+	}
+	return besides(t, lab.StartBackend(t, o), change)
+}
+
+// besides starts a sidecar beside a backend that runs.
+func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharing {
+	t.Helper()
+	cfg := configs.Default()
+	cfg.Backend.URL, cfg.Backend.SlotDir = b.URL, b.SlotDir
+	cfg.Backend.Library = "../bin/libsemshare.so"
+	cfg.Store.MinTokens, cfg.Defaults.MinTokens = 64, 64
+	cfg.Defaults.Budget = 5 * time.Second // the machine may be busy
+	cfg.Index.Timeout = 2 * time.Second
+	if change != nil {
+		change(cfg)
+	}
+	server, err := New(cfg, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sharing{t: t, backend: b, server: server, url: "http://" + ln.Addr().String()}
+	server.Observe(func(r Report) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.reports = append(s.reports, r)
+	})
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ln, nil) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = server.Shutdown(ctx)
+		<-done
+	})
+	s.ready()
+	return s
+}
+
+func (s *sharing) ready() {
+	s.t.Helper()
+	for end := time.Now().Add(2 * time.Minute); s.server.Ready() != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("nothing can be shared: %v", s.server.Ready())
+		}
+	}
+}
+
+// reply is an answer through the sidecar.
+type reply struct {
+	status int
+	did    string // X-SemShareKV
+	body   string
+	report Report
+}
+
+func (r reply) state() string { return strings.SplitN(r.did, ";", 2)[0] }
+
+// post sends one request and waits until it is captured.
+func (s *sharing) post(path, body string, headers ...string) reply {
+	s.t.Helper()
+	req, _ := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := s.server.Drain(ctx); err != nil {
+		s.t.Fatal(err)
+	}
+	r := reply{status: resp.StatusCode, did: resp.Header.Get("X-SemShareKV"), body: string(b)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.reports); n > 0 {
+		r.report = s.reports[n-1]
+	}
+	return r
+}
+
+func (s *sharing) complete(prompt string, headers ...string) reply {
+	s.t.Helper()
+	b, _ := json.Marshal(map[string]any{"prompt": prompt, "n_predict": 4, "temperature": 0, "n_probs": 50})
+	r := s.post("/completion", string(b), headers...)
+	if r.status != http.StatusOK {
+		s.t.Fatalf("status %d: %s", r.status, r.body)
+	}
+	return r
+}
+
+func (s *sharing) want(r reply, state string) {
+	s.t.Helper()
+	if r.state() != state {
+		s.t.Fatalf("the sidecar did %q, want %s", r.did, state)
+	}
+}
+
+// tale is some 330 tokens of prose; the year is a parameter.
+func tale(year string) string {
+	return "The lighthouse at Carrow Point was built in " + year + " by a company of masons who came down from the hills with their tools in barrows. " +
+		`They cut the granite from the cliff itself and carried it up on their backs, and the tower rose slowly over three summers. The keeper
+lived in a low house beside it with a stove, a table and a shelf of books that the sea air had swollen. Every evening he climbed the narrow
+stairs, trimmed the wick, and lit the lamp, and every morning he put it out again and wrote the weather into a ledger. Ships that passed to the
+north saw the light and turned away from the reef; ships that passed to the south did not see it at all, because of the headland, and had to
+trust to their charts. In winter the wind pulled at the shutters for weeks, and the path to the village was lost under drifts, so that the
+keeper spoke to nobody but the gulls. He did not mind. He had come there to be alone, he said, and had been given more of it than he had asked
+for. When the company of masons came back many years later to mend the stairs, they found the ledgers piled to the ceiling, every page filled
+in the same small hand, and the lamp burning although it was noon. They asked the fishermen what had become of the old man, and were told that
+he had rowed out one calm morning to look at the light from the sea, as he had always meant to do, and that nobody had thought to ask him why.`
+}
+
+const unrelated = `To configure the package, unpack the archive and run the script in its top directory. It checks for a compiler, for the headers of the
+libraries named below, and for a shell that understands functions. Options given on the command line override those found in the environment.
+If a check fails, the log file in the same directory says which command was run and what it printed. Should the linker complain about missing
+symbols, make sure that no older release is installed under another prefix. The test suite takes about ten minutes on a slow machine. It starts
+a server on a free port, sends it the requests listed in the table, and compares the answers with the recorded ones. Set the variable that names
+the temporary directory if the default one is too small. After installation, the manual pages are found under the share directory, and a short
+example of every command in the examples directory. Report bugs with the output of the version command and the smallest input that shows them.`
+
+// topLogprobs maps each of the likeliest tokens of the first position to its
+// log-probability.
+func topLogprobs(body string) map[int64]float64 {
+	out := map[int64]float64{}
+	for _, p := range gjson.Get(body, "completion_probabilities.0.top_logprobs").Array() {
+		out[p.Get("id").Int()] = p.Get("logprob").Float()
+	}
+	return out
+}
+
+// farthest is the greatest difference among log-probabilities worth naming.
+func farthest(a, b map[int64]float64) float64 {
+	worst := 0.0
+	for id, x := range a {
+		if y, ok := b[id]; ok && x > -4 {
+			worst = max(worst, math.Abs(x-y))
+		}
+	}
+	return worst
+}
+
+func TestSharingReusesASimilarPromptAndNothingOfAnUnrelatedOne(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s.want(s.complete(tale("1812")), "cold")
+	r := s.complete("Once more. " + tale("1812"))
+	s.want(r, "shared")
+	if r.report.CacheN <= 0 || r.report.CacheN+int(gjson.Get(r.body, "timings.prompt_n").Int()) != len(r.report.Tokens) {
+		t.Errorf("cache_n %d of %d tokens", r.report.CacheN, len(r.report.Tokens))
+	}
+	s.want(s.complete(unrelated), "cold")
+	direct := s.direct(tale("1847"))
+	r = s.complete(tale("1847"))
+	s.want(r, "shared")
+	if d := farthest(topLogprobs(direct), topLogprobs(r.body)); d > 0.5 {
+		t.Errorf("with a changed year the log-probabilities are up to %.2f off the cold ones", d)
+	}
+}
+
+// direct asks the backend itself, with nothing cached.
+func (s *sharing) direct(prompt string) string {
+	s.t.Helper()
+	b, _ := json.Marshal(map[string]any{"prompt": prompt, "n_predict": 4, "temperature": 0, "n_probs": 50, "cache_prompt": false})
+	resp, err := http.Post(s.backend.URL+"/completion", "application/json", bytes.NewReader(b))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	out, _ := io.ReadAll(resp.Body)
+	return string(out)
+}
+
+func TestSharingPassesEveryEndpointThatHasAPrompt(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	quoted, _ := json.Marshal(tale("1812"))
+	changed, _ := json.Marshal(tale("1815"))
+	for _, e := range []struct{ path, body string }{
+		{"/v1/chat/completions", `{"messages":[{"role":"user","content":%s}],"max_tokens":2}`},
+		{"/v1/completions", `{"prompt":%s,"max_tokens":2}`},
+		{"/v1/responses", `{"input":%s,"max_output_tokens":2}`},
+		{"/v1/messages", `{"messages":[{"role":"user","content":%s}],"max_tokens":2}`},
+		{"/v1/chat/completions", `{"messages":[{"role":"user","content":%s}],"max_tokens":2,"stream":true}`},
+	} {
+		if err := s.server.Forget(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		s.want(s.post(e.path, fmt.Sprintf(e.body, quoted)), "cold")
+		r := s.post(e.path, fmt.Sprintf(e.body, changed))
+		if r.state() != "shared" || r.report.RestoreFailed {
+			t.Errorf("%s: %s", e.path, r.did)
+		}
+	}
+}
+
+func TestSharingKeepsTenantsApart(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 1}, func(c *configs.Config) {
+		c.Defaults.Tenant = configs.Tenant{Source: "header", Name: "X-Tenant"}
+	})
+	s.want(s.complete(tale("1812"), "X-Tenant", "y"), "cold")
+	// The only slot holds tenant y's prompt: x must find nothing of it, neither
+	// as a reference nor as a prefix.
+	r := s.complete(tale("1812"), "X-Tenant", "x")
+	s.want(r, "cold")
+	if n := gjson.Get(r.body, "timings.cache_n").Int(); n != 0 {
+		t.Errorf("tenant x found %d tokens of tenant y's prompt in the cache", n)
+	}
+	for _, h := range [][]string{nil, {"X-Tenant", "x", "X-SemShareKV", "off"}} {
+		r := s.complete(tale("1812"), h...)
+		if n := gjson.Get(r.body, "timings.cache_n").Int(); n != 0 || r.state() != "cold" {
+			t.Errorf("headers %v: %s, cache_n %d", h, r.did, n)
+		}
+	}
+	s.want(s.complete("Again: "+tale("1812"), "X-Tenant", "y"), "shared")
+}
+
+// references are the state files of the store.
+func (s *sharing) references() []string {
+	s.t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.backend.SlotDir, "*.bin"))
+	if err != nil || len(files) == 0 {
+		s.t.Fatalf("no references: %v", err)
+	}
+	return files
+}
+
+func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	f := func(name string, damage func(path string) error) {
+		t.Helper()
+		if err := s.server.Forget(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		s.want(s.complete(tale("1812")), "cold")
+		for _, path := range s.references() {
+			if err := damage(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := s.complete("Damaged. " + tale("1812")); r.state() == "shared" {
+			t.Errorf("%s: shared all the same", name)
+		}
+	}
+	f("truncated", func(p string) error { return os.Truncate(p, 5000) })
+	f("corrupt", func(p string) error { return overwrite(p, 90000, []byte("garbage")) })
+	f("wrong version", func(p string) error { return overwrite(p, 4, []byte{9}) })
+	f("removed", os.Remove)
+	s.want(s.complete(tale("1812")), "cold")
+	s.want(s.complete("Whole again. "+tale("1812")), "shared")
+}
+
+// overwrite changes bytes in place, as a bad disk would.
+func overwrite(path string, at int64, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(b, at)
+	return err
+}
+
+func TestSharingSurvivesABackendRestart(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s.want(s.complete(tale("1812")), "cold")
+	if err := s.backend.Restart(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r := s.complete("After the restart. " + tale("1812"))
+	if r.status != http.StatusOK {
+		t.Fatalf("status %d", r.status)
+	}
+	s.ready()
+	s.want(s.complete("And again. "+tale("1812")), "shared")
+}
+
+func TestSharingGoesOnAfterASidecarRestart(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s.want(s.complete(tale("1812")), "cold")
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.server.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s = besides(t, s.backend, nil)
+	time.Sleep(200 * time.Millisecond) // the index is rebuilt beside the requests
+	s.want(s.complete("Where were we? "+tale("1812")), "shared")
+}
+
+func TestSharingGoesColdWhileRedisIsDownAndComesBack(t *testing.T) {
+	redis := lab.StartRedis(t)
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, func(c *configs.Config) { c.Index.Redis = redis.URL })
+	s.want(s.complete(tale("1812")), "cold")
+	s.want(s.complete("One. "+tale("1812")), "shared")
+	redis.Kill()
+	s.want(s.complete("Two. "+tale("1812")), "cold")
+	redis.Start() // empty
+	for end := time.Now().Add(time.Minute); ; {
+		if r := s.complete(fmt.Sprint(time.Now().UnixNano(), " ", tale("1812"))); r.state() == "shared" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("sharing did not resume after Redis came back")
+		}
+	}
+}
+
+func TestSharingAnswersWhenTheSlotDirectoryIsFullOrGone(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, func(c *configs.Config) { c.Store.Budget = 1 << 20 })
+	s.want(s.complete(tale("1812")), "cold")
+	s.want(s.complete("No room for the first. "+tale("1812")), "cold")
+	if err := os.RemoveAll(s.backend.SlotDir); err != nil {
+		t.Fatal(err)
+	}
+	s.want(s.complete(unrelated), "cold")
+}
+
+func TestSharingWithAcceptTakesOverWhatItCannotRepair(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, func(c *configs.Config) {
+		c.Defaults.Unrepaired, c.Defaults.RepairShare = configs.UnrepairedAccept, 0
+	})
+	s.want(s.complete(tale("1812")), "cold")
+	r := s.complete(strings.NewReplacer("slowly", "quickly", "fishermen", "sailors who still lived there", "narrow", "steep").Replace(tale("1812")))
+	s.want(r, "shared")
+	if r.report.Recomputed > 2 {
+		t.Errorf("%d tokens were recomputed without a budget", r.report.Recomputed)
+	}
+	if r.report.Cells >= len(r.report.Tokens) {
+		t.Errorf("%d cells for %d tokens: inserted ones should have none", r.report.Cells, len(r.report.Tokens))
+	}
+}
+
+func TestSharingServesManyAtOnce(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 8192, Slots: 4}, nil)
+	s.want(s.complete(tale("1812")), "cold")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	states := map[string]int{}
+	for i := range 8 {
+		wg.Go(func() {
+			b, _ := json.Marshal(map[string]any{"prompt": fmt.Sprintf("Number %d. %s", i, tale("1812")), "n_predict": 2})
+			resp, err := http.Post(s.url+"/completion", "application/json", bytes.NewReader(b))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			_, _ = io.Copy(io.Discard, resp.Body)
+			mu.Lock()
+			defer mu.Unlock()
+			states[strings.SplitN(resp.Header.Get("X-SemShareKV"), ";", 2)[0]]++
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+		})
+	}
+	wg.Wait()
+	_ = s.server.Drain(context.Background())
+	if states["shared"] < 6 {
+		t.Errorf("states %v: want most of 8 shared", states)
+	}
+	for _, r := range s.reports {
+		if r.RestoreFailed {
+			t.Errorf("request %s: cache_n %d did not confirm what was injected", r.ID, r.CacheN)
+		}
+	}
+}
+
+func TestSharingWorksWithUnifiedSlotsThatAreEmptied(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Unified: true, CacheIdleSlots: true}, nil)
+	s.want(s.complete(tale("1812")), "cold")
+	r := s.complete("Once more. " + tale("1812"))
+	s.want(r, "shared")
+	if r.report.RestoreFailed {
+		t.Errorf("cache_n %d did not confirm what was injected", r.report.CacheN)
+	}
+}
