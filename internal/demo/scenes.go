@@ -52,12 +52,12 @@ type scene struct {
 }
 
 func scenes(pairs map[string]pair) ([]scene, error) {
-	for _, id := range []string{"edited-01", "template-01", "reordered-01", "number-02", "unrelated-01"} {
+	for _, id := range []string{"edited-01", "template-01", "reordered-01", "number-01", "unrelated-01"} {
 		if pairs[id].Target == "" {
 			return nil, fmt.Errorf("%s has no pair %s", pairsFile, id)
 		}
 	}
-	edited, number := pairs["edited-01"], pairs["number-02"]
+	edited, number := pairs["edited-01"], pairs["number-01"]
 	// Only the question differs from what tenant acme asked before, so that it
 	// is the tenant alone that keeps this one cold.
 	return []scene{
