@@ -45,8 +45,8 @@ type Backend struct {
 	APIKey string `yaml:"api_key" json:"api_key"`
 	// Connect bounds the dialling of one connection.
 	Connect time.Duration `yaml:"connect_timeout" json:"connect_timeout"`
-	// Threads is how many threads compose a state; 0 means half the CPUs, at
-	// least 1.
+	// Threads is how many threads compose a state; 0 means all CPUs, at
+	// most 8.
 	Threads int `yaml:"threads" json:"threads" jsonschema:"minimum=0"`
 	// Library is the path of libsemshare.so; empty means beside the program.
 	Library string `yaml:"library" json:"library"`
