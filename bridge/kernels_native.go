@@ -21,6 +21,7 @@ type (
 	cRun struct{ ref, src, dst, len, delta int32 }
 
 	cRope struct {
+		//lint:ignore U1000 reserved stands for the C struct's padding
 		neox, headDim, dims, reserved int32
 		freqs                         *float32
 	}
@@ -220,12 +221,6 @@ func (n *native) dequantize(t uint32, src []byte, dst []float32) error {
 	var p pins
 	defer p.Unpin()
 	return n.failure("dequantize", n.semshareDequantize(t, pin(&p, src), int64(len(src)), pin(&p, dst), int64(len(dst))))
-}
-
-func (n *native) quantize(t uint32, src []float32, dst []byte) error {
-	var p pins
-	defer p.Unpin()
-	return n.failure("quantize", n.semshareQuantize(t, pin(&p, src), int64(len(src)), pin(&p, dst), int64(len(dst))))
 }
 
 func (n *native) signatures(rows []float32, count, dim int, pos []int32, freqs, planes []float32, bits int, out []uint64, threads int) error {

@@ -100,12 +100,3 @@ func TestNoTuningTextIsReported(t *testing.T) {
 		}
 	}
 }
-
-func writePairs(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "pairs.jsonl")
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}

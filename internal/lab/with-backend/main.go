@@ -41,7 +41,7 @@ func run(ctx context.Context) error {
 	flag.BoolVar(&o.Unified, "kv-unified", false, "one stream for all slots")
 	flag.Parse()
 	if flag.NArg() == 0 {
-		return errors.New("usage: with-backend [options] COMMAND [ARGUMENT with @URL@ or @SLOTS@]...")
+		return errors.New("usage: with-backend [options] COMMAND [ARGUMENT with @URL@ or @SLOTS@]")
 	}
 	b, err := lab.Start(ctx, o)
 	if err != nil {
