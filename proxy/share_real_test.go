@@ -293,6 +293,9 @@ func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
 	f("corrupt", func(p string) error { return overwrite(p, 90000, []byte("garbage")) })
 	f("wrong version", func(p string) error { return overwrite(p, 4, []byte{9}) })
 	f("removed", os.Remove)
+	if err := s.server.EmptySlots(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	s.want(s.complete(tale("1812")), "cold")
 	s.want(s.complete("Whole again. "+tale("1812")), "shared")
 }
