@@ -80,7 +80,7 @@ func TestRealServer(t *testing.T) {
 	t.Run("a client that leaves frees its slot", func(t *testing.T) {
 		// Without streaming the server itself looks for a closed connection only
 		// now and then, 3 to 10 s and more; that ours is closed at once is tested
-		// with an upstream of our own (disconnect_test.go).
+		// with an upstream of our own (server_test.go).
 		ctx, cancel := context.WithCancel(context.Background())
 		body := `{"prompt":"Count: 1","n_predict":-1,"ignore_eos":true,"id_slot":1,"stream":true}`
 		req, _ := http.NewRequestWithContext(ctx, "POST", s.url+"/completion", strings.NewReader(body))
