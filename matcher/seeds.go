@@ -84,7 +84,7 @@ func (g *gramIndex) segments(target []int32) []segment {
 			if t > 0 && r > 0 && target[t-1] == ref[r-1] {
 				continue // part of a run that was found further left
 			}
-			if n := commonPrefix(target[t:], ref[r:]); n >= seedLen {
+			if n := CommonPrefix(target[t:], ref[r:]); n >= seedLen {
 				out = append(out, segment{int(p.ref), t, r, n})
 			}
 		}
@@ -102,7 +102,8 @@ func longest(s []segment, n int) []segment {
 	return s
 }
 
-func commonPrefix(a, b []int32) int {
+// CommonPrefix is how many tokens a and b have in common from their start.
+func CommonPrefix(a, b []int32) int {
 	n := min(len(a), len(b))
 	for i := range n {
 		if a[i] != b[i] {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/matcher"
 )
 
 // captureTimeout bounds the saving of one reference.
@@ -167,7 +168,7 @@ func (d *Decision) save(o Outcome) error {
 	}
 	defer ref.Release()
 	defer d.sh.gauges(d.lv)
-	if commonPrefix(ref.State.Tokens, d.tokens) != len(d.tokens) {
+	if matcher.CommonPrefix(ref.State.Tokens, d.tokens) != len(d.tokens) {
 		d.lv.store.Drop(ref.ID, "other tokens")
 		return errForeign
 	}

@@ -155,7 +155,6 @@ func (d *Decision) set(key string, value any) {
 type planned struct {
 	*matcher.Plan
 	matcher.Schedule
-	refs []matcher.Reference
 }
 
 // match finds out the tokens, looks for similar prompts and plans how they serve.
@@ -243,7 +242,7 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 	if ctx.Err() != nil {
 		return nil, coldLate
 	}
-	return &planned{p, s, refs}, ""
+	return &planned{p, s}, ""
 }
 
 // rules are the route's, as the matcher takes them.
@@ -342,11 +341,12 @@ func (d *Decision) shared(p *planned, done bridge.Filled) {
 	}
 }
 
-// open pins the references that the plan draws on and works out the generation
-// of what is composed from them. References that are not drawn on stay nil
-// until all are open; the caller releases them.
+// open pins the plan's references and works out the generation of what is
+// composed from those that it draws on. The caller releases what is returned,
+// also with an error.
 func (d *Decision) open(p *planned) ([]*bridge.Reference, error) {
 	var out []*bridge.Reference
+	step := composed(p.Plan)
 	for i, id := range p.Refs {
 		ref, err := d.lv.store.Get(id)
 		if err != nil {
@@ -357,7 +357,7 @@ func (d *Decision) open(p *planned) ([]*bridge.Reference, error) {
 			return out, fmt.Errorf("reference %s belongs to another tenant or model", id)
 		}
 		if usedOf(p.Plan, i) > 0 {
-			d.generation = max(d.generation, ref.Generation+composed(p.Plan))
+			d.generation = max(d.generation, ref.Generation+step)
 		}
 	}
 	return out, nil

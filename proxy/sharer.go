@@ -120,7 +120,9 @@ func (sh *Sharer) Close() error {
 	}
 	sh.stop()
 	_ = sh.active.wait(context.Background())
-	sh.retire()
+	if lv := sh.live.Swap(nil); lv != nil {
+		lv.retire()
+	}
 	sh.running.Wait()
 	sh.backend.Close()
 	return sh.index.Close()
@@ -283,6 +285,14 @@ func (lv *live) close() {
 	}
 }
 
+// retire closes what is no longer live, once the last request has let go of it.
+func (lv *live) retire() {
+	lv.users.close()
+	lv.cancel()
+	_ = lv.users.wait(context.Background())
+	lv.close()
+}
+
 // openModel reads the model file that is configured, or that the backend names.
 func (sh *Sharer) openModel(ctx context.Context) *bridge.Model {
 	path := sh.cfg.Backend.Model
@@ -350,11 +360,8 @@ func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 	sh.because(why)
 	sh.metrics.Sharing.Set(0)
 	sh.log.Warn().Str("why", why).Msg("sharing is off until the backend is probed again")
-	lv.users.close()
-	lv.cancel()
 	sh.running.Go(func() {
-		_ = lv.users.wait(context.Background())
-		lv.close()
+		lv.retire()
 		select {
 		case <-sh.stopped:
 			return
@@ -365,16 +372,6 @@ func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 		default:
 		}
 	})
-}
-
-// retire closes what is live for good.
-func (sh *Sharer) retire() {
-	if lv := sh.live.Swap(nil); lv != nil {
-		lv.users.close()
-		lv.cancel()
-		_ = lv.users.wait(context.Background())
-		lv.close()
-	}
 }
 
 // indexPoll is how often the index is asked whether it lost anything.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/semsharekv/semsharekv/matcher"
 )
 
 // slots is the sidecar's book of the backend's slots: which are in use, by whom,
@@ -58,7 +60,7 @@ func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, leas
 		if sl != nil {
 			sl.busy = true
 			if sl.tenant == tenant {
-				prefix = max(prefix, commonPrefix(sl.tokens, tokens))
+				prefix = max(prefix, matcher.CommonPrefix(sl.tokens, tokens))
 			}
 			s.mu.Unlock()
 			return sl, prefix
@@ -78,7 +80,7 @@ func (s *slots) best(tenant string, tokens []int32) (best *slot, prefix int) {
 		if sl.busy || sl.tenant != tenant {
 			continue
 		}
-		if n := commonPrefix(sl.tokens, tokens); n > prefix {
+		if n := matcher.CommonPrefix(sl.tokens, tokens); n > prefix {
 			best, prefix = sl, n
 		}
 	}
@@ -110,16 +112,6 @@ func (s *slots) exhausted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.oldest() == nil
-}
-
-func commonPrefix(a, b []int32) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
 }
 
 // forget notes that all idle slots are empty.
