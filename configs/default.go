@@ -45,6 +45,6 @@ func defaultPolicy() Policy {
 		References:        4,
 		Followers:         2,
 		CriticalFollowers: 6,
-		Seam:              48,
+		Seam:              64,
 	}
 }

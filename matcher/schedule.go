@@ -6,38 +6,17 @@ import (
 	"sort"
 )
 
-// Costs is the cost model of the slot way, measured at the backend. Times are
-// in milliseconds; n counts tokens from the start of the prompt.
-type Costs struct {
-	// Token + TokenPos*n is the prefill of one token at position n.
-	Token, TokenPos float64
-	// Stage + StagePos*n is a stage at position n beyond its prefill: writing
-	// and restoring the state before it and saving it after.
-	Stage, StagePos float64
-	// Restore + RestorePos*n is the final state: written and restored.
-	Restore, RestorePos float64
-}
-
-// Prefill is the time to compute tokens [from, to).
-func (c Costs) Prefill(from, to int) float64 {
-	n := float64(to - from)
-	return n*c.Token + c.TokenPos*n*float64(from+to)/2
-}
-
-func (c Costs) stage(at int) float64   { return c.Stage + c.StagePos*float64(at) }
-func (c Costs) restore(at int) float64 { return c.Restore + c.RestorePos*float64(at) }
-
-// span is the time to get to a span and compute it; nothing is saved after the
-// last.
-func (c Costs) span(s Span, last bool) float64 {
-	if last {
-		return c.restore(s.From) + c.Prefill(s.From, s.To)
-	}
-	return c.stage(s.From) + c.Prefill(s.From, s.To)
-}
-
 // Span is the target positions [From, To).
 type Span struct{ From, To int }
+
+func (s Span) len() int { return s.To - s.From }
+
+// grow is s made up to n long within room, to the right first.
+func (s Span) grow(n int, room Span) Span {
+	s.To = max(s.To, min(s.From+n, room.To))
+	s.From = min(s.From, max(s.To-n, room.From))
+	return s
+}
 
 // Schedule is how a plan is carried out through a stock server: the spans that
 // it computes, in order, each in a stage of its own; what lies between them is
@@ -63,9 +42,9 @@ type Limits struct {
 // writes into the plan what becomes of the tokens for it: gaps cheaper to
 // compute than to stage are Bridged or, at the end, Cold. Without a budget every
 // wanted token is recomputed, so what cannot be staged with profit ends in
-// computing the prompt from that point on. Each gap between two wanted runs is either computed too or
-// costs a stage, whatever is done with the other gaps, so that deciding gap by
-// gap is exact.
+// computing the prompt from that point on. Each gap between two wanted runs is
+// either computed too or costs a stage, so that of all ways to bridge gaps the
+// cheapest is found gap by gap. Spans are lengthened where that is cheaper.
 func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	n := len(p.Tokens)
 	s := Schedule{Cold: c.Prefill(0, n)}
@@ -73,13 +52,13 @@ func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	if l.Budget >= 0 {
 		runs = p.afford(runs, c, l.Budget)
 	}
-	spans := group(runs, c)
+	spans := group(runs, c, n)
 	if over := len(spans) - 1 - l.Stages; l.Stages > 0 && over > 0 {
 		spans = bridgeShortest(spans, over)
 	}
-	s.Spans = spans
-	for i, sp := range spans {
-		last := i == len(spans)-1
+	s.Spans = c.lengthenAll(spans, n)
+	for i, sp := range s.Spans {
+		last := i == len(s.Spans)-1
 		s.Cost += c.span(sp, last)
 		p.recompute(sp, last)
 	}
@@ -120,14 +99,16 @@ func wantedRuns(p *Plan) []Span {
 }
 
 // group joins neighbouring runs into spans at the least cost: best[j] is that of
-// the runs before j, the last span among them being the runs from[j] to j.
-func group(runs []Span, c Costs) []Span {
+// the runs before j, the last span among them being the runs from[j] to j. n is
+// the length of the prompt.
+func group(runs []Span, c Costs, n int) []Span {
 	best := make([]float64, len(runs)+1)
 	from := make([]int, len(runs)+1)
 	for j := 1; j <= len(runs); j++ {
 		best[j] = math.Inf(1)
 		for i := j - 1; i >= 0; i-- {
-			if v := best[i] + c.span(Span{runs[i].From, runs[j-1].To}, j == len(runs)); v < best[j] {
+			s := c.lengthen(Span{runs[i].From, runs[j-1].To}, room(runs, i, j, n))
+			if v := best[i] + c.span(s, j == len(runs)); v < best[j] {
 				best[j], from[j] = v, i
 			}
 		}
@@ -138,6 +119,18 @@ func group(runs []Span, c Costs) []Span {
 	}
 	slices.Reverse(out)
 	return out
+}
+
+// room is what the runs i to j may be lengthened to without touching others.
+func room(runs []Span, i, j, n int) Span {
+	r := Span{0, n}
+	if i > 0 {
+		r.From = runs[i-1].To + 1
+	}
+	if j < len(runs) {
+		r.To = runs[j].From - 1
+	}
+	return r
 }
 
 // bridgeShortest joins the over shortest gaps.

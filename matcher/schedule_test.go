@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -92,9 +93,10 @@ func TestScheduleIsTheCheapest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		letters := rapid.SliceOfN(rapid.SampledFrom([]rune("rrrrrruc")), 1, 24).Draw(t, "plan")
 		p := planOf(string(letters) + "t")
+		short := rapid.SliceOfN(rapid.Float64Range(0.5, 3), ShortBatches, ShortBatches).Draw(t, "short")
 		c := Costs{Token: rapid.Float64Range(0.5, 3).Draw(t, "token"), TokenPos: rapid.Float64Range(0, 0.1).Draw(t, "growth"),
-			Stage: rapid.Float64Range(0, 9).Draw(t, "stage"), StagePos: rapid.Float64Range(0, 0.3).Draw(t, "stagepos"), Restore: 1}
-		least := cheapest(wantedRuns(p), c)
+			Stage: rapid.Float64Range(0, 9).Draw(t, "stage"), StagePos: rapid.Float64Range(0, 0.3).Draw(t, "stagepos"), Restore: 1, Short: [ShortBatches]float64(short)}
+		least := cheapest(wantedRuns(p), c, len(p.Tokens))
 		s := NewSchedule(p, c, Limits{Budget: -1})
 		checkSchedule(t, p, s)
 		if s.Cost > least+1e-9 {
@@ -104,7 +106,7 @@ func TestScheduleIsTheCheapest(t *testing.T) {
 }
 
 // cheapest tries every choice of gaps to bridge.
-func cheapest(runs []Span, c Costs) float64 {
+func cheapest(runs []Span, c Costs, n int) float64 {
 	best := math.Inf(1)
 	for mask := range 1 << (len(runs) - 1) {
 		spans := []Span{runs[0]}
@@ -116,10 +118,28 @@ func cheapest(runs []Span, c Costs) float64 {
 			}
 		}
 		cost := 0.0
-		for i, s := range spans {
+		for i, s := range c.lengthenAll(spans, n) {
 			cost += c.span(s, i == len(spans)-1)
 		}
 		best = min(best, cost)
 	}
 	return best
+}
+
+// A batch that the backend's fast kernels take is cheaper than a shorter one.
+func TestScheduleLengthensSpansToTheFastBatch(t *testing.T) {
+	c := Costs{Token: 1, Stage: 1, Restore: 1, Short: [ShortBatches]float64{5, 4, 3, .9}}
+	f := func(plan string, want ...Span) {
+		t.Helper()
+		p := planOf(plan)
+		s := NewSchedule(p, c, Limits{Budget: -1})
+		checkSchedule(t, p, s)
+		if !slices.Equal(s.Spans, want) {
+			t.Errorf("%s: spans %v, want %v", plan, s.Spans, want)
+		}
+	}
+	f("rrrruuuuurrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrt", Span{4, 12}, Span{40, 41})
+	f("rrrruuuuurrrrrrrrrrrrrrrrrrrrrrrrrrrrrrtt", Span{4, 12}, Span{33, 41})
+	f("rrrrurrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrtt", Span{4, 5}, Span{33, 41})
+	f("uuurt", Span{0, 5})
 }

@@ -11,6 +11,7 @@ import (
 type costs struct {
 	mu                    sync.Mutex
 	token, stage, restore line
+	short                 [matcher.ShortBatches]float64
 }
 
 // Before anything is measured: what one copy of a state's bytes takes, and the
@@ -21,12 +22,17 @@ const (
 	stageMS        = 12
 	// positionGrowth is by how much of itself the price of a token grows over a
 	// thousand positions, for attention.
-	positionGrowth = 0.05
+	positionGrowth = 0.1
 )
+
+// shortBatches is how much more a token costs in short batches before anything
+// is measured: what llama-server takes on a CPU, where batches of 64 and more
+// have faster attention. The longest that are learnt are of 256 tokens.
+var shortBatches = [matcher.ShortBatches]float64{5, 4, 3.3, 2.9, 2.6, 2.6, 1.6, 1.3, 1.1}
 
 // newCosts starts from the probe's price of a token and from the size of its KV.
 func newCosts(tokenMS float64, bytesPerToken int64) *costs {
-	c := &costs{}
+	c := &costs{short: shortBatches}
 	copyMS := float64(bytesPerToken) / copyBytesPerMS
 	c.token.prior(tokenMS, tokenMS*positionGrowth/1000)
 	c.restore.prior(restoreMS, 2*copyMS)
@@ -38,42 +44,54 @@ func newCosts(tokenMS float64, bytesPerToken int64) *costs {
 func (c *costs) model() matcher.Costs {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var m matcher.Costs
+	m := matcher.Costs{Short: c.short}
 	m.Token, m.TokenPos = c.token.fit()
 	m.Stage, m.StagePos = c.stage.fit()
 	m.Restore, m.RestorePos = c.restore.fit()
 	return m
 }
 
-// minPrefill is the shortest prefill that tells the price of a token.
-const minPrefill = 64
+// longPrefill is the shortest prefill that tells the price of a token in a long
+// batch.
+const longPrefill = 1 << matcher.ShortBatches
 
 // prefilled learns from a prefill of n tokens from position at on.
 func (c *costs) prefilled(at, n int, ms float64) {
-	if n < minPrefill || ms <= 0 {
+	if n <= 0 || ms <= 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.token.add(float64(at)+float64(n)/2, ms/float64(n))
+	if n >= longPrefill {
+		c.token.add(float64(at)+float64(n)/2, ms/float64(n))
+		return
+	}
+	var m matcher.Costs
+	m.Token, m.TokenPos = c.token.fit()
+	f := &c.short[matcher.Octave(n)]
+	*f += (1 - forget) * 3 * (ms/m.Long(at, at+n) - *f)
 }
 
 // filled learns from the stages of a fill: what is not prefill is the stage's.
 func (c *costs) filled(f bridge.Filled) {
-	m := c.model()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for i, s := range f.Steps {
 		if s.At == 0 {
 			continue // nothing was composed or restored
 		}
 		ms := float64(s.Took.Microseconds()) / 1000
 		if i == len(f.Steps)-1 {
-			c.restore.add(float64(s.At), ms)
-		} else {
-			c.stage.add(float64(s.At), max(0, ms-m.Prefill(s.At, s.At+s.Prefill.PromptN)))
+			c.learn(&c.restore, s.At, ms)
+			continue
 		}
+		c.learn(&c.stage, s.At, max(0, ms-s.Prefill.PromptMS))
+		c.prefilled(s.At, s.Prefill.PromptN, s.Prefill.PromptMS)
 	}
+}
+
+func (c *costs) learn(l *line, at int, ms float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.add(float64(at), ms)
 }
 
 // line is a straight line through observations, the older ones counting less:
