@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/spf13/pflag"
 
 	"github.com/semsharekv/semsharekv/configs"
@@ -74,6 +77,32 @@ func (s *settings) override(c *configs.Config) {
 		}
 	})
 }
+
+// preview is the configuration where serve starts the backend itself, of which
+// therefore nothing may be said; its URL is not to be used.
+func (s *settings) preview() (*configs.Config, error) {
+	var faults error
+	c, err := configs.Load(s.file, func(c *configs.Config) {
+		s.override(c)
+		if c.Backend.URL != "" && c.Backend.URL != unused {
+			faults = fmt.Errorf("the backend is %s, but a server's command is given too: leave out one of them", c.Backend.URL)
+		}
+		c.Backend.URL = unused
+		if c.Backend.SlotDir == "" {
+			c.Backend.SlotDir = unused
+		}
+	})
+	if err = errors.Join(faults, err); err != nil {
+		return nil, err
+	}
+	if c.Backend.SlotDir == unused {
+		c.Backend.SlotDir = ""
+	}
+	return c, nil
+}
+
+// unused stands for what is not known yet in a configuration that is validated.
+const unused = "http://127.0.0.1:1"
 
 // size is a flag in bytes.
 type size int64

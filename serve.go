@@ -21,16 +21,26 @@ const pollEvery = 2 * time.Second
 
 func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "serve --backend URL --slot-dir DIR",
+		Use:   "serve {--backend URL --slot-dir DIR | -- llama-server ARGUMENT...}",
 		Short: "Run the sidecar in front of a llama-server",
 		Long: "Runs the sidecar in front of a llama-server that was started with\n" +
-			"--slot-save-path DIR. Clients talk to the sidecar as to the server itself.",
-		Args: cobra.NoArgs,
+			"--slot-save-path DIR. Clients talk to the sidecar as to the server itself.\n\n" +
+			"With a server's command line behind --, starts the server itself: the sidecar\n" +
+			"listens where the server would have (its --host and --port), the server goes to a\n" +
+			"port of its own and is given a private slot directory in memory. It is restarted\n" +
+			"when it ends, and both end together.",
+		Example: "  semsharekv serve --backend http://127.0.0.1:8081 --slot-dir /dev/shm/slots\n" +
+			"  semsharekv serve -- llama-server -m model.gguf -c 32768 -np 4 --port 8080",
+		Args: serveArgs,
 	}
 	s := addSettings(cmd.Flags(), "backend", "slot-dir", "listen", "admin", "model", "redis", "budget", "reuse",
 		"min-similarity", "min-tokens", "unrepaired", "library", "log-level", "log-format")
 	check := cmd.Flags().Bool("check", false, "only check the configuration")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	agent := cmd.Flags().String("agent", "auto", "agent library for the server that is started: `FILE`, off, or auto for the one beside the program")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return beside(cmd.Context(), besideOptions{settings: s, command: args, agent: *agent, check: *check})
+		}
 		w, err := configs.NewWatcher(s.file, s.override)
 		if err != nil {
 			return err
@@ -39,13 +49,22 @@ func serveCommand() *cobra.Command {
 			fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
 			return nil
 		}
-		return serve(cmd.Context(), w)
+		return serve(cmd.Context(), w, nil)
 	}
 	return cmd
 }
 
-// serve runs the sidecar until the context ends, then drains.
-func serve(ctx context.Context, w *configs.Watcher) error {
+// serveArgs takes arguments only behind --: they are the server's command.
+func serveArgs(cmd *cobra.Command, args []string) error {
+	if at := cmd.ArgsLenAtDash(); len(args) > 0 && at != 0 {
+		return fmt.Errorf("unexpected argument %q: a server's command goes behind --, as in: serve -- llama-server -m model.gguf", args[0])
+	}
+	return nil
+}
+
+// serve runs the sidecar until the context ends, then drains. begin, where given,
+// is called once the sidecar has its addresses and before it takes requests.
+func serve(ctx context.Context, w *configs.Watcher, begin func(*proxy.Server)) error {
 	cfg := w.Current()
 	log := newLog(cfg.Log)
 	ln, err := net.Listen("tcp", cfg.Listen)
@@ -63,6 +82,9 @@ func serve(ctx context.Context, w *configs.Watcher) error {
 		return err
 	}
 
+	if begin != nil {
+		begin(s)
+	}
 	run, stop := context.WithCancel(context.Background())
 	defer stop()
 	go watch(run, w, s, log)

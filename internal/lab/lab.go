@@ -27,6 +27,9 @@ var setupScript string
 //go:embed llama_server.py
 var launcher string
 
+//go:embed llama_cli.py
+var commandLine string
+
 // Tools are the programs that setup installs.
 type Tools struct {
 	Python string // interpreter that has xllamacpp
@@ -60,6 +63,18 @@ func Setup(ctx context.Context, w io.Writer) (*Tools, error) {
 	}
 	setup.tools = &Tools{Python: lines[0], Model: lines[1]}
 	return setup.tools, nil
+}
+
+// Command makes a program named llama-server in dir, for what starts one by
+// itself: it takes llama-server's own options and environment.
+func (t *Tools) Command(dir string) (string, error) {
+	script := filepath.Join(dir, "llama_cli.py")
+	if err := os.WriteFile(script, []byte(commandLine), 0o600); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "llama-server")
+	text := fmt.Sprintf("#!/bin/sh\nexec '%s' '%s' \"$@\"\n", t.Python, script)
+	return path, os.WriteFile(path, []byte(text), 0o700)
 }
 
 // BackendOptions say how llama-server is started. The zero value is a server

@@ -35,6 +35,24 @@ func StartBackend(t testing.TB, o BackendOptions) *Backend {
 	return b
 }
 
+// ServerCommand returns the path of a llama-server command and of the small model,
+// under the same rules as StartBackend.
+func ServerCommand(t testing.TB) (program, model string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED: needs a real llama-server, and -short is set")
+	}
+	tools, err := Setup(context.Background(), os.Stderr)
+	if err != nil {
+		missing(t, err)
+	}
+	program, err = tools.Command(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program, tools.Model
+}
+
 // SmallModel returns the path of SmolLM2-135M-Instruct, under the same rules as
 // StartBackend.
 func SmallModel(t testing.TB) string {

@@ -1,0 +1,134 @@
+package launch
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func command(line string, env ...string) *Command {
+	return &Command{Args: strings.Fields(line), Env: env}
+}
+
+func TestMoveTakesTheServersPlace(t *testing.T) {
+	f := func(c *Command, want string) {
+		t.Helper()
+		p, err := c.Move()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Listen != want {
+			t.Errorf("%v: the sidecar listens on %s, want %s", c, p.Listen, want)
+		}
+		u, err := url.Parse(p.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[option]string{optHost: u.Hostname(), optPort: u.Port()} {
+			if got, _ := name.value(c.Args, c.Env); got != value {
+				t.Errorf("%v: %s is %q, want %q", c, name.name, got, value)
+			}
+			if _, left := lookup(c.Env, name.env); left {
+				t.Errorf("%v: %s is left in the environment", c, name.env)
+			}
+		}
+		if n := strings.Count(strings.Join(c.Args, " "), "--port"); n != 1 {
+			t.Errorf("%v: --port is given %d times", c.Args, n)
+		}
+	}
+	f(command("llama-server -m x"), "127.0.0.1:8080")
+	f(command("llama-server --port 9000 -m x"), "127.0.0.1:9000")
+	f(command("llama-server --port 1 --host 0.0.0.0 --port 9000"), "0.0.0.0:9000")
+	f(command("llama-server", "LLAMA_ARG_PORT=9001", "LLAMA_ARG_HOST=::1"), "[::1]:9001")
+	f(command("nice -n 5 llama-server --port 9000", "LLAMA_ARG_PORT=9001"), "127.0.0.1:9000")
+}
+
+func TestShareRespectsWhatTheUserSaid(t *testing.T) {
+	f := func(c *Command, idle string) {
+		t.Helper()
+		c.Share("/slots")
+		if got := c.SlotDir(); got != "/slots" {
+			t.Errorf("%v: slot directory %q", c, got)
+		}
+		if got, _ := lookup(c.Env, optIdleSlots.env); got != idle {
+			t.Errorf("%v: %s is %q, want %q", c, optIdleSlots.env, got, idle)
+		}
+	}
+	f(command("llama-server -m x"), "0")
+	f(command("llama-server --cache-idle-slots"), "")
+	f(command("llama-server --cache_idle_slots --slot_save_path /slots"), "")
+	f(command("llama-server --no-cache-idle-slots"), "")
+	f(command("llama-server", "LLAMA_ARG_CACHE_IDLE_SLOTS=1"), "1")
+}
+
+func TestAPIKeyIsOneThatTheServerTakes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte("# ours\n\nfrom-file\nother\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := func(c *Command, want string) {
+		t.Helper()
+		if got, err := c.APIKey(); err != nil || got != want {
+			t.Errorf("%v: key %q, %v, want %q", c, got, err, want)
+		}
+	}
+	f(command("llama-server"), "")
+	f(command("llama-server --api-key a,b"), "a")
+	f(command("llama-server", "LLAMA_API_KEY=e"), "e")
+	f(command("llama-server --api-key-file "+file), "from-file")
+	if _, err := command("llama-server --api-key-file /nowhere").APIKey(); err == nil {
+		t.Error("a key file that cannot be read is no error")
+	}
+}
+
+func TestCheckRefusesByName(t *testing.T) {
+	f := func(c *Command, want string) {
+		t.Helper()
+		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v does not name %s", c, err, want)
+		}
+	}
+	f(command(""), "llama-server -m")
+	f(command("llama-server --ssl-key-file k --ssl-cert-file c"), "--ssl-key-file")
+	f(command("llama-server", "LLAMA_ARG_API_PREFIX=/x"), "--api-prefix")
+	f(command("llama-server --host /run/x.sock"), "--host")
+	if err := command("llama-server -m x").Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPreloadGoesBehindWhatIsThere(t *testing.T) {
+	library := filepath.Join(t.TempDir(), "lib.so")
+	if err := os.WriteFile(library, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := command("llama-server", "LD_PRELOAD=/first.so", "A=b")
+	if err := c.Preload(library); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"A=b", "LD_PRELOAD=/first.so:" + library}; !slices.Equal(c.Env, want) {
+		t.Errorf("environment %v, want %v", c.Env, want)
+	}
+	if err := c.Preload("/nowhere/lib.so"); !os.IsNotExist(err) {
+		t.Errorf("a library that is not there: %v", err)
+	}
+	if err := c.Preload("/a b.so"); err == nil {
+		t.Error("a path with a space in it is taken")
+	}
+}
+
+func TestFreePortIsFree(t *testing.T) {
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", net.JoinHostPort(serverHost, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
+}
