@@ -102,7 +102,7 @@ func (s *settings) preview() (*configs.Config, error) {
 }
 
 // unused stands for what is not known yet in a configuration that is validated.
-const unused = "http://127.0.0.1:1"
+const unused = "http://not-known-yet.invalid"
 
 // size is a flag in bytes.
 type size int64
