@@ -38,6 +38,8 @@ const probeTokens = 96
 // Prober tries out a backend before anything is shared through it.
 type Prober struct {
 	Backend *Backend
+	// Props is what the backend says of itself.
+	Props Props
 	// Dir is the server's slot directory as seen from here.
 	Dir     string
 	Model   *Model // nil where no GGUF can be read
@@ -49,10 +51,6 @@ type Prober struct {
 // model's RoPE says, that a restored state is really used, and whether it
 // survives another request. It uses the first slots and empties them.
 func (p Prober) Probe(ctx context.Context) (*Probed, error) {
-	props, err := p.Backend.Props(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}
@@ -62,7 +60,7 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	}
 	defer os.Remove(file)
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
-	out := &Probed{Props: props}
+	out := &Probed{Props: p.Props}
 	tokens := p.prompt()
 	if err := p.fill(ctx, out, file, tokens); err != nil {
 		return nil, err
@@ -73,7 +71,7 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	if err := p.restore(ctx, file, tokens); err != nil {
 		return nil, err
 	}
-	if props.Slots > 1 {
+	if p.Props.Slots > 1 {
 		if out.Volatile, err = p.volatile(ctx, file, tokens); err != nil {
 			return nil, err
 		}

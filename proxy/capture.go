@@ -130,13 +130,32 @@ func (d *Decision) capture(o Outcome) error {
 		return errKnown
 	case o.CacheN < 0 || o.CacheN+o.PromptN != len(d.tokens):
 		return errForeign
-	case d.State == StateExact && o.PromptN < cfg.MinTokens:
+	case d.State == StateExact && o.PromptN < cfg.MinTokens && d.known():
 		return errKnown
 	case d.lv.slots.exhausted() && d.seen == 0 && len(d.lv.slots.all) > 1:
 		return errInDemand
 	}
 	defer d.sh.step("capture", time.Now())
 	return d.save(o)
+}
+
+// known tells whether a reference still holds what the slot held: it may have been
+// dropped since.
+func (d *Decision) known() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), captureTimeout)
+	defer cancel()
+	found, err := d.sh.index.Find(ctx, d.lv.scope(d.g.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
+	if err != nil {
+		return true // what cannot be looked up is not to be kept twice
+	}
+	d.seen = found.Seen
+	for _, c := range found.Candidates {
+		tokens, err := d.lv.store.Tokens(c.ID)
+		if err == nil && matcher.CommonPrefix(tokens, d.tokens) >= int(d.sh.cfg.Store.Novelty*float64(len(d.tokens))) {
+			return true
+		}
+	}
+	return false
 }
 
 // save reserves room, has the backend save, and makes the reference findable.

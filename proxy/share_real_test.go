@@ -300,6 +300,24 @@ func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
 	s.want(s.complete("Whole again. "+tale("1812")), "shared")
 }
 
+func TestSharingKeepsAPromptAgainWhoseReferenceIsGone(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s.want(s.complete(tale("1812")), "cold")
+	s.want(s.complete(tale("1812")), "exact")
+	if n := len(s.references()); n != 1 {
+		t.Fatalf("%d references of one prompt asked twice, want 1", n)
+	}
+	lv := s.server.sharer.live.Load()
+	for _, m := range lv.store.All() {
+		lv.store.Drop(m.ID, "test")
+	}
+	s.want(s.complete(tale("1812")), "exact")
+	if n := len(s.references()); n != 1 {
+		t.Fatalf("%d references after the only one was dropped and the prompt came again, want 1", n)
+	}
+	s.want(s.complete("Once more. "+tale("1812")), "shared")
+}
+
 // overwrite changes bytes in place, as a bad disk would.
 func overwrite(path string, at int64, b []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -243,10 +244,13 @@ func (sh *Sharer) Ready() error {
 
 // probe tries out the backend and builds what sharing needs.
 func (sh *Sharer) probe(ctx context.Context) (*live, error) {
-	lv := &live{model: sh.openModel(ctx)}
+	props, err := sh.backend.Props(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lv := &live{model: sh.openModel(props)}
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
-	var err error
-	lv.probed, err = bridge.Prober{Backend: sh.backend, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}.Probe(ctx)
+	lv.probed, err = bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}.Probe(ctx)
 	if err != nil {
 		lv.close()
 		return nil, err
@@ -294,16 +298,8 @@ func (lv *live) retire() {
 }
 
 // openModel reads the model file that is configured, or that the backend names.
-func (sh *Sharer) openModel(ctx context.Context) *bridge.Model {
-	path := sh.cfg.Backend.Model
-	if path == "" {
-		props, err := sh.backend.Props(ctx)
-		if err != nil {
-			return nil
-		}
-		path = props.ModelPath
-	}
-	m, err := bridge.OpenModel(path)
+func (sh *Sharer) openModel(props bridge.Props) *bridge.Model {
+	m, err := bridge.OpenModel(cmp.Or(sh.cfg.Backend.Model, props.ModelPath))
 	if err != nil {
 		sh.log.Warn().Err(err).Msg("the model file cannot be read (backend.model names it): tokens are matched by identity, and keys cannot be moved")
 		return nil
