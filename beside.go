@@ -118,12 +118,7 @@ func preload(c *launch.Command, agent string) error {
 	case "off":
 		return nil
 	case "auto":
-		program, err := os.Executable()
-		if err != nil {
-			return nil //nolint:nilerr // then nothing lies beside it
-		}
-		path := filepath.Join(filepath.Dir(program), agentLibrary)
-		if err := c.Preload(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := c.Preload(agentBeside()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil

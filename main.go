@@ -33,8 +33,10 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(), evalCommand(), inspectCommand(), versionCommand())
+	root.AddCommand(serveCommand(), evalCommand(), doctorCommand(), inspectCommand(), versionCommand())
+	for _, cmd := range root.Commands() {
+		completeFlags(cmd)
+	}
 	return root
 }
 
