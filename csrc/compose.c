@@ -334,9 +334,7 @@ static int64_t find_span(const struct spans * s, int64_t row) {
     return low;
 }
 
-/* Multiplies blocks of n elements by the orthonormal Walsh-Hadamard matrix, which is
- * its own inverse (llama.cpp: ggml_gen_hadamard). */
-static void hadamard(float * x, int32_t elems, int32_t n) {
+void hadamard(float * x, int32_t elems, int32_t n) {
     if (n < 2) {
         return;
     }

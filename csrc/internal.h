@@ -66,6 +66,10 @@ const struct variant * variant_current(void);
 /* compose.c: what semshare_compose refuses, for the CUDA code too. */
 int32_t compose_check(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope);
 
+/* compose.c: multiplies blocks of n of the elems elements by the orthonormal
+ * Walsh-Hadamard matrix, which is its own inverse (llama.cpp: ggml_gen_hadamard). */
+void hadamard(float * x, int32_t elems, int32_t n);
+
 /* quants.c: elements and bytes of a block; 0 for an unknown type. */
 int32_t type_block(uint32_t type, int32_t * bytes);
 bool type_is_cache(uint32_t type);

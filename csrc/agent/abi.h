@@ -1,0 +1,125 @@
+/*
+ * What the agent uses of llama.cpp's and ggml's public C interface, declared here
+ * because the library is not known when the agent is built: it finds the functions
+ * with dlsym in the server that loaded it. Prototypes as of llama.h, ggml.h,
+ * ggml-backend.h; they have been the same since September 2025.
+ */
+#ifndef AGENT_ABI_H
+#define AGENT_ABI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct llama_context;
+struct llama_model;
+struct ggml_context;
+struct ggml_cgraph;
+
+/* The head of a tensor; what follows differs between versions and is not read. */
+struct ggml_tensor {
+    int32_t type;
+    void * buffer;
+    int64_t ne[4];
+    size_t nb[4];
+};
+
+struct ggml_init_params {
+    size_t mem_size;
+    void * mem_buffer;
+    bool no_alloc;
+};
+
+typedef void * ggml_backend_t;
+typedef void * ggml_backend_buffer_type_t;
+typedef void * ggml_backend_dev_t;
+typedef void * ggml_backend_reg_t;
+typedef void * ggml_backend_sched_t;
+typedef struct ggml_context ggctx;
+typedef struct ggml_tensor ggt;
+
+enum {
+    GGML_TYPE_F32 = 0,
+    GGML_TYPE_F16 = 1,
+    GGML_TYPE_I32 = 26,
+    GGML_DEVICE_CPU = 0,
+    GGML_ROPE_NORM = 0,
+    GGML_ROPE_NEOX = 2,
+    GGML_PREC_F32 = 10,
+};
+
+/* X(return type, name, parameters) */
+#define AGENT_ABI(X)                                                                                             \
+    X(const struct llama_model *, llama_get_model, (const struct llama_context *))                               \
+    X(int32_t, llama_model_meta_val_str, (const struct llama_model *, const char *, char *, size_t))             \
+    X(int32_t, llama_model_n_layer, (const struct llama_model *))                                                \
+    X(int32_t, llama_model_n_embd, (const struct llama_model *))                                                 \
+    X(int32_t, llama_model_n_head, (const struct llama_model *))                                                 \
+    X(int32_t, llama_model_n_head_kv, (const struct llama_model *))                                              \
+    X(int32_t, llama_n_threads_batch, (struct llama_context *))                                                  \
+    X(uint32_t, llama_n_ubatch, (const struct llama_context *))                                                  \
+    X(void, llama_synchronize, (struct llama_context *))                                                         \
+    X(ggctx *, ggml_init, (struct ggml_init_params))                                                             \
+    X(void, ggml_free, (ggctx *))                                                                                \
+    X(size_t, ggml_tensor_overhead, (void))                                                                      \
+    X(size_t, ggml_graph_overhead_custom, (size_t, bool))                                                        \
+    X(size_t, ggml_nbytes, (const ggt *))                                                                        \
+    X(size_t, ggml_row_size, (int32_t, int64_t))                                                                 \
+    X(struct ggml_cgraph *, ggml_new_graph_custom, (ggctx *, size_t, bool))                                      \
+    X(void, ggml_build_forward_expand, (struct ggml_cgraph *, ggt *))                                            \
+    X(void, ggml_set_input, (ggt *))                                                                             \
+    X(void, ggml_set_output, (ggt *))                                                                            \
+    X(ggt *, ggml_new_tensor_1d, (ggctx *, int32_t, int64_t))                                                    \
+    X(ggt *, ggml_new_tensor_2d, (ggctx *, int32_t, int64_t, int64_t))                                           \
+    X(ggt *, ggml_view_3d, (ggctx *, ggt *, int64_t, int64_t, int64_t, size_t, size_t, size_t))                  \
+    X(ggt *, ggml_reshape_2d, (ggctx *, ggt *, int64_t, int64_t))                                                \
+    X(ggt *, ggml_reshape_3d, (ggctx *, ggt *, int64_t, int64_t, int64_t))                                       \
+    X(ggt *, ggml_permute, (ggctx *, ggt *, int, int, int, int))                                                 \
+    X(ggt *, ggml_get_rows, (ggctx *, ggt *, ggt *))                                                             \
+    X(ggt *, ggml_mul_mat, (ggctx *, ggt *, ggt *))                                                              \
+    X(ggt *, ggml_add, (ggctx *, ggt *, ggt *))                                                                  \
+    X(ggt *, ggml_mul, (ggctx *, ggt *, ggt *))                                                                  \
+    X(ggt *, ggml_silu, (ggctx *, ggt *))                                                                        \
+    X(ggt *, ggml_rms_norm, (ggctx *, ggt *, float))                                                             \
+    X(ggt *, ggml_rope_ext,                                                                                      \
+      (ggctx *, ggt *, ggt *, ggt *, int, int, int, float, float, float, float, float, float))                   \
+    X(ggt *, ggml_flash_attn_ext, (ggctx *, ggt *, ggt *, ggt *, ggt *, float, float, float))                    \
+    X(void, ggml_flash_attn_ext_set_prec, (ggt *, int32_t))                                                      \
+    X(ggml_backend_buffer_type_t, ggml_backend_buffer_get_type, (void *))                                        \
+    X(ggml_backend_dev_t, ggml_backend_buft_get_device, (ggml_backend_buffer_type_t))                            \
+    X(int32_t, ggml_backend_dev_type, (ggml_backend_dev_t))                                                      \
+    X(const char *, ggml_backend_dev_name, (ggml_backend_dev_t))                                                 \
+    X(ggml_backend_t, ggml_backend_dev_init, (ggml_backend_dev_t, const char *))                                 \
+    X(ggml_backend_reg_t, ggml_backend_dev_backend_reg, (ggml_backend_dev_t))                                    \
+    X(void *, ggml_backend_reg_get_proc_address, (ggml_backend_reg_t, const char *))                             \
+    X(ggml_backend_t, ggml_backend_init_by_type, (int32_t, const char *))                                        \
+    X(ggml_backend_dev_t, ggml_backend_get_device, (ggml_backend_t))                                             \
+    X(void, ggml_backend_free, (ggml_backend_t))                                                                 \
+    X(void, ggml_backend_tensor_set, (ggt *, const void *, size_t, size_t))                                      \
+    X(void, ggml_backend_tensor_memset, (ggt *, uint8_t, size_t, size_t))                                        \
+    X(void, ggml_backend_tensor_get, (const ggt *, void *, size_t, size_t))                                      \
+    X(ggml_backend_sched_t, ggml_backend_sched_new,                                                              \
+      (ggml_backend_t *, ggml_backend_buffer_type_t *, int, size_t, bool, bool))                                 \
+    X(void, ggml_backend_sched_free, (ggml_backend_sched_t))                                                     \
+    X(void, ggml_backend_sched_reset, (ggml_backend_sched_t))                                                    \
+    X(bool, ggml_backend_sched_alloc_graph, (ggml_backend_sched_t, struct ggml_cgraph *))                        \
+    X(int32_t, ggml_backend_sched_graph_compute, (ggml_backend_sched_t, struct ggml_cgraph *))
+
+typedef size_t (*load_file_fn)(struct llama_context *, const char *, int32_t, int32_t *, size_t, size_t *);
+
+/* The functions, and the map of tensors (C++, see weights.c). */
+struct abi {
+#define X(ret, name, args) ret(*name) args;
+    AGENT_ABI(X)
+#undef X
+    const void * (*tensor_map)(const struct llama_model *);
+    size_t tensor_map_entry; /* bytes of an entry */
+    load_file_fn load_file;  /* the real llama_state_seq_load_file */
+};
+
+/* Finds all functions in the module that holds address, or that comes after the agent
+ * in the order of symbol search. False with the name of what is missing; load_file may
+ * be set all the same. */
+bool abi_find(struct abi * abi, void * address, const char ** missing);
+
+#endif

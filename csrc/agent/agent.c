@@ -1,0 +1,277 @@
+#include "agent.h"
+
+#include "recipe.h"
+#include "recompute.h"
+#include "state.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEFAULT_BATCH = 512 };
+
+/* The memory file in which states are made. It is kept, since its pages cost more to
+ * get than to fill. */
+static struct {
+    pthread_mutex_t lock;
+    int fd;
+} memory = {PTHREAD_MUTEX_INITIALIZER, -1};
+
+/* One recipe being carried out. */
+struct job {
+    const struct abi * abi;
+    struct llama_context * ctx;
+    struct recipe recipe;
+    struct state * refs; /* n_refs */
+    struct state made;
+    struct model * model;
+    struct recomputed did;
+    double compose_ms, recompute_ms, restore_ms;
+    char path[32]; /* of the memory file */
+};
+
+static double now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double) t.tv_sec * 1e3 + (double) t.tv_nsec / 1e6;
+}
+
+/* ---- references ---- */
+
+static int open_dir_of(const char * path) {
+    const char * slash = strrchr(path, '/');
+    char dir[4096] = ".";
+    if (slash != NULL) {
+        snprintf(dir, sizeof dir, "%.*s", (int) (slash - path + 1), path);
+    }
+    return open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static bool open_refs(struct job * j, const char * path, struct error * err) {
+    const struct recipe * r = &j->recipe;
+    j->refs = calloc(r->head.n_refs, sizeof *j->refs);
+    const int dir = open_dir_of(path);
+    bool ok = (j->refs != NULL && dir >= 0) || fail(err, "cannot open the recipe's directory");
+    for (uint32_t i = 0; ok && i < r->head.n_refs; i++) {
+        ok = state_open(&j->refs[i], dir, r->refs[i].name, r->refs[i].size, err);
+        if (ok && !state_layout_equal(&j->refs[i].layout, &j->refs[0].layout)) {
+            ok = fail(err, "reference %s is laid out otherwise than %s", r->refs[i].name, r->refs[0].name);
+        }
+    }
+    if (dir >= 0) {
+        close(dir);
+    }
+    return ok;
+}
+
+/* ---- the new state ---- */
+
+/* Maps size bytes of the memory file. The lock is held. */
+static bool map_memory(struct job * j, size_t size, struct error * err) {
+    if (memory.fd < 0) {
+        memory.fd = memfd_create("semshare-state", MFD_CLOEXEC);
+    }
+    if (memory.fd < 0 || ftruncate(memory.fd, (off_t) size) != 0) {
+        return fail(err, "cannot make a memory file of %zu bytes", size);
+    }
+    void * data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.fd, 0);
+    if (data == MAP_FAILED) {
+        return fail(err, "cannot map a memory file of %zu bytes", size);
+    }
+    j->made.data = data;
+    j->made.size = size;
+    snprintf(j->path, sizeof j->path, "/proc/self/fd/%d", memory.fd);
+    return true;
+}
+
+/* All of the state but its rows. */
+static bool begin_state(struct job * j, int32_t seq, struct error * err) {
+    const struct recipe_head * h = &j->recipe.head;
+    const struct state_layout * l = &j->refs[0].layout;
+    if (l->n_layers != h->n_layers) {
+        return fail(err, "a recipe for %u layers, and references of %u", h->n_layers, l->n_layers);
+    }
+    if (seq < 0 || (l->streams > 1 && (uint32_t) seq >= l->streams)) {
+        return fail(err, "sequence %d: the references have %u streams", seq, l->streams);
+    }
+    if (!map_memory(j, state_bytes(l, h->n_tokens, h->n_cells), err)) {
+        return false;
+    }
+    state_write(&j->made, l, l->streams == 1 ? 0 : (uint32_t) seq, j->recipe.tokens, h->n_tokens, j->recipe.pos, h->n_cells);
+    return true;
+}
+
+static void set_job(struct semshare_job * to, const struct job * j, uint32_t layer, struct semshare_source * sources) {
+    const struct state_layer * y = &j->made.layout.layers[layer];
+    const int64_t v_cell = y->v_row + y->v_elem * y->v_width;
+    for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
+        const struct state * r = &j->refs[i];
+        sources[i] = (struct semshare_source) {r->k[layer], r->v[layer], r->cells * y->k_row, r->cells * v_cell, r->cells};
+    }
+    *to = (struct semshare_job) {
+        .k = j->made.k[layer], .v = j->made.v[layer],
+        .k_size = j->made.cells * y->k_row, .v_size = j->made.cells * v_cell,
+        .k_row = y->k_row, .v_row = y->v_row, .v_elem = y->v_elem, .v_width = y->v_width,
+        .dst_cells = j->made.cells, .sources = sources, .n_sources = (int32_t) j->recipe.head.n_refs,
+        .k_rot = (int32_t) j->made.layout.rot_k, .k_type = y->k_type, .v_trans = j->made.layout.v_trans,
+    };
+}
+
+static bool compose(struct job * j, struct error * err) {
+    const struct recipe_head * h = &j->recipe.head;
+    struct semshare_job * jobs = malloc(h->n_layers * sizeof *jobs);
+    struct semshare_source * sources = malloc((size_t) h->n_layers * h->n_refs * sizeof *sources);
+    int32_t status = SEMSHARE_ERR_MEMORY;
+    if (jobs != NULL && sources != NULL) {
+        for (uint32_t i = 0; i < h->n_layers; i++) {
+            set_job(&jobs[i], j, i, sources + (size_t) i * h->n_refs);
+        }
+        const struct semshare_rope rope = {(h->flags & RECIPE_NEOX) != 0, (int32_t) h->head_dim, (int32_t) h->dims, 0, j->recipe.freqs};
+        status = semshare_compose(jobs, (int32_t) h->n_layers, j->recipe.runs, (int32_t) h->n_runs, &rope, j->abi->llama_n_threads_batch(j->ctx));
+    }
+    free(jobs);
+    free(sources);
+    return status == SEMSHARE_OK || fail(err, "composing: %s", semshare_error(status));
+}
+
+/* ---- computing ---- */
+
+static bool wants_computing(const struct recipe * r) {
+    for (uint32_t i = 0; i < r->head.n_cells; i++) {
+        if (r->depth[i] > 0) {
+            return true;
+        }
+    }
+    return r->head.share_first > 0;
+}
+
+static bool compute_with(struct job * j, struct rows * rows, struct engine * e, struct error * err) {
+    const struct recipe_head * h = &j->recipe.head;
+    const struct rope rope = {(h->flags & RECIPE_NEOX) != 0, (int32_t) h->dims, h->magnitude, j->recipe.freqs};
+    if (j->model->n_layers != (int32_t) h->n_layers) {
+        return fail(err, "a recipe for %u layers, and a model of %d", h->n_layers, j->model->n_layers);
+    }
+    if (h->dims == 0) {
+        return fail(err, "computing needs RoPE: 0 dimensions turn");
+    }
+    if (!rows_init(rows, &j->made, j->model->n_heads_kv * j->model->head_dim, err) || !engine_init(e, j->abi, j->model, &rope, j->abi->llama_n_threads_batch(j->ctx), err)) {
+        return false;
+    }
+    const uint32_t ubatch = j->abi->llama_n_ubatch(j->ctx);
+    return recompute(e, &j->recipe, rows, ubatch > 0 && ubatch < DEFAULT_BATCH ? (int32_t) ubatch : DEFAULT_BATCH, &j->did, err);
+}
+
+static bool compute(struct job * j, struct error * err) {
+    struct rows rows = {0};
+    struct engine engine = {0};
+    engine.abi = j->abi;
+    j->abi->llama_synchronize(j->ctx);
+    j->model = malloc(sizeof *j->model);
+    const bool ok = (j->model != NULL || fail(err, "out of memory")) && model_read(j->model, j->abi, j->abi->llama_get_model(j->ctx), (int32_t) j->recipe.head.head_dim, err) && compute_with(j, &rows, &engine, err);
+    rows_free(&rows);
+    engine_free(&engine);
+    return ok;
+}
+
+/* Fills the state's rows. */
+static bool make_rows(struct job * j, struct error * err) {
+    const double start = now_ms();
+    if (!compose(j, err)) {
+        return false;
+    }
+    const double composed = now_ms();
+    j->compose_ms = composed - start;
+    if (wants_computing(&j->recipe) && !compute(j, err)) {
+        return false;
+    }
+    j->recompute_ms = now_ms() - composed;
+    return true;
+}
+
+/* ---- the reply ---- */
+
+/* Error texts hold names from files: keep what JSON would want escaped out of it. */
+static void plain(char * text) {
+    for (; *text != 0; text++) {
+        if ((unsigned char) *text < ' ' || *text == '"' || *text == '\\') {
+            *text = '?';
+        }
+    }
+}
+
+static void reply(const struct job * j, const char * path, struct error * err) {
+    char name[4096], temporary[4096 + 8];
+    if (snprintf(name, sizeof name, "%s.reply", path) >= (int) sizeof name) {
+        return;
+    }
+    snprintf(temporary, sizeof temporary, "%s.new", name);
+    unlink(temporary);
+    const int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    FILE * f = fd < 0 ? NULL : fdopen(fd, "w");
+    if (f == NULL) {
+        return; /* the server may not write there; the sidecar sees the result anyway */
+    }
+    plain(err->text);
+    fprintf(f, "{\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"error\":\"%s\"}\n",
+            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, err->text);
+    fclose(f);
+    rename(temporary, name);
+}
+
+/* ---- a recipe, start to end ---- */
+
+static bool prepare(struct job * j, const char * path, int32_t seq, const char * missing, struct error * err) {
+    if (missing != NULL) {
+        return fail(err, "the server has no function %s", missing);
+    }
+    return recipe_read(&j->recipe, path, err) && open_refs(j, path, err) && begin_state(j, seq, err);
+}
+
+static void job_free(struct job * j) {
+    for (uint32_t i = 0; j->refs != NULL && i < j->recipe.head.n_refs; i++) {
+        state_close(&j->refs[i]);
+    }
+    free(j->refs);
+    free(j->model);
+    state_close(&j->made);
+    recipe_free(&j->recipe);
+}
+
+size_t agent_restore(const struct abi * abi, const char * missing, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count) {
+    struct error err = {""};
+    struct job * j = calloc(1, sizeof *j);
+    size_t got = 0;
+    if (j == NULL) {
+        return 0;
+    }
+    j->abi = abi;
+    j->ctx = ctx;
+    pthread_mutex_lock(&memory.lock);
+    bool ok = prepare(j, path, seq, missing, &err);
+    /* Newer servers first ask, with no room for tokens, how many there are. */
+    const bool asks = tokens == NULL;
+    if (ok && !asks) {
+        ok = make_rows(j, &err);
+    }
+    if (ok) {
+        const double start = now_ms();
+        got = abi->load_file(ctx, j->path, seq, tokens, capacity, count);
+        j->restore_ms = now_ms() - start;
+        ok = got != 0 || fail(&err, "the server refused the state made by the recipe");
+    }
+    if (!ok || !asks) {
+        reply(j, path, &err);
+    }
+    if (!ok) {
+        fprintf(stderr, "semshare-agent: %s: %s\n", path, err.text);
+    }
+    job_free(j);
+    free(j);
+    pthread_mutex_unlock(&memory.lock);
+    return got;
+}

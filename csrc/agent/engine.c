@@ -1,0 +1,303 @@
+#include "engine.h"
+
+#include "half.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_NODES = 256,
+    CELL_PAD = 256, /* some of ggml's kernels want so many cells, or a multiple */
+    ROW_PAD = 64,   /* rows of a mask; older ggml insists */
+};
+
+/* ---- devices ---- */
+
+static bool add_device(struct engine * e, ggml_backend_dev_t dev) {
+    for (int32_t i = 0; i < e->n_backends; i++) {
+        if (e->abi->ggml_backend_get_device(e->backends[i]) == dev) {
+            return true;
+        }
+    }
+    if (e->n_backends == ENGINE_MAX_BACKENDS - 1) {
+        return false;
+    }
+    ggml_backend_t b = e->abi->ggml_backend_dev_init(dev, NULL);
+    if (b != NULL) {
+        e->backends[e->n_backends++] = b;
+    }
+    return b != NULL;
+}
+
+/* The device that holds a weight; null for the CPU. */
+static ggml_backend_dev_t device_of(const struct abi * abi, const ggt * t) {
+    ggml_backend_dev_t dev = abi->ggml_backend_buft_get_device(abi->ggml_backend_buffer_get_type(t->buffer));
+    return dev == NULL || abi->ggml_backend_dev_type(dev) == GGML_DEVICE_CPU ? NULL : dev;
+}
+
+/* The scheduler wants the CPU last. */
+static bool open_devices(struct engine * e, int32_t n_threads, struct error * err) {
+    for (int32_t i = 0; i < e->model->n_layers; i++) {
+        ggml_backend_dev_t dev = device_of(e->abi, e->model->layers[i].wq);
+        if (dev != NULL && !add_device(e, dev)) {
+            return fail(err, "device %s cannot be used", e->abi->ggml_backend_dev_name(dev));
+        }
+    }
+    ggml_backend_t cpu = e->abi->ggml_backend_init_by_type(GGML_DEVICE_CPU, NULL);
+    if (cpu == NULL) {
+        return fail(err, "the server has no CPU backend");
+    }
+    e->backends[e->n_backends++] = cpu;
+    void (*set_threads)(ggml_backend_t, int);
+    *(void **) &set_threads = e->abi->ggml_backend_reg_get_proc_address(e->abi->ggml_backend_dev_backend_reg(e->abi->ggml_backend_get_device(cpu)), "ggml_backend_set_n_threads");
+    if (set_threads != NULL && n_threads > 0) {
+        set_threads(cpu, n_threads);
+    }
+    return true;
+}
+
+bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err) {
+    memset(e, 0, sizeof *e);
+    e->abi = abi;
+    e->model = model;
+    e->rope = *rope;
+    if (!open_devices(e, n_threads, err)) {
+        return false;
+    }
+    e->sched = abi->ggml_backend_sched_new(e->backends, NULL, e->n_backends, MAX_NODES, false, true);
+    e->arena_size = abi->ggml_tensor_overhead() * MAX_NODES + abi->ggml_graph_overhead_custom(MAX_NODES, false);
+    e->arena = malloc(e->arena_size);
+    e->divisors = malloc((size_t) (rope->dims / 2 + 1) * sizeof *e->divisors);
+    if (e->sched == NULL || e->arena == NULL || e->divisors == NULL) {
+        return fail(err, "out of memory");
+    }
+    for (int32_t i = 0; i < rope->dims / 2; i++) {
+        e->divisors[i] = 1 / rope->freqs[i];
+    }
+    return true;
+}
+
+void engine_free(struct engine * e) {
+    if (e->sched != NULL) {
+        e->abi->ggml_backend_sched_free(e->sched);
+    }
+    for (int32_t i = 0; i < e->n_backends; i++) {
+        e->abi->ggml_backend_free(e->backends[i]);
+    }
+    free(e->arena);
+    free(e->divisors);
+    memset(e, 0, sizeof *e);
+}
+
+/* ---- graphs ---- */
+
+/* A graph being built, and what to put into it once it has memory. */
+struct graph {
+    struct engine * e;
+    const struct abi * abi;
+    ggctx * ctx;
+    struct ggml_cgraph * g;
+    struct {
+        ggt * tensor;
+        const void * data;
+        size_t size;
+    } inputs[8];
+    int32_t n_inputs;
+};
+
+static bool graph_begin(struct graph * g, struct engine * e, struct error * err) {
+    memset(g, 0, sizeof *g);
+    g->e = e;
+    g->abi = e->abi;
+    g->ctx = e->abi->ggml_init((struct ggml_init_params) {e->arena_size, e->arena, true});
+    if (g->ctx == NULL) {
+        return fail(err, "ggml has no memory for a graph");
+    }
+    g->g = e->abi->ggml_new_graph_custom(g->ctx, MAX_NODES, false);
+    return true;
+}
+
+static ggt * input(struct graph * g, ggt * t, const void * data, size_t size) {
+    g->abi->ggml_set_input(t);
+    g->inputs[g->n_inputs].tensor = t;
+    g->inputs[g->n_inputs].data = data;
+    g->inputs[g->n_inputs++].size = size;
+    return t;
+}
+
+static ggt * input_rows(struct graph * g, const float * x, int64_t width, int64_t n) {
+    return input(g, g->abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F32, width, n), x, (size_t) (width * n) * sizeof *x);
+}
+
+static ggt * input_ints(struct graph * g, const int32_t * x, int64_t n) {
+    return input(g, g->abi->ggml_new_tensor_1d(g->ctx, GGML_TYPE_I32, n), x, (size_t) n * sizeof *x);
+}
+
+static void want(struct graph * g, ggt * t) {
+    g->abi->ggml_set_output(t);
+    g->abi->ggml_build_forward_expand(g->g, t);
+}
+
+/* What data does not fill is padding, and zero: garbage could be NaN, which even a mask
+ * does not hide. */
+static void fill(const struct abi * abi, ggt * t, const void * data, size_t size) {
+    const size_t all = abi->ggml_nbytes(t);
+    abi->ggml_backend_tensor_set(t, data, 0, size);
+    if (size < all) {
+        abi->ggml_backend_tensor_memset(t, 0, size, all - size);
+    }
+}
+
+static bool graph_run(struct graph * g, struct error * err) {
+    const struct abi * abi = g->abi;
+    abi->ggml_backend_sched_reset(g->e->sched);
+    if (!abi->ggml_backend_sched_alloc_graph(g->e->sched, g->g)) {
+        return fail(err, "ggml has no memory to compute");
+    }
+    for (int32_t i = 0; i < g->n_inputs; i++) {
+        fill(abi, g->inputs[i].tensor, g->inputs[i].data, g->inputs[i].size);
+    }
+    const int32_t status = abi->ggml_backend_sched_graph_compute(g->e->sched, g->g);
+    return status == 0 || fail(err, "ggml could not compute: status %d", status);
+}
+
+static void fetch(struct graph * g, const ggt * t, float * to, int64_t n) {
+    g->abi->ggml_backend_tensor_get(t, to, 0, (size_t) n * sizeof *to);
+}
+
+static void graph_end(struct graph * g) { g->abi->ggml_free(g->ctx); }
+
+/* ---- pieces of a layer ---- */
+
+static ggt * norm(struct graph * g, ggt * x, ggt * weight) {
+    return g->abi->ggml_mul(g->ctx, g->abi->ggml_rms_norm(g->ctx, x, g->e->model->eps), weight);
+}
+
+static ggt * linear(struct graph * g, ggt * w, ggt * bias, ggt * x) {
+    ggt * y = g->abi->ggml_mul_mat(g->ctx, w, x);
+    return bias == NULL ? y : g->abi->ggml_add(g->ctx, y, bias);
+}
+
+/* Cuts rows into heads, norms them where the model does, and turns them: by p/divisor
+ * radians, for with base 1 ggml's angle of position p is p before it is divided. */
+static ggt * heads(struct graph * g, ggt * x, int64_t n_heads, ggt * normed, ggt * pos, ggt * divisors) {
+    const struct rope * r = &g->e->rope;
+    x = g->abi->ggml_reshape_3d(g->ctx, x, g->e->model->head_dim, n_heads, x->ne[1]);
+    if (normed != NULL) {
+        x = norm(g, x, normed);
+    }
+    return g->abi->ggml_rope_ext(g->ctx, x, pos, divisors, r->dims, r->neox ? GGML_ROPE_NEOX : GGML_ROPE_NORM, 0, 1, 1, 0, r->magnitude, 0, 0);
+}
+
+static ggt * input_divisors(struct graph * g) {
+    const int64_t n = g->e->rope.dims / 2;
+    return input(g, g->abi->ggml_new_tensor_1d(g->ctx, GGML_TYPE_F32, n), g->e->divisors, (size_t) n * sizeof(float));
+}
+
+/* What is cached, head by head: rows n_heads_kv x head_dim wide. */
+static ggt * input_cached(struct graph * g, int32_t type, const uint8_t * rows, int64_t cells, int64_t padded) {
+    const struct model * m = g->e->model;
+    const int64_t width = (int64_t) m->n_heads_kv * m->head_dim;
+    const size_t row = g->abi->ggml_row_size(type, width);
+    ggt * t = g->abi->ggml_new_tensor_2d(g->ctx, type, width, padded);
+    input(g, t, rows, (size_t) cells * row);
+    return g->abi->ggml_view_3d(g->ctx, t, m->head_dim, padded, m->n_heads_kv, row, g->abi->ggml_row_size(type, m->head_dim), 0);
+}
+
+static ggt * attend(struct graph * g, ggt * q, ggt * k, ggt * v, ggt * mask) {
+    const struct model * m = g->e->model;
+    const int64_t n = q->ne[2];
+    q = g->abi->ggml_permute(g->ctx, q, 0, 2, 1, 3);
+    ggt * out = g->abi->ggml_flash_attn_ext(g->ctx, q, k, v, mask, m->scale, 0, 0);
+    g->abi->ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
+    return g->abi->ggml_reshape_2d(g->ctx, out, (int64_t) m->n_heads * m->head_dim, n);
+}
+
+static ggt * mlp(struct graph * g, const struct weights * w, ggt * x) {
+    ggt * gate = g->abi->ggml_silu(g->ctx, linear(g, w->gate, w->gate_b, x));
+    return linear(g, w->down, w->down_b, g->abi->ggml_mul(g->ctx, gate, linear(g, w->up, w->up_b, x)));
+}
+
+/* ---- the three passes ---- */
+
+bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * x, struct error * err) {
+    struct graph g;
+    if (!graph_begin(&g, e, err)) {
+        return false;
+    }
+    ggt * out = e->abi->ggml_get_rows(g.ctx, e->model->embeddings, input_ints(&g, tokens, n));
+    want(&g, out);
+    const bool ok = graph_run(&g, err);
+    if (ok) {
+        fetch(&g, out, x, (int64_t) n * e->model->n_embd);
+    }
+    graph_end(&g);
+    return ok;
+}
+
+bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_t * pos, int32_t n, float * k, float * v, struct error * err) {
+    const struct model * m = e->model;
+    const struct weights * w = &m->layers[layer];
+    struct graph g;
+    if (!graph_begin(&g, e, err)) {
+        return false;
+    }
+    ggt * in = norm(&g, input_rows(&g, x, m->n_embd, n), w->attn_norm);
+    ggt * keys = heads(&g, linear(&g, w->wk, w->bk, in), m->n_heads_kv, w->k_norm, input_ints(&g, pos, n), input_divisors(&g));
+    ggt * values = linear(&g, w->wv, w->bv, in);
+    want(&g, keys);
+    want(&g, values);
+    const bool ok = graph_run(&g, err);
+    if (ok) {
+        fetch(&g, keys, k, (int64_t) n * m->n_heads_kv * m->head_dim);
+        fetch(&g, values, v, (int64_t) n * m->n_heads_kv * m->head_dim);
+    }
+    graph_end(&g);
+    return ok;
+}
+
+/* Row i of the mask hides the cells from visible[i] on; rows from n on hide none, so
+ * that no sum is empty. */
+static uint16_t * make_mask(const int32_t * visible, int32_t n, int64_t rows, int64_t cells) {
+    uint16_t * mask = calloc((size_t) (rows * cells), sizeof *mask);
+    const uint16_t hidden = f16_from_f32(-INFINITY);
+    for (int32_t i = 0; mask != NULL && i < n; i++) {
+        for (int64_t c = visible[i]; c < cells; c++) {
+            mask[i * cells + c] = hidden;
+        }
+    }
+    return mask;
+}
+
+static int64_t pad(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, struct error * err) {
+    const struct model * m = e->model;
+    const struct weights * w = &m->layers[layer];
+    const int64_t cells = visible[n - 1], padded = pad(cells, CELL_PAD), rows = pad(n, ROW_PAD);
+    struct graph g;
+    uint16_t * hidden = make_mask(visible, n, rows, padded);
+    if (hidden == NULL) {
+        return fail(err, "out of memory");
+    }
+    if (!graph_begin(&g, e, err)) {
+        free(hidden);
+        return false;
+    }
+    ggt * in = input_rows(&g, x, m->n_embd, n);
+    ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, in, w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n), input_divisors(&g));
+    ggt * k = input_cached(&g, cached->k_type, cached->k, cells, padded);
+    ggt * v = input_cached(&g, cached->v_type, cached->v, cells, padded);
+    ggt * mask = input(&g, e->abi->ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, padded, rows), hidden, (size_t) (rows * padded) * sizeof *hidden);
+    ggt * mid = e->abi->ggml_add(g.ctx, linear(&g, w->wo, w->bo, attend(&g, q, k, v, mask)), in);
+    ggt * out = e->abi->ggml_add(g.ctx, mlp(&g, w, norm(&g, mid, w->ffn_norm)), mid);
+    want(&g, out);
+    const bool ok = graph_run(&g, err);
+    if (ok) {
+        fetch(&g, out, x, (int64_t) n * m->n_embd);
+    }
+    graph_end(&g);
+    free(hidden);
+    return ok;
+}

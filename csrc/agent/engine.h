@@ -1,0 +1,54 @@
+/*
+ * Computes parts of the model's layers for any set of tokens, with ggml, on the devices
+ * that hold the weights. Matrices are rows of floats, one row a token.
+ */
+#ifndef AGENT_ENGINE_H
+#define AGENT_ENGINE_H
+
+#include "model.h"
+
+enum { ENGINE_MAX_BACKENDS = 16 };
+
+/* RoPE as rotation by given frequencies: radians a position, dims/2 of them. */
+struct rope {
+    bool neox;
+    int32_t dims;
+    float magnitude;
+    const float * freqs;
+};
+
+/* Keys and values of a layer, one row a cell, as the graph reads them. */
+struct cached {
+    int32_t k_type, v_type;
+    const uint8_t * k, * v;
+    int64_t cells;
+};
+
+struct engine {
+    const struct abi * abi;
+    const struct model * model;
+    struct rope rope;
+    float * divisors; /* 1 / freqs, what ggml calls frequency factors */
+    ggml_backend_t backends[ENGINE_MAX_BACKENDS];
+    int32_t n_backends;
+    ggml_backend_sched_t sched;
+    void * arena; /* memory of a graph's description */
+    size_t arena_size;
+};
+
+/* Makes an engine; model and frequencies must outlive it. Free it with engine_free,
+ * also after a failure. */
+bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err);
+void engine_free(struct engine * e);
+
+/* x: n rows of n_embd. Token ids must be below the number of embeddings. */
+bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * x, struct error * err);
+
+/* k, v: n rows of n_heads_kv * head_dim; keys are turned to their positions. */
+bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_t * pos, int32_t n, float * k, float * v, struct error * err);
+
+/* The layer's output, in place of x, for n tokens. Row i attends to the cells before
+ * visible[i] of cached, which must hold the token's own. visible must ascend. */
+bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, struct error * err);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * A recipe: how to make the KV of a prompt out of saved states. The sidecar writes it
+ * where it would have written a state, and the server is asked to restore it. All
+ * numbers are little-endian. The file is, without gaps:
+ *
+ *   struct recipe_head
+ *   struct recipe_ref  x n_refs     states in the recipe's directory
+ *   i32                x n_tokens   token ids of the prompt
+ *   i32                x n_cells    position of each cell, ascending, the last n_tokens-1
+ *   u16                x n_cells    depth: in how many layers the cell is computed anew
+ *                                   (n_layers: in all); padded to a multiple of 4 bytes
+ *   i32 x 5            x n_runs     struct semshare_run: rows of a reference that become
+ *                                   cells; cells in no run have depth n_layers
+ *   f32                x dims/2     radians by which a pair turns from token to token
+ *
+ * With share_first above 0, further tokens are chosen by how much their values in the
+ * second layer deviate: share_first of all cells in the third layer, falling
+ * exponentially to share_last in the last one.
+ */
+#ifndef AGENT_RECIPE_H
+#define AGENT_RECIPE_H
+
+#include "error.h"
+#include "semshare.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RECIPE_MAGIC 0x726b7373u /* "sskr" */
+
+enum {
+    RECIPE_VERSION = 1,
+    RECIPE_NEOX = 1, /* flag: pairs are (i, i + dims/2) */
+    RECIPE_MAX_BYTES = 64 << 20,
+    RECIPE_MAX_REFS = 64,
+};
+
+struct recipe_head {
+    uint32_t magic, version;
+    uint64_t size;     /* of the file */
+    uint64_t checksum; /* xxHash64, seed 0, of what follows in the file */
+    uint32_t n_tokens, n_cells, n_runs, n_refs, n_layers;
+    uint32_t flags;
+    uint32_t head_dim, dims; /* elements of a key's head, and how many of them turn */
+    float magnitude;         /* by which RoPE scales what it turns; 1 but for YaRN */
+    float share_first, share_last;
+    float min_deviation; /* of a token worth computing, relative to the mean of all values */
+    uint32_t reserved[14];
+};
+
+struct recipe_ref {
+    uint64_t size; /* of the state file */
+    char name[248]; /* base name, ended by a zero */
+};
+
+/* A recipe in memory; pointers lead into bytes. */
+struct recipe {
+    uint8_t * bytes;
+    struct recipe_head head;
+    const struct recipe_ref * refs;
+    const int32_t * tokens;
+    const int32_t * pos;
+    const uint16_t * depth;
+    const struct semshare_run * runs;
+    const float * freqs;
+};
+
+/* Whether the file begins as a recipe does. */
+bool recipe_is(const char * path);
+
+/* Reads and checks a recipe. Free it with recipe_free, also after a failure. */
+bool recipe_read(struct recipe * r, const char * path, struct error * err);
+
+/* The same of bytes in memory, which stay the caller's. */
+bool recipe_parse(struct recipe * r, const uint8_t * bytes, size_t size, struct error * err);
+
+void recipe_free(struct recipe * r);
+
+/* xxHash64 with seed 0. */
+uint64_t xxhash64(const uint8_t * p, size_t n);
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * A cell that is active in a layer has its keys and values computed there from its
+ * input to that layer, which needs it to have gone through all layers before. So the
+ * active cells get fewer from layer to layer, and never more.
+ *
+ * Where the recipe asks for cells chosen by deviation, all cells go through the first
+ * layer, which makes the keys and values of the first two exact; how far the values of
+ * the second are off from the composed ones decides which cells go on.
+ */
+#include "recompute.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct work {
+    struct engine * e;
+    const struct recipe * recipe;
+    struct rows * rows;
+    int32_t batch;
+    /* Active cells, ascending, and for each its position, how many cells it sees, and
+     * its input to the layer. */
+    int32_t n;
+    int32_t * cells, * pos, * visible;
+    float * x;
+    float * k, * v;  /* one batch */
+    int32_t * rank;  /* of each cell by deviation, 0 the most deviating; INT32_MAX never */
+    struct recomputed * did;
+};
+
+static bool probes(const struct work * w) { return w->recipe->head.share_first > 0 && w->e->model->n_layers > 2; }
+
+/* ---- which cells ---- */
+
+/* How many of all cells deviation keeps active in a layer. */
+static int32_t share(const struct work * w, int32_t layer) {
+    const struct recipe_head * h = &w->recipe->head;
+    const int32_t last = w->e->model->n_layers - 1;
+    if (layer < 2) {
+        return (int32_t) h->n_cells;
+    }
+    const float way = last > 2 ? (float) (layer - 2) / (float) (last - 2) : 0;
+    const float s = h->share_last > 0 ? h->share_first * powf(h->share_last / h->share_first, way) : h->share_first * (1 - way);
+    return (int32_t) lroundf(s * (float) h->n_cells);
+}
+
+static bool active(const struct work * w, int32_t cell, int32_t layer) {
+    return w->recipe->depth[cell] > layer || (probes(w) && w->rank[cell] < share(w, layer));
+}
+
+struct scored {
+    float score;
+    int32_t cell;
+};
+
+static int by_score(const void * a, const void * b) {
+    const struct scored * x = a, * y = b;
+    return x->score != y->score ? (x->score < y->score ? 1 : -1) : x->cell - y->cell;
+}
+
+/* Ranks all cells but those that are computed in every layer anyway. scores are squared
+ * distances, mean the mean square of values. */
+static void set_ranks(struct work * w, struct scored * scores, float mean) {
+    const struct recipe_head * h = &w->recipe->head;
+    qsort(scores, h->n_cells, sizeof *scores, by_score);
+    int32_t next = 0;
+    for (uint32_t i = 0; i < h->n_cells; i++) {
+        const int32_t cell = scores[i].cell;
+        const bool worth = w->recipe->depth[cell] < h->n_layers && scores[i].score > h->min_deviation * mean;
+        w->rank[cell] = worth ? next++ : INT32_MAX;
+    }
+}
+
+/* ---- memory ---- */
+
+static bool work_init(struct work * w, struct error * err) {
+    const struct model * m = w->e->model;
+    const uint32_t n_cells = w->recipe->head.n_cells;
+    const size_t width = (size_t) w->rows->width;
+    w->rank = calloc(n_cells, sizeof *w->rank); /* all active until they are ranked */
+    w->cells = malloc(n_cells * sizeof *w->cells);
+    w->pos = malloc(n_cells * sizeof *w->pos);
+    w->visible = malloc(n_cells * sizeof *w->visible);
+    w->k = malloc((size_t) w->batch * width * sizeof *w->k);
+    w->v = malloc((size_t) w->batch * width * sizeof *w->v);
+    if (w->rank == NULL || w->cells == NULL || w->pos == NULL || w->visible == NULL || w->k == NULL || w->v == NULL) {
+        return fail(err, "out of memory");
+    }
+    for (int32_t c = 0; c < (int32_t) n_cells; c++) {
+        if (active(w, c, 0)) {
+            w->cells[w->n] = c;
+            w->pos[w->n] = w->recipe->pos[c];
+            w->visible[w->n++] = c + 1;
+        }
+    }
+    w->x = malloc(((size_t) w->n + 1) * (size_t) m->n_embd * sizeof *w->x);
+    return w->x != NULL || fail(err, "out of memory");
+}
+
+static void work_free(struct work * w) {
+    free(w->rank);
+    free(w->cells);
+    free(w->pos);
+    free(w->visible);
+    free(w->x);
+    free(w->k);
+    free(w->v);
+}
+
+/* ---- the layers ---- */
+
+static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+
+static bool embed(struct work * w, struct error * err) {
+    const struct recipe * r = w->recipe;
+    int32_t * tokens = malloc((size_t) w->batch * sizeof *tokens);
+    bool ok = tokens != NULL || fail(err, "out of memory");
+    for (int32_t at = 0; ok && at < w->n; at += w->batch) {
+        const int32_t n = least(w->batch, w->n - at);
+        for (int32_t i = 0; ok && i < n; i++) {
+            tokens[i] = r->tokens[w->pos[at + i]];
+            ok = tokens[i] < w->e->model->embeddings->ne[1] || fail(err, "token %d: the model has %lld", tokens[i], (long long) w->e->model->embeddings->ne[1]);
+        }
+        ok = ok && engine_embed(w->e, tokens, n, w->x + (size_t) at * (size_t) w->e->model->n_embd, err);
+    }
+    free(tokens);
+    return ok;
+}
+
+/* Keys and values of the layer for all active cells. scores, where not null, gets how
+ * far the values are off, one for each active cell; *sum is the sum of their squares. */
+static bool renew(struct work * w, int32_t layer, struct scored * scores, double * sum, struct error * err) {
+    const size_t width = (size_t) w->rows->width;
+    for (int32_t at = 0; at < w->n; at += w->batch) {
+        const int32_t n = least(w->batch, w->n - at);
+        if (!engine_keys(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, n, w->k, w->v, err)) {
+            return false;
+        }
+        for (int32_t i = 0; i < n; i++) {
+            const int32_t cell = w->cells[at + i];
+            const float * v = w->v + (size_t) i * width;
+            if (scores != NULL) {
+                float norm;
+                scores[at + i] = (struct scored) {rows_deviation(w->rows, layer, cell, v, &norm), cell};
+                *sum += (double) norm;
+            }
+            rows_put_keys(w->rows, layer, cell, w->k + (size_t) i * width);
+            rows_put_values(w->rows, layer, cell, v);
+        }
+    }
+    w->did->keys += w->n;
+    return true;
+}
+
+/* The same, and ranks the cells; all are active. */
+static bool renew_and_rank(struct work * w, int32_t layer, struct error * err) {
+    double sum = 0;
+    struct scored * scores = malloc((size_t) w->n * sizeof *scores);
+    if (scores == NULL) {
+        return fail(err, "out of memory");
+    }
+    const bool ok = renew(w, layer, scores, &sum, err);
+    if (ok) {
+        set_ranks(w, scores, (float) (sum / w->n));
+    }
+    free(scores);
+    return ok;
+}
+
+/* Leaves only the cells that are active in the layer. */
+static void narrow(struct work * w, int32_t layer) {
+    const size_t e = (size_t) w->e->model->n_embd;
+    int32_t kept = 0;
+    for (int32_t i = 0; i < w->n; i++) {
+        if (!active(w, w->cells[i], layer)) {
+            continue;
+        }
+        w->cells[kept] = w->cells[i];
+        w->pos[kept] = w->pos[i];
+        w->visible[kept] = w->visible[i];
+        memmove(w->x + (size_t) kept * e, w->x + (size_t) i * e, e * sizeof *w->x);
+        kept++;
+    }
+    w->n = kept;
+}
+
+static bool go_through(struct work * w, int32_t layer, struct error * err) {
+    const struct cached cached = rows_cached(w->rows, layer);
+    for (int32_t at = 0; at < w->n; at += w->batch) {
+        const int32_t n = least(w->batch, w->n - at);
+        if (!engine_layer(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, w->visible + at, n, &cached, err)) {
+            return false;
+        }
+    }
+    w->did->layers += w->n;
+    return true;
+}
+
+static bool all_layers(struct work * w, struct error * err) {
+    for (int32_t layer = 0; w->n > 0; layer++) {
+        const bool rank = layer == 1 && probes(w);
+        if (!(rank ? renew_and_rank(w, layer, err) : renew(w, layer, NULL, NULL, err))) {
+            return false;
+        }
+        if (layer + 1 == w->e->model->n_layers) {
+            return true; /* what the last layer puts out is not needed */
+        }
+        narrow(w, layer + 1);
+        if (w->n > 0 && !go_through(w, layer, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, struct error * err) {
+    struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .did = did};
+    const bool ok = work_init(&w, err) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
+    work_free(&w);
+    return ok;
+}

@@ -1,0 +1,154 @@
+#include "rows.h"
+
+#include "half.h"
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_plain(uint32_t type) { return type == SEMSHARE_TYPE_F32 || type == SEMSHARE_TYPE_F16 || type == SEMSHARE_TYPE_BF16; }
+
+/* Bytes of width elements of a type. */
+static int64_t packed_bytes(uint32_t type, int32_t width) {
+    int32_t bytes = 0;
+    const int32_t elems = type_block(type, &bytes);
+    return elems == 0 || width % elems != 0 ? -1 : (int64_t) width / elems * bytes;
+}
+
+static bool layer_fits(const struct state_layout * l, const struct state_layer * y, int32_t width) {
+    if (y->k_row != packed_bytes(y->k_type, width)) {
+        return false;
+    }
+    return l->v_trans ? y->v_width == width && is_plain(y->v_type) : y->v_row == packed_bytes(y->v_type, width);
+}
+
+bool rows_init(struct rows * r, struct state * s, int32_t width, struct error * err) {
+    memset(r, 0, sizeof *r);
+    r->state = s;
+    r->width = width;
+    for (uint32_t i = 0; i < s->layout.n_layers; i++) {
+        if (!layer_fits(&s->layout, &s->layout.layers[i], width)) {
+            return fail(err, "layer %u of the state does not hold rows of %d elements", i, width);
+        }
+    }
+    if ((s->layout.rot_k > 1 && width % (int32_t) s->layout.rot_k != 0) || (s->layout.rot_v > 1 && width % (int32_t) s->layout.rot_v != 0)) {
+        return fail(err, "rows of %d elements are not whole Hadamard blocks of %u and %u", width, s->layout.rot_k, s->layout.rot_v);
+    }
+    const size_t all = (size_t) s->cells * (size_t) width;
+    r->one = malloc((size_t) width * sizeof *r->one);
+    r->k16 = malloc(all * sizeof(uint32_t));
+    r->v16 = malloc(all * sizeof(uint32_t));
+    return (r->one != NULL && r->k16 != NULL && r->v16 != NULL) || fail(err, "out of memory");
+}
+
+void rows_free(struct rows * r) {
+    free(r->one);
+    free(r->k16);
+    free(r->v16);
+    memset(r, 0, sizeof *r);
+}
+
+/* ---- writing ---- */
+
+static const float * turned(struct rows * r, const float * x, uint32_t blocks) {
+    if (blocks < 2) {
+        return x;
+    }
+    memcpy(r->one, x, (size_t) r->width * sizeof *x);
+    hadamard(r->one, r->width, (int32_t) blocks);
+    return r->one;
+}
+
+void rows_put_keys(struct rows * r, int32_t layer, int32_t cell, const float * k) {
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    semshare_quantize(y->k_type, turned(r, k, r->state->layout.rot_k), r->width, r->state->k[layer] + cell * y->k_row, y->k_row);
+}
+
+/* Where an element of transposed values lies. */
+static uint8_t * element(const struct rows * r, int32_t layer, int32_t cell, int64_t i) {
+    return r->state->v[layer] + (i * r->state->cells + cell) * r->state->layout.layers[layer].v_elem;
+}
+
+void rows_put_values(struct rows * r, int32_t layer, int32_t cell, const float * v) {
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    v = turned(r, v, r->state->layout.rot_v);
+    if (!r->state->layout.v_trans) {
+        semshare_quantize(y->v_type, v, r->width, r->state->v[layer] + cell * y->v_row, y->v_row);
+        return;
+    }
+    for (int64_t i = 0; i < r->width; i++) {
+        semshare_quantize(y->v_type, &v[i], 1, element(r, layer, cell, i), y->v_elem);
+    }
+}
+
+/* ---- reading ---- */
+
+static void get_values(const struct rows * r, int32_t layer, int32_t cell, float * v) {
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    if (!r->state->layout.v_trans) {
+        semshare_dequantize(y->v_type, r->state->v[layer] + cell * y->v_row, y->v_row, v, r->width);
+        return;
+    }
+    for (int64_t i = 0; i < r->width; i++) {
+        semshare_dequantize(y->v_type, element(r, layer, cell, i), y->v_elem, &v[i], 1);
+    }
+}
+
+float rows_deviation(struct rows * r, int32_t layer, int32_t cell, const float * v, float * norm) {
+    float far = 0, own = 0;
+    get_values(r, layer, cell, r->one);
+    hadamard(r->one, r->width, (int32_t) r->state->layout.rot_v);
+    for (int32_t i = 0; i < r->width; i++) {
+        const float d = r->one[i] - v[i];
+        far += d * d;
+        own += v[i] * v[i];
+    }
+    *norm = own;
+    return far;
+}
+
+/* Packed rows as f16, not turned any more. */
+static void unpack(struct rows * r, uint32_t type, const uint8_t * from, int64_t row, uint32_t blocks, uint16_t * to) {
+    for (uint32_t c = 0; c < r->state->cells; c++) {
+        semshare_dequantize(type, from + c * row, row, r->one, r->width);
+        hadamard(r->one, r->width, (int32_t) blocks);
+        for (int32_t i = 0; i < r->width; i++) {
+            to[(size_t) c * (size_t) r->width + (size_t) i] = f16_from_f32(r->one[i]);
+        }
+    }
+}
+
+/* Columns as rows, in squares that fit the nearest cache. */
+static void straighten(const struct rows * r, int32_t layer, uint8_t * to) {
+    enum { SQUARE = 32 };
+    const int64_t elem = r->state->layout.layers[layer].v_elem, cells = r->state->cells;
+    for (int64_t c0 = 0; c0 < cells; c0 += SQUARE) {
+        for (int64_t i0 = 0; i0 < r->width; i0 += SQUARE) {
+            for (int64_t c = c0; c < cells && c < c0 + SQUARE; c++) {
+                for (int64_t i = i0; i < r->width && i < i0 + SQUARE; i++) {
+                    memcpy(to + (c * r->width + i) * elem, element(r, layer, (int32_t) c, i), (size_t) elem);
+                }
+            }
+        }
+    }
+}
+
+struct cached rows_cached(struct rows * r, int32_t layer) {
+    const struct state_layout * l = &r->state->layout;
+    const struct state_layer * y = &l->layers[layer];
+    struct cached out = {(int32_t) y->k_type, (int32_t) y->v_type, r->state->k[layer], r->state->v[layer], r->state->cells};
+    if (!is_plain(y->k_type) || l->rot_k > 1) {
+        unpack(r, y->k_type, out.k, y->k_row, l->rot_k, r->k16);
+        out.k = (const uint8_t *) r->k16;
+        out.k_type = SEMSHARE_TYPE_F16;
+    }
+    if (l->v_trans) {
+        straighten(r, layer, (uint8_t *) r->v16);
+        out.v = (const uint8_t *) r->v16;
+    } else if (!is_plain(y->v_type) || l->rot_v > 1) {
+        unpack(r, y->v_type, out.v, y->v_row, l->rot_v, r->v16);
+        out.v = (const uint8_t *) r->v16;
+        out.v_type = SEMSHARE_TYPE_F16;
+    }
+    return out;
+}

@@ -1,0 +1,60 @@
+/*
+ * llama.cpp's saved states: reading those of references, and laying out a new one in
+ * memory. The format is described in bridge/state_parse.go.
+ */
+#ifndef AGENT_STATE_H
+#define AGENT_STATE_H
+
+#include "error.h"
+#include "semshare.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { STATE_MAX_LAYERS = 512 };
+
+/* One layer's types and sizes in bytes; v_row is 0 where values are transposed, v_elem
+ * and v_width where they are not. */
+struct state_layer {
+    uint32_t k_type, v_type;
+    int64_t k_row, v_row;
+    int64_t v_elem, v_width;
+};
+
+struct state_layout {
+    uint32_t version;
+    bool packed; /* tokens carry a header */
+    uint32_t streams;
+    bool v_trans;
+    uint32_t rot_k, rot_v;
+    uint32_t n_layers;
+    struct state_layer layers[STATE_MAX_LAYERS];
+};
+
+/* A state in memory. Where it was opened, it maps the file read-only. */
+struct state {
+    struct state_layout layout;
+    uint8_t * data;
+    size_t size;
+    uint32_t cells;
+    uint8_t * k[STATE_MAX_LAYERS];
+    uint8_t * v[STATE_MAX_LAYERS];
+};
+
+/* Maps and checks the state of that name in the directory, which must have size bytes.
+ * Close it with state_close, also after a failure. */
+bool state_open(struct state * s, int dir, const char * name, uint64_t size, struct error * err);
+bool state_parse(struct state * s, struct error * err); /* of s->data, s->size */
+void state_close(struct state * s);
+
+/* Whether rows of one can become rows of the other. */
+bool state_layout_equal(const struct state_layout * a, const struct state_layout * b);
+
+/* What a state of that many tokens and cells takes. */
+size_t state_bytes(const struct state_layout * l, uint32_t tokens, uint32_t cells);
+
+/* Writes all but the layers' rows of a state to s->data, which must have state_bytes,
+ * and notes where the rows lie. The stream must be below l->streams. */
+void state_write(struct state * s, const struct state_layout * l, uint32_t stream, const int32_t * tokens, uint32_t n_tokens, const int32_t * pos, uint32_t n_cells);
+
+#endif
