@@ -16,6 +16,9 @@ type RoPE struct {
 	// Freqs holds radians per position, Dims/2 of them, after frequency
 	// factors, linear scaling and YaRN.
 	Freqs []float32
+	// Magnitude is by how much longer keys are after rotation: YaRN's mscale; 0
+	// means 1. Moving a key does not change it.
+	Magnitude float32
 }
 
 // RoPEParams are the settings of a model's RoPE under the names that llama.cpp
@@ -65,7 +68,18 @@ func NewRoPE(p RoPEParams) (*RoPE, error) {
 		}
 		freqs[i] = float32(p.YaRN.mix(extrapolated, scale, i, p.Dims, p.Base))
 	}
-	return &RoPE{NEOX: p.NEOX, HeadDim: p.HeadDim, Dims: p.Dims, Freqs: freqs}, nil
+	r := &RoPE{NEOX: p.NEOX, HeadDim: p.HeadDim, Dims: p.Dims, Freqs: freqs}
+	if p.YaRN != nil && p.YaRN.ExtFactor != 0 {
+		r.Magnitude = float32(1 - 0.1*math.Log(scale))
+	}
+	return r, nil
+}
+
+func (r *RoPE) magnitude() float32 {
+	if r.Magnitude == 0 {
+		return 1
+	}
+	return r.Magnitude
 }
 
 func (p *RoPEParams) validate() error {

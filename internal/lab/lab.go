@@ -91,6 +91,7 @@ type BackendOptions struct {
 	NoRAMCache      bool   // --cache-ram 0
 	Threads         int    // 0: the server's choice
 	APIKey          string
+	Preload         string // a library for LD_PRELOAD
 	SlotDir         string // empty: a new one, removed at the end
 	Progress        io.Writer
 	StartupDeadline time.Duration // 0: two minutes
@@ -170,6 +171,10 @@ func (b *Backend) Launch(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(b.tools.Python, b.args()...)
 	cmd.Stdout, cmd.Stderr = log, log
+	if b.o.Preload != "" {
+		// In front of what is there, which is not ours to replace.
+		cmd.Env = append(os.Environ(), strings.TrimSuffix("LD_PRELOAD="+b.o.Preload+":"+os.Getenv("LD_PRELOAD"), ":"))
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err

@@ -17,7 +17,8 @@ import (
 // Options say what model is written. The zero value is a llama with NORM RoPE,
 // two layers, two heads of 64 elements and one KV head.
 type Options struct {
-	// Arch is "llama" (NORM pairs) or "qwen2" (NEOX pairs); empty: llama.
+	// Arch is "llama" (NORM pairs), "qwen2" (NEOX pairs, biases) or "qwen3" (NEOX
+	// pairs, norms of queries and keys); empty: llama.
 	Arch string
 	// Layers, Heads, HeadsKV, HeadDim and FF; zeros: 2, 2, 1, 64, 128. The
 	// embedding length is Heads * HeadDim.
@@ -204,6 +205,10 @@ func (o Options) tensors(g *file) {
 			g.tensor(name("attn_q.bias"), gauss(r, dim, 0.1), dim)
 			g.tensor(name("attn_k.bias"), gauss(r, kv, 0.1), kv)
 			g.tensor(name("attn_v.bias"), gauss(r, kv, 0.1), kv)
+		}
+		if o.Arch == "qwen3" {
+			g.tensor(name("attn_q_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
+			g.tensor(name("attn_k_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
 		}
 		noise(name("attn_output.weight"), dim, dim)
 		ones(name("ffn_norm.weight"), dim)

@@ -1,0 +1,329 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
+)
+
+// agentLibrary is built by make csrc.
+func agentLibrary(t testing.TB) string {
+	t.Helper()
+	path, err := filepath.Abs("../bin/libsemshare-agent.so")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("run make csrc first: %v", err)
+	}
+	return path
+}
+
+// kitchen is a real server with the agent in it.
+type kitchen struct {
+	t       testing.TB
+	lab     *lab.Backend
+	backend *Backend
+	model   *Model
+}
+
+func newKitchen(t testing.TB, o lab.BackendOptions) *kitchen {
+	t.Helper()
+	o.Preload, o.NoRAMCache = agentLibrary(t), true
+	k := &kitchen{t: t, lab: lab.StartBackend(t, o)}
+	k.backend = NewBackend(k.lab.URL, "", time.Second)
+	t.Cleanup(k.backend.Close)
+	m, err := OpenModel(k.lab.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.model = m
+	t.Cleanup(func() { m.Close() })
+	return k
+}
+
+// cold computes tokens in an empty slot and returns what the server saves.
+func (k *kitchen) cold(name string, tokens []int32) *State {
+	k.t.Helper()
+	ctx := context.Background()
+	if err := k.backend.Erase(ctx, 0); err != nil {
+		k.t.Fatal(err)
+	}
+	if _, err := k.backend.Prefill(ctx, 0, tokens); err != nil {
+		k.t.Fatal(err)
+	}
+	return k.save(name, 0)
+}
+
+func (k *kitchen) save(name string, slot int) *State {
+	k.t.Helper()
+	if _, _, err := k.backend.Save(context.Background(), slot, name); err != nil {
+		k.t.Fatal(err)
+	}
+	s, err := OpenState(filepath.Join(k.lab.SlotDir, name))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// cook carries a recipe out in slot 1.
+func (k *kitchen) cook(r *Recipe) AgentReply {
+	k.t.Helper()
+	var b bytes.Buffer
+	if _, err := r.WriteTo(&b); err != nil {
+		k.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(k.lab.SlotDir, "a.recipe"), b.Bytes(), 0o600); err != nil {
+		k.t.Fatal(err)
+	}
+	reply, err := k.backend.Cook(context.Background(), 1, k.lab.SlotDir, "a.recipe", len(r.Tokens))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Logf("%+v", reply)
+	return reply
+}
+
+// off is the relative error of a state's keys and values against another's, the
+// worst of all layers.
+func (k *kitchen) off(got, want *State) (keys, values float64) {
+	k.t.Helper()
+	for l := range want.Layout.Layers {
+		y := want.Layout.Layers[l]
+		a, b := got.Layer(l), want.Layer(l)
+		ek, ev := k.relative(y.KType, a.K, b.K), k.relative(y.VType, a.V, b.V)
+		keys = max(keys, ek)
+		values = max(values, ev)
+	}
+	return keys, values
+}
+
+func (k *kitchen) relative(t KVType, a, b []byte) float64 {
+	k.t.Helper()
+	x, err := floats(GoKernels(), t, a)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	y, err := floats(GoKernels(), t, b)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return relativeError(x, y)
+}
+
+func all(n int, depth int) []uint16 {
+	out := make([]uint16, n)
+	for i := range out {
+		out[i] = uint16(depth)
+	}
+	return out
+}
+
+// TestAgentRecomputesWhatTheServerComputes has the agent compute every token of a
+// prompt, from references that have nothing to do with it, and compares the cache
+// with the server's own.
+func TestAgentRecomputesWhatTheServerComputes(t *testing.T) {
+	f := func(name string, model tinymodel.Options, o lab.BackendOptions, tolerance float64) {
+		t.Run(name, func(t *testing.T) {
+			o.Model, o.Context = tiny(t, model), 4096
+			testRecomputesAll(t, newKitchen(t, o), randomTokens(700, 1), randomTokens(300, 2), tolerance)
+		})
+	}
+	factors := make([]float32, 32)
+	for i := range factors {
+		factors[i] = 1 + float32(i)/4
+	}
+	f("llama", tinymodel.Options{Layers: 4}, lab.BackendOptions{}, 3e-3)
+	f("llama, factors, unified, V transposed", tinymodel.Options{Layers: 4, Factors: factors}, lab.BackendOptions{Unified: true, FlashAttention: "off"}, 3e-3)
+	f("llama, YaRN", tinymodel.Options{Layers: 4, Scaling: "yarn", ScalingFactor: 4, OrigContext: 512}, lab.BackendOptions{}, 3e-3)
+	f("qwen2", tinymodel.Options{Arch: "qwen2", Layers: 4}, lab.BackendOptions{}, 3e-3)
+	f("qwen3", tinymodel.Options{Arch: "qwen3", Layers: 4}, lab.BackendOptions{}, 3e-3)
+	f("qwen2, q8_0", tinymodel.Options{Arch: "qwen2", Layers: 4}, lab.BackendOptions{TypeK: "q8_0", TypeV: "q8_0", FlashAttention: "on"}, 3e-2)
+}
+
+func testRecomputesAll(t *testing.T, k *kitchen, tokens, other []int32, tolerance float64) {
+	want := k.cold("want", tokens)
+	ref := k.cold("ref", other)
+	layers := len(ref.Layout.Layers)
+	testRecomputes(t, k, &Recipe{Tokens: tokens, Depth: all(len(tokens), layers), Refs: []*State{ref}, RoPE: k.model.RoPE}, want, tolerance)
+}
+
+func testRecomputes(t *testing.T, k *kitchen, r *Recipe, want *State, tolerance float64) {
+	t.Helper()
+	tokens := r.Tokens
+	k.cook(r)
+	keys, values := k.off(k.save("got", 1), want)
+	t.Logf("keys off by %.2g, values by %.2g", keys, values)
+	if !(keys <= tolerance && values <= tolerance) {
+		t.Errorf("keys are off by %.2g, values by %.2g: expected at most %.2g", keys, values, tolerance)
+	}
+	ctx := context.Background()
+	got, err := k.backend.Prefill(ctx, 1, append(tokens[:len(tokens):len(tokens)], tokens[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.CacheN != len(tokens) {
+		t.Errorf("the server found %d tokens in its cache: expected %d", got.CacheN, len(tokens))
+	}
+}
+
+// TestAgentOnTheRealModel: quantised weights quantise activations too, so that the
+// last bit of a sum can tip a value over, and thirty layers let that grow. What must
+// agree closely is the first layers and what the model says next.
+func TestAgentOnTheRealModel(t *testing.T) {
+	k := newKitchen(t, lab.BackendOptions{Context: 2048})
+	text, err := os.ReadFile("../LICENSE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := k.backend.Tokenize(context.Background(), "", string(text[2000:3200]), true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := k.cold("other", tokens[100:200])
+	n := len(tokens) - 1
+	whole := k.cold("whole", tokens[:n])
+	want := k.next(0, tokens)
+	k.cook(&Recipe{Tokens: tokens[:n], Depth: all(n, len(other.Layout.Layers)), Refs: []*State{other}, RoPE: k.model.RoPE})
+	saved := k.save("got", 1)
+	got := k.next(1, tokens)
+
+	y := whole.Layout.Layers[0]
+	first := max(k.relative(y.KType, saved.Layer(0).K, whole.Layer(0).K), k.relative(y.VType, saved.Layer(0).V, whole.Layer(0).V))
+	keys, values := k.off(saved, whole)
+	kl := 0.0
+	for id, p := range want {
+		kl += p * math.Log(p/max(got[id], 1e-6))
+	}
+	t.Logf("first layer off by %.2g, all by %.2g and %.2g; KL of the next token %.2g", first, keys, values, kl)
+	if !(first < 1e-3 && keys < 0.1 && values < 0.1 && math.Abs(kl) < 0.01) {
+		t.Errorf("first layer off by %.2g, worst keys by %.2g, values by %.2g, KL of the next token %.2g: expected at most 0.001, 0.1, 0.1, 0.01", first, keys, values, kl)
+	}
+}
+
+// next is the distribution of the token behind tokens, all but the last of which the
+// slot holds.
+func (k *kitchen) next(slot int, tokens []int32) map[int64]float64 {
+	k.t.Helper()
+	reply, err := k.backend.post(context.Background(), "/completion", "", map[string]any{
+		"prompt": tokens, "n_predict": 1, "id_slot": slot, "cache_prompt": true, "n_probs": 100, "temperature": 0,
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if n := int(gjson.GetBytes(reply, "timings.cache_n").Int()); n != len(tokens)-1 {
+		k.t.Fatalf("the slot held %d of %d tokens", n, len(tokens))
+	}
+	out := map[int64]float64{}
+	for _, p := range gjson.GetBytes(reply, "completion_probabilities.0.top_logprobs").Array() {
+		out[p.Get("id").Int()] = math.Exp(p.Get("logprob").Float())
+	}
+	return out
+}
+
+// TestAgentMovesWhatTheRecipeMoves: a passage moved behind another one is what the
+// sidecar itself would compose.
+func TestAgentMovesWhatTheRecipeMoves(t *testing.T) {
+	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Arch: "qwen2"}), Context: 4096})
+	ref := k.cold("ref", randomTokens(300, 1))
+	const n = 200
+	tokens := append([]int32{}, ref.Tokens[100:300]...)
+	run := Run{Src: 100, Len: n, Delta: -100}
+	k.cook(&Recipe{Tokens: tokens, Depth: all(n, 0), Runs: []Run{run}, Refs: []*State{ref}, RoPE: k.model.RoPE})
+	got := k.save("got", 1)
+
+	pos := make([]int32, n)
+	for i := range pos {
+		pos[i] = int32(i)
+	}
+	w, err := CreateState(filepath.Join(k.lab.SlotDir, "want"), &ref.Layout, 1, tokens, pos)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs, err := w.Jobs([]*State{ref})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := GoKernels().Compose(jobs, []Run{run}, k.model.RoPE, 1); err != nil {
+		t.Fatal(err)
+	}
+	for l := range jobs {
+		if a := got.Layer(l); !bytes.Equal(a.K, jobs[l].K) || !bytes.Equal(a.V, jobs[l].V) {
+			t.Errorf("layer %d is not what Kernels.Compose makes", l)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAgentRecomputesScatteredTokens: where only some tokens differ, computing those
+// and all that come after them is exact, and deviation finds those that come after.
+func TestAgentRecomputesScatteredTokens(t *testing.T) {
+	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Layers: 4}), Context: 4096})
+	const n = 600
+	old := randomTokens(n, 1)
+	tokens := append([]int32{}, old...)
+	var changed []int
+	for i := 50; i < n; i += 97 {
+		tokens[i]++
+		changed = append(changed, i)
+	}
+	ref, want := k.cold("ref", old), k.cold("want", tokens)
+	recipe := func() *Recipe {
+		r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Refs: []*State{ref}, RoPE: k.model.RoPE}
+		at := int32(0)
+		for _, c := range append(changed, n) {
+			r.Runs = append(r.Runs, Run{Src: at, Dst: at, Len: int32(c) - at})
+			at = int32(c) + 1
+		}
+		for _, c := range changed {
+			r.Depth[c] = 4
+		}
+		return r
+	}
+	t.Run("all that follow", func(t *testing.T) {
+		r := recipe()
+		for i := changed[0]; i < n; i++ {
+			r.Depth[i] = 4
+		}
+		testRecomputes(t, k, r, want, 3e-3)
+	})
+	t.Run("all by deviation", func(t *testing.T) {
+		r := recipe()
+		r.Extra = Extra{First: 1, Last: 1}
+		testRecomputes(t, k, r, want, 3e-3)
+	})
+	off := func(r *Recipe) float64 {
+		reply := k.cook(r)
+		_, values := k.off(k.save("got", 1), want)
+		t.Logf("%d of %d through a layer, values off by %.2g", reply.Through, 3*n, values)
+		return values
+	}
+	none := recipe()
+	none.Runs = []Run{{Len: n}}
+	none.Depth = make([]uint16, n)
+	changedOnly, some, third := recipe(), recipe(), recipe()
+	some.Extra = Extra{First: 0.3, Last: 0.1}
+	for i := range third.Depth {
+		if third.Depth[i] == 0 && i%3 == 0 {
+			third.Depth[i] = 2
+		}
+	}
+	a, b, c := off(none), off(changedOnly), off(some)
+	if !(c < b && b < a) {
+		t.Errorf("values are off by %.2g with nothing computed, %.2g with what changed, %.2g with what deviates too: expected less each time", a, b, c)
+	}
+	off(third)
+}

@@ -1,0 +1,200 @@
+package bridge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Recipe says how the agent (csrc/agent) makes a prompt's KV inside the server:
+// which rows of which references become which cells, and which cells it computes
+// anew. The file's layout is described in csrc/agent/recipe.h.
+type Recipe struct {
+	Tokens []int32
+	// Runs are token positions, as in a FillStage. A position that no run covers
+	// gets a cell only where Depth says that it is computed in all layers.
+	Runs []Run
+	// Depth tells for every token in how many layers, counted from the first, its
+	// keys and values are computed anew; 0 leaves what the run supplies.
+	Depth []uint16
+	// Refs are what Run.Ref indexes: one and more, all of one layout, in the
+	// directory that the recipe is written to.
+	Refs []*State
+	RoPE *RoPE
+	// Extra has the agent choose further tokens by deviation.
+	Extra Extra
+}
+
+// Extra is the share of tokens that are computed because their values in the
+// second layer deviate most: of all cells, First in the third layer, falling
+// exponentially to Last in the last. The zero value computes none.
+type Extra struct {
+	First, Last float32
+	// MinDeviation is the least squared distance of a token's values that is worth
+	// it, in units of the mean square of all.
+	MinDeviation float32
+}
+
+const (
+	recipeMagic     = 0x726b7373 // "sskr"
+	recipeVersion   = 1
+	recipeNEOX      = 1
+	recipeHeadBytes = 128
+	recipeNameBytes = 248
+	recipeMaxRefs   = 64
+)
+
+// recipeHead is struct recipe_head.
+type recipeHead struct {
+	Magic, Version                           uint32
+	Size, Checksum                           uint64
+	Tokens, Cells, Runs, Refs, Layers, Flags uint32
+	HeadDim, Dims                            uint32
+	Magnitude, First, Last, MinDeviation     float32
+	_                                        [14]uint32
+}
+
+type recipeRef struct {
+	Size uint64
+	Name [recipeNameBytes]byte
+}
+
+// WriteTo writes the recipe. Errors name what the agent would refuse.
+func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
+	if err := r.validate(); err != nil {
+		return 0, fmt.Errorf("recipe: %w", err)
+	}
+	runs, pos := r.cells()
+	if len(pos) == 0 || int(pos[len(pos)-1]) != len(r.Tokens)-1 {
+		return 0, fmt.Errorf("recipe: the last of %d tokens would have no cell: the server could not go on behind it", len(r.Tokens))
+	}
+	h := r.head(len(runs), len(pos))
+	var b bytes.Buffer
+	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) }
+	put(h)
+	if err := r.putRefs(put); err != nil {
+		return 0, err
+	}
+	put(r.Tokens)
+	put(pos)
+	put(r.depths(pos))
+	put(runs)
+	put(r.RoPE.Freqs)
+	out := b.Bytes()
+	binary.LittleEndian.PutUint64(out[8:], uint64(len(out)))
+	binary.LittleEndian.PutUint64(out[16:], xxhash.Sum64(out[24:]))
+	n, err := w.Write(out)
+	return int64(n), err
+}
+
+func (r *Recipe) validate() error {
+	switch {
+	case len(r.Tokens) == 0 || len(r.Depth) != len(r.Tokens):
+		return fmt.Errorf("%d tokens and %d depths: expected as many, and some", len(r.Tokens), len(r.Depth))
+	case len(r.Refs) == 0 || len(r.Refs) > recipeMaxRefs:
+		return fmt.Errorf("%d references: expected 1 to %d", len(r.Refs), recipeMaxRefs)
+	case r.RoPE == nil:
+		return errors.New("the model's RoPE is not known")
+	}
+	for i, d := range r.Depth {
+		if int(d) > r.layers() {
+			return fmt.Errorf("token %d is to be computed in %d of %d layers", i, d, r.layers())
+		}
+	}
+	for i, run := range r.Runs {
+		if run.Ref < 0 || run.Ref >= len(r.Refs) || run.Dst < 0 || run.Len <= 0 || int(run.Dst+run.Len) > len(r.Tokens) {
+			return fmt.Errorf("run %d %+v leaves the %d references or the %d tokens", i, run, len(r.Refs), len(r.Tokens))
+		}
+	}
+	return nil
+}
+
+func (r *Recipe) layers() int { return len(r.Refs[0].Layout.Layers) }
+
+// cells returns the runs as rows of references and cells, and the position of each
+// cell. What the reference has no cell for is left out, unless it is computed.
+func (r *Recipe) cells() ([]cRun, []int32) {
+	type source struct{ ref, row, delta int32 }
+	sources := make([]source, len(r.Tokens))
+	for i := range sources {
+		sources[i].ref = -1
+	}
+	for _, run := range r.Runs {
+		for i := range run.Len {
+			if row, ok := r.Refs[run.Ref].Row(run.Src + i); ok {
+				sources[run.Dst+i] = source{int32(run.Ref), int32(row), run.Delta}
+			}
+		}
+	}
+	var runs []cRun
+	var pos []int32
+	for p, s := range sources {
+		if s.ref < 0 && int(r.Depth[p]) < r.layers() {
+			continue
+		}
+		cell := int32(len(pos))
+		pos = append(pos, int32(p))
+		if s.ref < 0 {
+			continue
+		}
+		if k := len(runs) - 1; k >= 0 {
+			l := &runs[k]
+			if l.ref == s.ref && l.delta == s.delta && l.src+l.len == s.row && l.dst+l.len == cell {
+				l.len++
+				continue
+			}
+		}
+		runs = append(runs, cRun{ref: s.ref, src: s.row, dst: cell, len: 1, delta: s.delta})
+	}
+	return runs, pos
+}
+
+func (r *Recipe) head(runs, cells int) recipeHead {
+	h := recipeHead{
+		Magic: recipeMagic, Version: recipeVersion,
+		Tokens: uint32(len(r.Tokens)), Cells: uint32(cells), Runs: uint32(runs), Refs: uint32(len(r.Refs)), Layers: uint32(r.layers()),
+		HeadDim: uint32(r.RoPE.HeadDim), Dims: uint32(r.RoPE.Dims), Magnitude: r.RoPE.magnitude(),
+		First: r.Extra.First, Last: r.Extra.Last, MinDeviation: r.Extra.MinDeviation,
+	}
+	if r.RoPE.NEOX {
+		h.Flags |= recipeNEOX
+	}
+	return h
+}
+
+func (r *Recipe) putRefs(put func(any)) error {
+	for _, s := range r.Refs {
+		ref := recipeRef{Size: uint64(s.Size)}
+		name := filepath.Base(s.Path)
+		if len(name) >= len(ref.Name) {
+			return fmt.Errorf("recipe: the name %s is longer than %d bytes", name, len(ref.Name)-1)
+		}
+		copy(ref.Name[:], name)
+		put(ref)
+	}
+	return nil
+}
+
+// depths are those of the cells, padded to four bytes.
+func (r *Recipe) depths(pos []int32) []uint16 {
+	out := make([]uint16, (len(pos)+1)/2*2)
+	for i, p := range pos {
+		out[i] = r.Depth[p]
+	}
+	return out
+}
+
+// Work is the recipe's share of a cold prefill's token-layers, without what the
+// agent chooses by itself.
+func (r *Recipe) Work() float64 {
+	sum := 0
+	for _, d := range r.Depth {
+		sum += int(d)
+	}
+	return float64(sum) / float64(max(1, len(r.Depth)*r.layers()))
+}

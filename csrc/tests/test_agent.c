@@ -1,0 +1,173 @@
+/* The agent's parsers against what is not as it should be: every file that a recipe
+ * names, and the recipe itself, may hold anything. Run under the sanitizers, where a
+ * read outside the file ends the test. */
+#include "agent/recipe.h"
+#include "agent/state.h"
+#include "check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t seed = 1;
+
+static uint32_t next(void) { return (uint32_t) (next_random(&seed) >> 32); }
+
+/* ---- a sound recipe and a sound state ---- */
+
+enum { TOKENS = 12, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
+
+static size_t write_recipe(uint8_t * to) {
+    struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
+                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .magnitude = 1, .share_first = 0.5f, .share_last = 0.1f};
+    struct recipe_ref ref = {.size = 100, .name = "reference"};
+    int32_t tokens[TOKENS], pos[CELLS];
+    uint16_t depth[CELLS];
+    const struct semshare_run runs[RUNS] = {{0, 5, 0, 4, -5}, {0, 0, 5, 5, 7}};
+    float freqs[DIMS / 2] = {1, 0.5f, 0.1f, 0.01f};
+    for (int i = 0; i < TOKENS; i++) {
+        tokens[i] = i * 7;
+    }
+    for (int i = 0; i < CELLS; i++) {
+        pos[i] = i + 2;
+        depth[i] = (uint16_t) (i == 4 ? LAYERS : i % LAYERS);
+    }
+    uint8_t * p = to + sizeof h;
+#define PUT(x) (memcpy(p, &(x), sizeof(x)), p += sizeof(x))
+    PUT(ref);
+    PUT(tokens);
+    PUT(pos);
+    PUT(depth);
+    PUT(runs);
+    PUT(freqs);
+#undef PUT
+    h.size = (uint64_t) (p - to);
+    memcpy(to, &h, sizeof h);
+    return (size_t) h.size;
+}
+
+static void seal(uint8_t * bytes, size_t n) {
+    if (n >= 24) {
+        const uint64_t sum = xxhash64(bytes + 24, n - 24);
+        memcpy(bytes + 16, &sum, sizeof sum);
+    }
+}
+
+/* Parses a copy of exactly n bytes, so that the sanitizer sees every read beyond. */
+static bool parses(const uint8_t * bytes, size_t n, struct recipe * r) {
+    struct error err = {""};
+    uint8_t * copy = malloc(n + (n == 0));
+    memcpy(copy, bytes, n);
+    memset(r, 0, sizeof *r);
+    const bool ok = recipe_parse(r, copy, n, &err);
+    CHECK(ok || err.text[0] != 0, "a refusal says why");
+    if (ok) { /* all that may be read is there */
+        int64_t sum = 0;
+        for (uint32_t i = 0; i < r->head.n_cells; i++) {
+            sum += r->tokens[r->pos[i]] + r->depth[i];
+        }
+        for (uint32_t i = 0; i < r->head.n_runs; i++) {
+            sum += r->runs[i].dst;
+        }
+        CHECK(sum >= 0, "what was accepted adds up to %lld", (long long) sum);
+    }
+    free(copy);
+    return ok;
+}
+
+static void test_hash(void) {
+    CHECK(xxhash64((const uint8_t *) "", 0) == 0xef46db3751d8e999u, "the hash of nothing");
+    CHECK(xxhash64((const uint8_t *) "abc", 3) == 0x44bc2cf5ad770999u, "the hash of abc");
+}
+
+static void test_recipe(void) {
+    uint8_t bytes[2048];
+    struct recipe r;
+    const size_t n = write_recipe(bytes);
+    seal(bytes, n);
+    CHECK(parses(bytes, n, &r), "a sound recipe was refused");
+    CHECK(r.head.n_cells == CELLS, "%u cells", r.head.n_cells);
+    bytes[n - 1] ^= 1;
+    CHECK(!parses(bytes, n, &r), "a wrong checksum was accepted");
+}
+
+static void test_recipes_mutated(int rounds) {
+    uint8_t sound[2048], bytes[2048];
+    struct recipe r;
+    int accepted = 0;
+    const size_t n = write_recipe(sound);
+    for (int round = 0; round < rounds; round++) {
+        memcpy(bytes, sound, n);
+        size_t size = next() % 8 == 0 ? next() % (n + 1) : n;
+        for (uint32_t i = next() % 4; i > 0; i--) {
+            const size_t at = next() % n;
+            bytes[at] = (uint8_t) (next() % 3 == 0 ? 0xff : next());
+        }
+        if (next() % 4 != 0 && size >= 16) {
+            const uint64_t claimed = size;
+            memcpy(bytes + 8, &claimed, sizeof claimed);
+        }
+        seal(bytes, size);
+        accepted += parses(bytes, size, &r);
+    }
+    CHECK(accepted > 0 && accepted < rounds, "%d of %d mutated recipes accepted", accepted, rounds);
+}
+
+static const struct state_layout * layout(uint32_t version, bool trans) {
+    static struct state_layout l;
+    memset(&l, 0, sizeof l);
+    l.version = version;
+    l.packed = version == 4;
+    l.streams = 2;
+    l.v_trans = trans;
+    l.n_layers = LAYERS;
+    for (int i = 0; i < LAYERS; i++) {
+        l.layers[i] = (struct state_layer) {.k_type = SEMSHARE_TYPE_F16, .v_type = SEMSHARE_TYPE_F16, .k_row = 2 * DIMS, .v_row = trans ? 0 : 2 * DIMS, .v_elem = trans ? 2 : 0, .v_width = trans ? DIMS : 0};
+    }
+    return &l;
+}
+
+static void test_states(uint32_t version, bool trans, int rounds) {
+    int32_t tokens[TOKENS] = {1, 2, 3}, pos[CELLS];
+    struct error err;
+    int accepted = 0;
+    for (int i = 0; i < CELLS; i++) {
+        pos[i] = i;
+    }
+    const size_t n = state_bytes(layout(version, trans), TOKENS, CELLS);
+    struct state * made = calloc(1, sizeof *made), * read = calloc(1, sizeof *read);
+    made->data = malloc(n);
+    made->size = n;
+    memset(made->data, 7, n);
+    state_write(made, layout(version, trans), 1, tokens, TOKENS, pos, CELLS);
+    for (int round = 0; round < rounds; round++) {
+        const size_t size = round > 0 && next() % 8 == 0 ? next() % n : n;
+        memset(read, 0, sizeof *read);
+        read->data = malloc(size + (size == 0));
+        read->size = size;
+        memcpy(read->data, made->data, size);
+        for (uint32_t i = round == 0 || size == 0 ? 0 : next() % 4; i > 0; i--) {
+            read->data[next() % size] = (uint8_t) (next() % 3 == 0 ? 0xff : next());
+        }
+        const bool ok = state_parse(read, &err);
+        accepted += ok;
+        if (round == 0) {
+            CHECK(ok && read->cells == CELLS && state_layout_equal(&read->layout, layout(version, trans)), "a state is read as it was written");
+            CHECK(read->k[2] - read->data == made->k[2] - made->data && read->v[2] - read->data == made->v[2] - made->data, "rows of the last layer");
+        }
+        free(read->data);
+    }
+    CHECK(accepted > 0, "no state accepted");
+    free(made->data);
+    free(made);
+    free(read);
+}
+
+int main(void) {
+    test_hash();
+    test_recipe();
+    test_recipes_mutated(200000);
+    test_states(3, false, 20000);
+    test_states(4, false, 20000);
+    test_states(4, true, 20000);
+    return report("agent");
+}
