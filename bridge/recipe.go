@@ -55,8 +55,11 @@ type recipeHead struct {
 	Size, Checksum                           uint64
 	Tokens, Cells, Runs, Refs, Layers, Flags uint32
 	HeadDim, Dims                            uint32
-	Magnitude, First, Last, MinDeviation     float32
-	_                                        [14]uint32
+	First, Last, MinDeviation                float32
+	Base, Scale, ExtFactor, AttnFactor       float32
+	BetaFast, BetaSlow                       float32
+	OrigCtx                                  uint32
+	_                                        [8]uint32
 }
 
 type recipeRef struct {
@@ -158,11 +161,16 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	h := recipeHead{
 		Magic: recipeMagic, Version: recipeVersion,
 		Tokens: uint32(len(r.Tokens)), Cells: uint32(cells), Runs: uint32(runs), Refs: uint32(len(r.Refs)), Layers: uint32(r.layers()),
-		HeadDim: uint32(r.RoPE.HeadDim), Dims: uint32(r.RoPE.Dims), Magnitude: r.RoPE.magnitude(),
+		HeadDim: uint32(r.RoPE.HeadDim), Dims: uint32(r.RoPE.Dims),
 		First: r.Extra.First, Last: r.Extra.Last, MinDeviation: r.Extra.MinDeviation,
 	}
 	if r.RoPE.NEOX {
 		h.Flags |= recipeNEOX
+	}
+	p := r.RoPE.Params
+	h.Base, h.Scale, h.AttnFactor = float32(p.Base), float32(p.scale()), 1
+	if y := p.YaRN; y != nil {
+		h.ExtFactor, h.BetaFast, h.BetaSlow, h.OrigCtx = float32(y.ExtFactor), float32(y.BetaFast), float32(y.BetaSlow), uint32(y.OrigCtx)
 	}
 	return h
 }

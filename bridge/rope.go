@@ -16,9 +16,8 @@ type RoPE struct {
 	// Freqs holds radians per position, Dims/2 of them, after frequency
 	// factors, linear scaling and YaRN.
 	Freqs []float32
-	// Magnitude is by how much longer keys are after rotation: YaRN's mscale; 0
-	// means 1. Moving a key does not change it.
-	Magnitude float32
+	// Params are what it was made from, for computing keys as the server does.
+	Params RoPEParams
 }
 
 // RoPEParams are the settings of a model's RoPE under the names that llama.cpp
@@ -55,10 +54,7 @@ func NewRoPE(p RoPEParams) (*RoPE, error) {
 	if err := p.validate(); err != nil {
 		return nil, err
 	}
-	scale := p.Scale
-	if scale == 0 {
-		scale = 1
-	}
+	scale := p.scale()
 	step := float64(float32(math.Pow(p.Base, -2/float64(p.Dims))))
 	freqs := make([]float32, p.Dims/2)
 	for i := range freqs {
@@ -68,18 +64,15 @@ func NewRoPE(p RoPEParams) (*RoPE, error) {
 		}
 		freqs[i] = float32(p.YaRN.mix(extrapolated, scale, i, p.Dims, p.Base))
 	}
-	r := &RoPE{NEOX: p.NEOX, HeadDim: p.HeadDim, Dims: p.Dims, Freqs: freqs}
-	if p.YaRN != nil && p.YaRN.ExtFactor != 0 {
-		r.Magnitude = float32(1 - 0.1*math.Log(scale))
-	}
-	return r, nil
+	return &RoPE{NEOX: p.NEOX, HeadDim: p.HeadDim, Dims: p.Dims, Freqs: freqs, Params: p}, nil
 }
 
-func (r *RoPE) magnitude() float32 {
-	if r.Magnitude == 0 {
+// scale is freq_scale.
+func (p *RoPEParams) scale() float64 {
+	if p.Scale == 0 {
 		return 1
 	}
-	return r.Magnitude
+	return p.Scale
 }
 
 func (p *RoPEParams) validate() error {

@@ -79,7 +79,7 @@ enum {
     X(ggt *, ggml_mul_mat, (ggctx *, ggt *, ggt *))                                                              \
     X(ggt *, ggml_add, (ggctx *, ggt *, ggt *))                                                                  \
     X(ggt *, ggml_mul, (ggctx *, ggt *, ggt *))                                                                  \
-    X(ggt *, ggml_silu, (ggctx *, ggt *))                                                                        \
+    X(ggt *, ggml_swiglu_split, (ggctx *, ggt *, ggt *))                                                         \
     X(ggt *, ggml_rms_norm, (ggctx *, ggt *, float))                                                             \
     X(ggt *, ggml_rope_ext,                                                                                      \
       (ggctx *, ggt *, ggt *, ggt *, int, int, int, float, float, float, float, float, float))                   \

@@ -152,12 +152,12 @@ static bool wants_computing(const struct recipe * r) {
 
 static bool compute_with(struct job * j, struct rows * rows, struct engine * e, struct error * err) {
     const struct recipe_head * h = &j->recipe.head;
-    const struct rope rope = {(h->flags & RECIPE_NEOX) != 0, (int32_t) h->dims, h->magnitude, j->recipe.freqs};
+    const struct rope rope = {(h->flags & RECIPE_NEOX) != 0, (int32_t) h->dims, (int32_t) h->orig_ctx, h->freq_base, h->freq_scale, h->ext_factor, h->attn_factor, h->beta_fast, h->beta_slow};
     if (j->model->n_layers != (int32_t) h->n_layers) {
         return fail(err, "a recipe for %u layers, and a model of %d", h->n_layers, j->model->n_layers);
     }
-    if (h->dims == 0) {
-        return fail(err, "computing needs RoPE: 0 dimensions turn");
+    if (h->dims == 0 || (j->model->rope_factors != NULL && j->model->rope_factors->ne[0] < h->dims / 2)) {
+        return fail(err, "computing needs RoPE: %u dimensions turn", h->dims);
     }
     if (!rows_init(rows, &j->made, j->model->n_heads_kv * j->model->head_dim, err) || !engine_init(e, j->abi, j->model, &rope, j->abi->llama_n_threads_batch(j->ctx), err)) {
         return false;

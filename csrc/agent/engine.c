@@ -68,14 +68,7 @@ bool engine_init(struct engine * e, const struct abi * abi, const struct model *
     e->sched = abi->ggml_backend_sched_new(e->backends, NULL, e->n_backends, MAX_NODES, false, true);
     e->arena_size = abi->ggml_tensor_overhead() * MAX_NODES + abi->ggml_graph_overhead_custom(MAX_NODES, false);
     e->arena = malloc(e->arena_size);
-    e->divisors = malloc((size_t) (rope->dims / 2 + 1) * sizeof *e->divisors);
-    if (e->sched == NULL || e->arena == NULL || e->divisors == NULL) {
-        return fail(err, "out of memory");
-    }
-    for (int32_t i = 0; i < rope->dims / 2; i++) {
-        e->divisors[i] = 1 / rope->freqs[i];
-    }
-    return true;
+    return (e->sched != NULL && e->arena != NULL) || fail(err, "out of memory");
 }
 
 void engine_free(struct engine * e) {
@@ -86,7 +79,6 @@ void engine_free(struct engine * e) {
         e->abi->ggml_backend_free(e->backends[i]);
     }
     free(e->arena);
-    free(e->divisors);
     memset(e, 0, sizeof *e);
 }
 
@@ -179,20 +171,15 @@ static ggt * linear(struct graph * g, ggt * w, ggt * bias, ggt * x) {
     return bias == NULL ? y : g->abi->ggml_add(g->ctx, y, bias);
 }
 
-/* Cuts rows into heads, norms them where the model does, and turns them: by p/divisor
- * radians, for with base 1 ggml's angle of position p is p before it is divided. */
-static ggt * heads(struct graph * g, ggt * x, int64_t n_heads, ggt * normed, ggt * pos, ggt * divisors) {
+/* Cuts rows into heads, norms them where the model does, and turns them. */
+static ggt * heads(struct graph * g, ggt * x, int64_t n_heads, ggt * normed, ggt * pos) {
     const struct rope * r = &g->e->rope;
     x = g->abi->ggml_reshape_3d(g->ctx, x, g->e->model->head_dim, n_heads, x->ne[1]);
     if (normed != NULL) {
         x = norm(g, x, normed);
     }
-    return g->abi->ggml_rope_ext(g->ctx, x, pos, divisors, r->dims, r->neox ? GGML_ROPE_NEOX : GGML_ROPE_NORM, 0, 1, 1, 0, r->magnitude, 0, 0);
-}
-
-static ggt * input_divisors(struct graph * g) {
-    const int64_t n = g->e->rope.dims / 2;
-    return input(g, g->abi->ggml_new_tensor_1d(g->ctx, GGML_TYPE_F32, n), g->e->divisors, (size_t) n * sizeof(float));
+    return g->abi->ggml_rope_ext(g->ctx, x, pos, g->e->model->rope_factors, r->dims, r->neox ? GGML_ROPE_NEOX : GGML_ROPE_NORM, r->orig_ctx,
+                                 r->freq_base, r->freq_scale, r->ext_factor, r->attn_factor, r->beta_fast, r->beta_slow);
 }
 
 /* What is cached, head by head: rows n_heads_kv x head_dim wide. */
@@ -215,8 +202,8 @@ static ggt * attend(struct graph * g, ggt * q, ggt * k, ggt * v, ggt * mask) {
 }
 
 static ggt * mlp(struct graph * g, const struct weights * w, ggt * x) {
-    ggt * gate = g->abi->ggml_silu(g->ctx, linear(g, w->gate, w->gate_b, x));
-    return linear(g, w->down, w->down_b, g->abi->ggml_mul(g->ctx, gate, linear(g, w->up, w->up_b, x)));
+    ggt * up = linear(g, w->up, w->up_b, x), * gate = linear(g, w->gate, w->gate_b, x);
+    return linear(g, w->down, w->down_b, g->abi->ggml_swiglu_split(g->ctx, gate, up));
 }
 
 /* ---- the three passes ---- */
@@ -244,7 +231,7 @@ bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_
         return false;
     }
     ggt * in = norm(&g, input_rows(&g, x, m->n_embd, n), w->attn_norm);
-    ggt * keys = heads(&g, linear(&g, w->wk, w->bk, in), m->n_heads_kv, w->k_norm, input_ints(&g, pos, n), input_divisors(&g));
+    ggt * keys = heads(&g, linear(&g, w->wk, w->bk, in), m->n_heads_kv, w->k_norm, input_ints(&g, pos, n));
     ggt * values = linear(&g, w->wv, w->bv, in);
     want(&g, keys);
     want(&g, values);
@@ -286,7 +273,7 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
         return false;
     }
     ggt * in = input_rows(&g, x, m->n_embd, n);
-    ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, in, w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n), input_divisors(&g));
+    ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, in, w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));
     ggt * k = input_cached(&g, cached->k_type, cached->k, cells, padded);
     ggt * v = input_cached(&g, cached->v_type, cached->v, cells, padded);
     ggt * mask = input(&g, e->abi->ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, padded, rows), hidden, (size_t) (rows * padded) * sizeof *hidden);

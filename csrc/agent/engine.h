@@ -9,12 +9,11 @@
 
 enum { ENGINE_MAX_BACKENDS = 16 };
 
-/* RoPE as rotation by given frequencies: radians a position, dims/2 of them. */
+/* RoPE as ggml takes it. */
 struct rope {
     bool neox;
-    int32_t dims;
-    float magnitude;
-    const float * freqs;
+    int32_t dims, orig_ctx;
+    float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
 };
 
 /* Keys and values of a layer, one row a cell, as the graph reads them. */
@@ -28,7 +27,6 @@ struct engine {
     const struct abi * abi;
     const struct model * model;
     struct rope rope;
-    float * divisors; /* 1 / freqs, what ggml calls frequency factors */
     ggml_backend_t backends[ENGINE_MAX_BACKENDS];
     int32_t n_backends;
     ggml_backend_sched_t sched;
@@ -36,7 +34,7 @@ struct engine {
     size_t arena_size;
 };
 
-/* Makes an engine; model and frequencies must outlive it. Free it with engine_free,
+/* Makes an engine; the model must outlive it. Free it with engine_free,
  * also after a failure. */
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err);
 void engine_free(struct engine * e);

@@ -95,6 +95,10 @@ static bool keep(struct model * m, const char * name, ggt * t, struct error * er
         m->embeddings = t;
         return true;
     }
+    if (strcmp(name, "rope_freqs.weight") == 0) {
+        m->rope_factors = t;
+        return true;
+    }
     if (sscanf(name, "blk.%d.%n", &layer, &end) != 1 || end == 0) {
         return strncmp(name, "rope_factors", 12) != 0 || fail(err, "the model has %.64s, which the agent does not know", name);
     }
@@ -159,6 +163,9 @@ bool model_read(struct model * m, const struct abi * abi, const struct llama_mod
     }
     if (m->embeddings == NULL || m->embeddings->buffer == NULL || m->embeddings->ne[0] != m->n_embd) {
         return fail(err, "the model has no token_embd.weight of %d elements a token", m->n_embd);
+    }
+    if (m->rope_factors != NULL && (m->rope_factors->buffer == NULL || m->rope_factors->type != GGML_TYPE_F32)) {
+        return fail(err, "the model's rope_freqs.weight is not f32");
     }
     for (int32_t i = 0; i < m->n_layers; i++) {
         if (!check_layer(m, &m->layers[i], i, err)) {

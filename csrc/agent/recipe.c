@@ -82,10 +82,16 @@ static bool check_head(const struct recipe_head * h, size_t size, struct error *
     if (h->head_dim == 0 || h->head_dim > MAX_HEAD || h->dims % 2 != 0 || h->dims > h->head_dim) {
         return fail(err, "heads of %u elements, %u of them turning: expected up to %d and an even number of those", h->head_dim, h->dims, MAX_HEAD);
     }
-    if (!(h->magnitude > 0 && h->magnitude < 100) || !(h->share_first >= 0 && h->share_first <= 1) || !(h->share_last >= 0 && h->share_last <= h->share_first) || !(h->min_deviation >= 0)) {
-        return fail(err, "magnitude %g, shares %g to %g, least deviation %g: out of range", (double) h->magnitude, (double) h->share_first, (double) h->share_last, (double) h->min_deviation);
+    if (!(h->share_first >= 0 && h->share_first <= 1) || !(h->share_last >= 0 && h->share_last <= h->share_first) || !(h->min_deviation >= 0)) {
+        return fail(err, "shares %g to %g, least deviation %g: out of range", (double) h->share_first, (double) h->share_last, (double) h->min_deviation);
     }
-    return true;
+    const float rope[] = {h->freq_base, h->freq_scale, h->ext_factor, h->attn_factor, h->beta_fast, h->beta_slow};
+    for (size_t i = 0; i < sizeof rope / sizeof rope[0]; i++) {
+        if (!(rope[i] >= 0) || isinf(rope[i])) {
+            return fail(err, "RoPE setting %zu is %g: expected 0 and more", i, (double) rope[i]);
+        }
+    }
+    return h->orig_ctx <= INT32_MAX || fail(err, "original context of %u tokens", h->orig_ctx);
 }
 
 static bool check_names(const struct recipe * r, struct error * err) {

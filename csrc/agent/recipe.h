@@ -11,7 +11,7 @@
  *                                   (n_layers: in all); padded to a multiple of 4 bytes
  *   i32 x 5            x n_runs     struct semshare_run: rows of a reference that become
  *                                   cells; cells in no run have depth n_layers
- *   f32                x dims/2     radians by which a pair turns from token to token
+ *   f32                x dims/2     radians by which a pair turns when its token moves by one
  *
  * With share_first above 0, further tokens are chosen by how much their values in the
  * second layer deviate: share_first of all cells in the third layer, falling
@@ -42,10 +42,12 @@ struct recipe_head {
     uint32_t n_tokens, n_cells, n_runs, n_refs, n_layers;
     uint32_t flags;
     uint32_t head_dim, dims; /* elements of a key's head, and how many of them turn */
-    float magnitude;         /* by which RoPE scales what it turns; 1 but for YaRN */
     float share_first, share_last;
     float min_deviation; /* of a token worth computing, relative to the mean of all values */
-    uint32_t reserved[14];
+    /* What ggml_rope_ext takes, for computing as the server does, to the last bit. */
+    float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
+    uint32_t orig_ctx;
+    uint32_t reserved[8];
 };
 
 struct recipe_ref {

@@ -18,7 +18,7 @@ enum { TOKENS = 12, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
 
 static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
-                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .magnitude = 1, .share_first = 0.5f, .share_last = 0.1f};
+                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .share_first = 0.5f, .share_last = 0.1f};
     struct recipe_ref ref = {.size = 100, .name = "reference"};
     int32_t tokens[TOKENS], pos[CELLS];
     uint16_t depth[CELLS];
