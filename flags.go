@@ -48,6 +48,8 @@ func (s *settings) define(name string) {
 		text("`URL` of a Redis for the index; default: embedded", func(c *configs.Config, v string) { c.Index.Redis = v })
 	case "reuse":
 		text("off, exact or fuzzy (default fuzzy)", func(c *configs.Config, v string) { c.Defaults.Reuse = configs.Reuse(v) })
+	case "way":
+		text("auto, slot or agent (default auto)", func(c *configs.Config, v string) { c.Backend.Way = v })
 	case "unrepaired":
 		text("cold or accept (default cold)", func(c *configs.Config, v string) { c.Defaults.Unrepaired = configs.Unrepaired(v) })
 	case "log-level":

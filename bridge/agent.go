@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // AgentReply is what the agent says of a recipe that it carried out or refused.
@@ -31,6 +32,123 @@ type AgentReply struct {
 // ErrNoAgent says that the server treats recipes as the corrupt files that they
 // are to a server without the agent.
 var ErrNoAgent = errors.New("no agent in the server: start llama-server with LD_PRELOAD=libsemshare-agent.so to have tokens recomputed inside it")
+
+// Cook has the agent carry out a recipe into a slot. After an error the slot's
+// content is unknown: erase it.
+func (fl *Filler) Cook(ctx context.Context, slot int, r *Recipe) (Filled, AgentReply, error) {
+	start := time.Now()
+	path := filepath.Join(fl.Store.dir, recipeName(fl.Store.run.id, fl.Store.recipes.Add(1)))
+	if err := r.WriteFile(path); err != nil {
+		return Filled{}, AgentReply{}, err
+	}
+	defer os.Remove(path)
+	reply, err := fl.Backend.Cook(ctx, slot, fl.Store.dir, filepath.Base(path), len(r.Tokens))
+	if err != nil {
+		return Filled{}, reply, err
+	}
+	_, pos := r.cells()
+	compose := time.Duration(reply.Compose * float64(time.Millisecond))
+	return Filled{Tokens: len(r.Tokens), Cells: len(pos), Compose: compose, Inject: time.Since(start) - compose}, reply, nil
+}
+
+// agentTokens is the length of the prompt by which the agent is tried out.
+const agentTokens = 64
+
+// Agent finds out whether the backend has an agent that computes what the backend
+// itself does: a prompt is prefilled and saved, the agent computes all of it anew,
+// and the two caches are compared. probed is what Probe found. It uses the first
+// slot and empties it.
+func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
+	if probed.RoPE == nil {
+		return AgentReply{}, errors.New(probed.Why)
+	}
+	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
+	var files [3]string
+	for i := range files {
+		var err error
+		if files[i], err = p.file(); err != nil {
+			return AgentReply{}, err
+		}
+		defer os.Remove(files[i])
+	}
+	tokens := p.varied()
+	if err := p.fill(ctx, &Probed{}, files[0], tokens); err != nil {
+		return AgentReply{}, err
+	}
+	want, err := OpenState(files[0])
+	if err != nil {
+		return AgentReply{}, err
+	}
+	defer want.Close()
+	reply, err := p.cook(ctx, files[1], want, probed.RoPE)
+	if err != nil {
+		return reply, err
+	}
+	if _, _, err := p.Backend.Save(ctx, 0, filepath.Base(files[2])); err != nil {
+		return reply, err
+	}
+	return reply, p.compare(files[2], want)
+}
+
+// varied is a prompt of different tokens, all plain.
+func (p Prober) varied() []int32 {
+	tokens := p.prompt()[:agentTokens]
+	for i := range tokens {
+		tokens[i] -= int32(i*i) % (tokens[0]/2 + 1)
+	}
+	return tokens
+}
+
+func (p Prober) cook(ctx context.Context, path string, s *State, rope *RoPE) (AgentReply, error) {
+	r := Recipe{Tokens: s.Tokens, Depth: make([]uint16, len(s.Tokens)), Refs: []*State{s}, RoPE: rope}
+	for i := range r.Depth {
+		r.Depth[i] = uint16(len(s.Layout.Layers))
+	}
+	if err := r.WriteFile(path); err != nil {
+		return AgentReply{}, err
+	}
+	return p.Backend.Cook(ctx, 0, p.Dir, filepath.Base(path), len(r.Tokens))
+}
+
+// compare opens what the agent made and returns an error where it is off from the
+// server's own in any layer.
+func (p Prober) compare(path string, want *State) error {
+	got, err := OpenState(path)
+	if err != nil {
+		return err
+	}
+	defer got.Close()
+	if err := got.Layout.Equal(&want.Layout); err != nil {
+		return err
+	}
+	for i, l := range want.Layout.Layers {
+		a, b := got.Layer(i), want.Layer(i)
+		keys, err := p.off(l.KType, a.K, b.K)
+		if err != nil {
+			return err
+		}
+		values, err := p.off(l.VType, a.V, b.V)
+		if err != nil {
+			return err
+		}
+		if !(max(keys, values) <= maxTurnError) {
+			return fmt.Errorf("the agent's keys of layer %d are off by %.0f %% from the server's own, its values by %.0f %%: does the server use adapters or settings that the model file does not have?", i, 100*keys, 100*values)
+		}
+	}
+	return nil
+}
+
+func (p Prober) off(t KVType, got, want []byte) (float64, error) {
+	a, err := floats(p.Kernels, t, got)
+	if err != nil {
+		return 0, err
+	}
+	b, err := floats(p.Kernels, t, want)
+	if err != nil {
+		return 0, err
+	}
+	return relativeError(a, b), nil
+}
 
 // Cook has the server carry out the recipe file of that name in dir, into a slot.
 // After an error the slot's content is unknown: erase it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/cespare/xxhash/v2"
@@ -93,6 +94,16 @@ func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
 	binary.LittleEndian.PutUint64(out[16:], xxhash.Sum64(out[24:]))
 	n, err := w.Write(out)
 	return int64(n), err
+}
+
+// WriteFile writes the recipe to a file of mode 0600.
+func (r *Recipe) WriteFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = r.WriteTo(f)
+	return errors.Join(err, f.Close())
 }
 
 func (r *Recipe) validate() error {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,9 +77,10 @@ type StoreStats struct {
 // several sidecars may share a directory and what a killed one left behind is
 // known. A Store is safe for concurrent use.
 type Store struct {
-	dir string
-	o   StoreOptions
-	run *runLock
+	recipes atomic.Int64 // how many were written
+	dir     string
+	o       StoreOptions
+	run     *runLock
 
 	mu       sync.Mutex
 	entries  map[string]*entry

@@ -23,10 +23,11 @@ import (
 //	ssk-<run>-<n>.bin, .json   a reference and its metadata; the id is <run>-<n>
 //	ssk-<run>-<n>.tmp          metadata being written
 //	ssk-<run>-s<n>.scratch     composed states
+//	ssk-<run>-r<n>.recipe      recipes, and with .reply behind it the agent's replies
 //
 // No other file in the directory is ever touched.
 var (
-	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|tmp)|-s[0-9]{1,6}\.scratch)$`)
+	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|tmp)|-s[0-9]{1,6}\.scratch|-r[0-9]{1,12}\.recipe(?:\.reply(?:\.new)?)?)$`)
 	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
 )
 
@@ -36,10 +37,11 @@ const metaInterval = 30 * time.Second
 // maxMetaBytes is far more than metadata take.
 const maxMetaBytes = 64 << 10
 
-func lockName(run string) string   { return "ssk-" + run + ".lock" }
-func stateName(id string) string   { return "ssk-" + id + ".bin" }
-func metaName(id string) string    { return "ssk-" + id + ".json" }
-func metaTmpName(id string) string { return "ssk-" + id + ".tmp" }
+func lockName(run string) string            { return "ssk-" + run + ".lock" }
+func stateName(id string) string            { return "ssk-" + id + ".bin" }
+func metaName(id string) string             { return "ssk-" + id + ".json" }
+func recipeName(run string, n int64) string { return fmt.Sprintf("ssk-%s-r%d.recipe", run, n) }
+func metaTmpName(id string) string          { return "ssk-" + id + ".tmp" }
 
 // runLock is the mark of a living run.
 type runLock struct {

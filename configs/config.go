@@ -48,6 +48,10 @@ type Backend struct {
 	// Threads is how many threads compose a state; 0 means all CPUs, at
 	// most 8.
 	Threads int `yaml:"threads" json:"threads" jsonschema:"minimum=0"`
+	// Way is how slots are filled: agent (libsemshare-agent.so inside the server
+	// composes and recomputes), slot (through saved states and stages; any
+	// llama-server), or auto (the agent where the server has one).
+	Way string `yaml:"way" json:"way" jsonschema:"enum=auto,enum=slot,enum=agent"`
 	// Library is the path of libsemshare.so; empty means beside the program.
 	Library string `yaml:"library" json:"library"`
 }
@@ -158,6 +162,16 @@ type Policy struct {
 	CriticalFollowers int `yaml:"critical_followers" json:"critical_followers" jsonschema:"minimum=0"`
 	// Seam is how many tokens are recomputed after the source jumps.
 	Seam int `yaml:"seam" json:"seam" jsonschema:"minimum=0"`
+	// AgentFollowers is followers where the agent recomputes.
+	AgentFollowers int `yaml:"agent_followers" json:"agent_followers" jsonschema:"minimum=0"`
+	// AgentShareFirst is the share of a prompt's tokens that the agent recomputes
+	// in the third layer, besides those that differ, because their values deviate
+	// most; 0 to 1. With more than 0 all tokens are recomputed in the first two
+	// layers.
+	AgentShareFirst float64 `yaml:"agent_share_first" json:"agent_share_first" jsonschema:"minimum=0,maximum=1"`
+	// AgentShareLast is that share in the last layer, to which it falls
+	// exponentially; at most agent_share_first.
+	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
 }
 
 // Tenant says who a request belongs to. No identity, no sharing.

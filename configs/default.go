@@ -8,7 +8,7 @@ func Default() *Config {
 	return &Config{
 		Listen:  "127.0.0.1:8080",
 		Admin:   "127.0.0.1:8090",
-		Backend: Backend{Connect: 2 * time.Second},
+		Backend: Backend{Connect: 2 * time.Second, Way: "auto"},
 		Limits: Limits{
 			Body:        64 << 20,
 			Connections: 4096,
@@ -46,5 +46,6 @@ func defaultPolicy() Policy {
 		Followers:         2,
 		CriticalFollowers: 6,
 		Seam:              64,
+		AgentFollowers:    2,
 	}
 }

@@ -76,6 +76,7 @@ func (v *validator) backend(b *Backend) {
 	}
 	v.positive("backend.connect_timeout", b.Connect)
 	v.atLeast("backend.threads", b.Threads, 0)
+	v.oneOf("backend.way", b.Way, "auto", "slot", "agent")
 }
 
 func (v *validator) limits(l *Limits) {
@@ -138,6 +139,12 @@ func (v *validator) policy(at string, p *Policy) {
 	v.atLeast(at+".followers", p.Followers, 0)
 	v.atLeast(at+".critical_followers", p.CriticalFollowers, 0)
 	v.atLeast(at+".seam", p.Seam, 0)
+	v.atLeast(at+".agent_followers", p.AgentFollowers, 0)
+	v.share(at+".agent_share_first", p.AgentShareFirst)
+	v.share(at+".agent_share_last", p.AgentShareLast)
+	if p.AgentShareLast > p.AgentShareFirst {
+		v.fail(at+".agent_share_last", "is %v; want at most agent_share_first, %v", p.AgentShareLast, p.AgentShareFirst)
+	}
 }
 
 func (v *validator) tenant(at string, t Tenant) {

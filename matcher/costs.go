@@ -16,6 +16,9 @@ type Costs struct {
 	Stage, StagePos float64
 	// Restore + RestorePos*n is the final state: written and restored.
 	Restore, RestorePos float64
+	// Agent is the price of a token computed in a batch inside the server, in
+	// units of its prefill in a long batch.
+	Agent float64
 }
 
 // ShortBatches is how many octaves of batch length have a price of their own.

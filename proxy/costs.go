@@ -12,6 +12,7 @@ type costs struct {
 	mu                    sync.Mutex
 	token, stage, restore line
 	short                 [matcher.ShortBatches]float64
+	agent                 float64 // price of a token in the agent, in units of its prefill
 }
 
 // Before anything is measured: what one copy of a state's bytes takes, and the
@@ -23,6 +24,10 @@ const (
 	// positionGrowth is by how much of itself the price of a token grows over a
 	// thousand positions, for attention.
 	positionGrowth = 0.1
+	// agentPrice: a batch of scattered tokens attends to as much as one in a row.
+	agentPrice = 1.1
+	// maxAgentPrice bounds what one slow recipe can teach.
+	maxAgentPrice = 4
 )
 
 // shortBatches is how much more a token costs in short batches before anything
@@ -32,7 +37,7 @@ var shortBatches = [matcher.ShortBatches]float64{5, 4, 3.3, 2.9, 2.6, 2.6, 1.6, 
 
 // newCosts starts from the probe's price of a token and from the size of its KV.
 func newCosts(tokenMS float64, bytesPerToken int64) *costs {
-	c := &costs{short: shortBatches}
+	c := &costs{short: shortBatches, agent: agentPrice}
 	copyMS := float64(bytesPerToken) / copyBytesPerMS
 	c.token.prior(tokenMS, tokenMS*positionGrowth/1000)
 	c.restore.prior(restoreMS, 2*copyMS)
@@ -48,6 +53,7 @@ func (c *costs) model() matcher.Costs {
 	m.Token, m.TokenPos = c.token.fit()
 	m.Stage, m.StagePos = c.stage.fit()
 	m.Restore, m.RestorePos = c.restore.fit()
+	m.Agent = c.agent
 	return m
 }
 
@@ -92,6 +98,17 @@ func (c *costs) learn(l *line, at int, ms float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l.add(float64(at), ms)
+}
+
+// cooked learns from a recipe of n tokens that was expected to compute for want ms
+// at the price of a prefill, computed for got ms, and took ms in all.
+func (c *costs) cooked(n int, want, got, ms float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.restore.add(float64(n), max(0, ms-got))
+	if want > 0 && got > 0 {
+		c.agent += (1 - forget) * (min(maxAgentPrice, got/want) - c.agent)
+	}
 }
 
 // line is a straight line through observations, the older ones counting less:

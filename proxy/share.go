@@ -155,6 +155,8 @@ func (d *Decision) set(key string, value any) {
 type planned struct {
 	*matcher.Plan
 	matcher.Schedule
+	recipe bool    // the agent carries it out
+	inside float64 // what the agent computes, in ms at the price of a prefill
 }
 
 // match finds out the tokens, looks for similar prompts and plans how they serve.
@@ -228,27 +230,39 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 		return nil, coldDissimilar
 	}
 	costs := d.lv.costs.model()
+	if d.lv.agent() {
+		return d.batch(ctx, p, costs)
+	}
 	limits := matcher.Limits{Stages: maxStages, Budget: -1}
 	if pol.Unrepaired == configs.UnrepairedAccept {
 		limits.Budget = pol.RepairShare * costs.Prefill(0, len(d.tokens))
 	}
 	s := matcher.NewSchedule(p, costs, limits)
+	return d.worth(ctx, &planned{Plan: p, Schedule: s}, costs)
+}
+
+// worth weighs a schedule against what an exact prefix saves anyway.
+func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
 	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens)
-	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", s.Cost).Float64("cold_ms", s.Cold).
-		Interface("costs", costs).Interface("spans", s.Spans).Msg("planned")
-	if s.Cost > gain*costs.Prefill(prefix, len(d.tokens)) {
+	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
+		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
+	if p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) {
 		return nil, coldNoGain
 	}
 	if ctx.Err() != nil {
 		return nil, coldLate
 	}
-	return &planned{p, s}, ""
+	return p, ""
 }
 
 // rules are the route's, as the matcher takes them.
 func (lv *live) rules(p *configs.Policy) matcher.Rules {
+	followers := p.Followers
+	if lv.agent() {
+		followers = p.AgentFollowers
+	}
 	classes, _ := matcher.ParseClasses(p.Critical) // validated with the configuration
-	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Critical: classes, Followers: p.Followers,
+	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Critical: classes, Followers: followers,
 		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, Fixed: lv.probed.RoPE == nil}
 	if lv.model != nil {
 		r.Pieces = lv.model.Piece
@@ -307,6 +321,9 @@ func (d *Decision) fill(ctx context.Context, p *planned) string {
 	if err != nil {
 		d.sh.log.Warn().Err(err).Str("id", d.g.ID).Msg("reference not usable")
 		return coldReference
+	}
+	if p.recipe {
+		return d.cook(ctx, p, refs)
 	}
 	f := bridge.Fill{Slot: d.slot.id, Tokens: d.tokens, Stages: stages(p), Refs: refs, Threads: d.sh.threads()}
 	done, err := d.lv.filler.Fill(ctx, f)
@@ -416,7 +433,7 @@ func runs(tokens []matcher.PlanToken, from, to int) []bridge.Run {
 	var out []bridge.Run
 	for i := from; i < to; i++ {
 		t := tokens[i]
-		if t.Reason == matcher.Hole {
+		if t.Reason == matcher.Hole || t.Ref < 0 {
 			continue
 		}
 		if k := len(out) - 1; k >= 0 && out[k].Ref == int(t.Ref) && out[k].Src+out[k].Len == t.Pos && out[k].Dst+out[k].Len == int32(i) {

@@ -76,9 +76,11 @@ type live struct {
 	costs  *costs
 	key    string // model key: state and signer
 	gate   gate
-	users  tracker // requests that hold on to the store and the model
-	ctx    context.Context
-	cancel context.CancelFunc // ends what runs beside requests
+	// whyNoAgent is nil where the agent fills the slots.
+	whyNoAgent atomic.Pointer[string]
+	users      tracker // requests that hold on to the store and the model
+	ctx        context.Context
+	cancel     context.CancelFunc // ends what runs beside requests
 }
 
 // NewSharer opens the index and begins to find out about the backend, which need
@@ -250,7 +252,10 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	}
 	lv := &live{model: sh.openModel(props)}
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
-	lv.probed, err = bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}.Probe(ctx)
+	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}
+	if lv.probed, err = prober.Probe(ctx); err == nil {
+		err = sh.chooseWay(ctx, lv, prober)
+	}
 	if err != nil {
 		lv.close()
 		return nil, err
@@ -335,10 +340,17 @@ func (sh *Sharer) threads() int {
 }
 
 func (sh *Sharer) announce(lv *live) {
-	e := sh.log.Info().Str("way", "slot").Str("build", lv.probed.Props.Build).Int("slots", lv.probed.Props.Slots).
+	way, whyNot := "agent", lv.whyNoAgent.Load()
+	if whyNot != nil {
+		way = "slot"
+	}
+	e := sh.log.Info().Str("way", way).Str("build", lv.probed.Props.Build).Int("slots", lv.probed.Props.Slots).
 		Int("context", lv.probed.Props.Context).Str("kernels", sh.kernels.Name()).
 		Int64("kv_bytes_per_token", lv.probed.Layout.BytesPerToken()).Bool("volatile_slots", lv.probed.Volatile).
 		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity())
+	if whyNot != nil {
+		e = e.Str("no_agent", *whyNot)
+	}
 	if lv.probed.Why != "" {
 		e = e.Str("keys_not_movable", lv.probed.Why)
 	}

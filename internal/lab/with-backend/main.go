@@ -39,6 +39,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.TypeK, "cache-type-k", "", "type of K in the cache")
 	flag.StringVar(&o.TypeV, "cache-type-v", "", "type of V in the cache")
 	flag.BoolVar(&o.Unified, "kv-unified", false, "one stream for all slots")
+	flag.StringVar(&o.Preload, "preload", "", "`LIBRARY` for LD_PRELOAD, such as bin/libsemshare-agent.so")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		return errors.New("usage: with-backend [options] COMMAND [ARGUMENT with @URL@ or @SLOTS@]")

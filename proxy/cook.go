@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/matcher"
+)
+
+// Sharing by way of the agent: the plan becomes a recipe, and all that it wants
+// recomputed is computed inside the server in one go.
+
+// batch schedules a plan for the agent and weighs it.
+func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Costs) (*planned, string) {
+	pol := &d.g.Policy
+	s := matcher.NewBatch(p, costs, pol.Unrepaired == configs.UnrepairedAccept)
+	out := &planned{Plan: p, Schedule: s, recipe: true}
+	extra := 0.0
+	if pol.AgentShareFirst > 0 {
+		// All tokens go through the first layer, then a falling share.
+		layers := float64(len(d.lv.probed.Layout.Layers))
+		extra = (1/layers + (pol.AgentShareFirst+pol.AgentShareLast)/2) * costs.Prefill(0, s.Spans[0].From)
+		out.Cost += costs.Agent * extra
+	}
+	for i, t := range p.Tokens[:s.Spans[0].From] {
+		if t.Reason.Recomputed() {
+			out.inside += costs.Prefill(i, i+1)
+		}
+	}
+	out.inside += extra
+	return d.worth(ctx, out, costs)
+}
+
+// cook has the agent carry the plan out; a reason means that it failed.
+func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
+	start := time.Now()
+	done, reply, err := d.lv.filler.Cook(ctx, d.slot.id, d.recipe(p, refs))
+	d.report.Compose, d.report.Inject = done.Compose, done.Inject
+	if err != nil {
+		d.sh.fillFailed(d, err)
+		if ctx.Err() == nil && !errors.Is(err, bridge.ErrNotTaken) {
+			d.lv.dismiss(d.sh, err)
+		}
+		return coldFill
+	}
+	d.sh.step("compose", start)
+	d.lv.costs.cooked(done.Tokens, p.inside, reply.Recompute, float64(time.Since(start).Microseconds())/1000)
+	d.shared(p, done)
+	return ""
+}
+
+// recipe is the plan up to the end that is left to the forwarded request.
+func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
+	end := p.Spans[0].From
+	pol := &d.g.Policy
+	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE,
+		Extra: bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)}}
+	for i := range r.Depth {
+		if p.Tokens[i].Reason.Recomputed() {
+			r.Depth[i] = uint16(len(d.lv.probed.Layout.Layers))
+		}
+	}
+	for _, ref := range refs {
+		r.Refs = append(r.Refs, ref.State)
+	}
+	return r
+}
+
+// agent reports whether slots are filled by the agent.
+func (lv *live) agent() bool { return lv.whyNoAgent.Load() == nil }
+
+// dismiss goes on by the slot way after the agent failed.
+func (lv *live) dismiss(sh *Sharer, err error) {
+	why := err.Error()
+	if lv.whyNoAgent.CompareAndSwap(nil, &why) {
+		sh.log.Warn().Err(err).Msg("the agent failed: slots are filled through saved states until the backend is probed again")
+	}
+}
+
+// chooseWay tries the agent out where the configuration wants it.
+func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober) error {
+	why := "backend.way is slot"
+	if sh.cfg.Backend.Way != "slot" {
+		_, err := prober.Agent(ctx, lv.probed)
+		if err == nil {
+			return nil
+		}
+		if sh.cfg.Backend.Way == "agent" {
+			return err
+		}
+		why = err.Error()
+	}
+	lv.whyNoAgent.Store(&why)
+	return nil
+}
