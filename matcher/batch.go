@@ -19,7 +19,7 @@ func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
 		case i == end-1:
 			end = i
 		default:
-			wanted += c.Prefill(i, i+1)
+			wanted += c.Long(i, i+1)
 		}
 	}
 	return Schedule{Spans: []Span{{end, n}}, Cost: c.Agent*wanted + c.restore(end) + c.Prefill(end, n), Cold: c.Prefill(0, n)}

@@ -27,7 +27,7 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 	}
 	for i, t := range p.Tokens[:s.Spans[0].From] {
 		if t.Reason.Recomputed() {
-			out.inside += costs.Prefill(i, i+1)
+			out.inside += costs.Long(i, i+1)
 		}
 	}
 	out.inside += extra
