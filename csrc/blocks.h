@@ -308,8 +308,19 @@ SEMSHARE_INLINE uint8_t nearest_iq4(float v) {
     return (uint8_t) (v - iq4_value(i - 1) < iq4_value(i) - v ? i - 1 : i);
 }
 
+/* Folds 16 partial sums in halves. */
+SEMSHARE_INLINE float fold16(float * sum) {
+    for (int w = 8; w > 0; w /= 2) {
+        for (int l = 0; l < w; l++) {
+            sum[l] += sum[l + w];
+        }
+    }
+    return sum[0];
+}
+
 /* Takes the scale that fits the chosen levels best, in the least squares weighted by
- * x^2 (quantize_row_iq4_nl_impl with ntry = -1). */
+ * x^2 (quantize_row_iq4_nl_impl with ntry = -1), added up in 16 partial sums as the
+ * widest vector unit would. */
 SEMSHARE_INLINE void pack_iq4_nl(const float * x, uint8_t * b) {
     memset(b, 0, 18);
     const float top = extreme(x);
@@ -318,15 +329,16 @@ SEMSHARE_INLINE void pack_iq4_nl(const float * x, uint8_t * b) {
     }
     const float id = 1 / (top / iq4_value(0));
     uint8_t levels[32];
-    float qx = 0, qq = 0;
+    float qx[16] = {0}, qq[16] = {0};
     for (int j = 0; j < 32; j++) {
         levels[j] = nearest_iq4(id * x[j]);
         const float q = iq4_value(levels[j]), w = x[j] * x[j];
-        qx += w * q * x[j];
-        qq += w * q * q;
+        qx[j % 16] += w * q * x[j];
+        qq[j % 16] += w * q * q;
     }
-    if (qq > 0) {
-        put_half(b, qx / qq);
+    const float weight = fold16(qq);
+    if (weight > 0) {
+        put_half(b, fold16(qx) / weight);
     }
     for (int j = 0; j < 16; j++) {
         b[2 + j] = (uint8_t) (levels[j] | levels[j + 16] << 4);

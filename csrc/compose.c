@@ -48,6 +48,22 @@ struct plan {
     atomic_int status;
 };
 
+/* ---- sides ---- */
+
+struct side target_side(const struct semshare_job * j, bool values) {
+    struct side s = {.type = values ? j->v_type : j->k_type, .trans = values && j->v_trans, .row = values ? j->v_row : j->k_row, .cells = j->dst_cells};
+    s.elems = type_block(s.type, &s.bytes);
+    s.width = (int32_t) (s.trans ? j->v_width : s.row / s.bytes * s.elems);
+    return s;
+}
+
+struct side source_side(const struct semshare_job * j, const struct semshare_source * source, bool values) {
+    struct side s = {.type = values ? source->v_type : source->k_type, .trans = values && source->v_trans, .width = target_side(j, values).width, .cells = source->cells};
+    s.elems = type_block(s.type, &s.bytes);
+    s.row = s.trans ? 0 : s.width / s.elems * s.bytes;
+    return s;
+}
+
 /* ---- checks ---- */
 
 static int32_t check_rope(const struct semshare_rope * rope) {
@@ -104,9 +120,9 @@ static int32_t check_keys(const struct semshare_job * j, const struct semshare_r
     return SEMSHARE_OK;
 }
 
-/* Whether cells columns of v_width elements fit size bytes. */
-static bool columns_fit(const struct semshare_job * j, int64_t cells, int64_t size) {
-    return cells >= 0 && cells <= INT32_MAX && cells <= size / (j->v_width * j->v_elem);
+/* Whether columns of cells elements of elem bytes, v_width of them, fit size bytes. */
+static bool columns_fit(const struct semshare_job * j, int64_t elem, int64_t cells, int64_t size) {
+    return cells >= 0 && cells <= INT32_MAX && cells <= size / (j->v_width * elem);
 }
 
 static int32_t check_values(const struct semshare_job * j) {
@@ -119,12 +135,72 @@ static int32_t check_values(const struct semshare_job * j) {
     if (j->v_row != 0 || j->v_width < 0 || j->v_width > INT32_MAX || (j->v_elem != 1 && j->v_elem != 2 && j->v_elem != 4)) {
         return SEMSHARE_ERR_SIZE;
     }
-    if (!columns_fit(j, j->dst_cells, j->v_size)) {
+    if (!columns_fit(j, j->v_elem, j->dst_cells, j->v_size)) {
         return SEMSHARE_ERR_SIZE;
     }
     for (int32_t r = 0; r < j->n_sources; r++) {
-        if (!columns_fit(j, j->sources[r].cells, j->sources[r].v_size)) {
+        if (!j->sources[r].retyped && !columns_fit(j, j->v_elem, j->sources[r].cells, j->sources[r].v_size)) {
             return SEMSHARE_ERR_SIZE;
+        }
+    }
+    return SEMSHARE_OK;
+}
+
+static bool has_keys(const struct semshare_job * j) { return j->k_row > 0; }
+static bool has_values(const struct semshare_job * j) { return j->v_trans ? j->v_width > 0 : j->v_row > 0; }
+
+/* Whether cells of width elements can have the type. */
+static int32_t check_type(uint32_t type, bool trans, int64_t width) {
+    int32_t bytes;
+    const int32_t elems = type_block(type, &bytes);
+    if (elems == 0 || !type_is_cache(type)) {
+        return SEMSHARE_ERR_TYPE;
+    }
+    return width > INT32_MAX || width % elems != 0 || (trans && elems != 1) ? SEMSHARE_ERR_SIZE : SEMSHARE_OK;
+}
+
+/* Whether one half of a retyped source can become that half of the job. */
+static int32_t check_retyped(const struct semshare_job * j, const struct semshare_source * s, bool values) {
+    const bool trans = values && j->v_trans;
+    const uint32_t type = values ? j->v_type : j->k_type;
+    const int64_t row = values ? j->v_row : j->k_row;
+    int32_t bytes;
+    const int32_t elems = type_block(type, &bytes);
+    int32_t status = check_type(type, trans, 0);
+    if (status != SEMSHARE_OK) {
+        return status;
+    }
+    if (trans ? j->v_elem != bytes : row % bytes != 0) {
+        return SEMSHARE_ERR_SIZE;
+    }
+    status = check_type(type, trans, trans ? j->v_width : row / bytes * elems);
+    if (status != SEMSHARE_OK) {
+        return status;
+    }
+    const struct side target = target_side(j, values);
+    status = check_type(values ? s->v_type : s->k_type, values && s->v_trans, target.width);
+    if (status != SEMSHARE_OK || !values || !s->v_trans) {
+        return status;
+    }
+    const struct side source = source_side(j, s, values);
+    return s->cells < 0 || s->cells > INT32_MAX || s->cells > s->v_size / ((int64_t) source.width * source.bytes) ? SEMSHARE_ERR_SIZE : SEMSHARE_OK;
+}
+
+static int32_t check_sources(const struct semshare_job * j) {
+    for (int32_t r = 0; r < j->n_sources; r++) {
+        const struct semshare_source * s = &j->sources[r];
+        if (s->k_size < 0 || s->v_size < 0 || (s->k_size > 0 && s->k == NULL) || (s->v_size > 0 && s->v == NULL)) {
+            return SEMSHARE_ERR_ARGUMENT;
+        }
+        int32_t status = SEMSHARE_OK;
+        if (s->retyped && has_keys(j)) {
+            status = check_retyped(j, s, false);
+        }
+        if (status == SEMSHARE_OK && s->retyped && has_values(j)) {
+            status = check_retyped(j, s, true);
+        }
+        if (status != SEMSHARE_OK) {
+            return status;
         }
     }
     return SEMSHARE_OK;
@@ -132,23 +208,32 @@ static int32_t check_values(const struct semshare_job * j) {
 
 static int64_t rows_in(int64_t size, int64_t row) { return row == 0 ? INT64_MAX : size / row; }
 
+/* How many cells a source has for both halves of the job. */
+static int64_t source_rows(const struct semshare_job * j, const struct semshare_source * s) {
+    int64_t key_row = j->k_row, value_row = j->v_row;
+    bool columns = j->v_trans && has_values(j);
+    if (s->retyped && has_keys(j)) {
+        key_row = source_side(j, s, false).row;
+    }
+    if (s->retyped && has_values(j)) {
+        value_row = source_side(j, s, true).row;
+        columns = s->v_trans != 0;
+    }
+    const int64_t keys = rows_in(s->k_size, key_row), values = columns ? s->cells : rows_in(s->v_size, value_row);
+    return keys < values ? keys : values;
+}
+
 /* Whether every run stays within the job's target and sources. */
 static int32_t check_bounds(const struct semshare_job * j, const struct semshare_run * runs, int32_t n) {
-    const bool columns = j->v_trans && j->v_width != 0;
     const int64_t key_rows = rows_in(j->k_size, j->k_row);
-    const int64_t value_rows = columns ? j->dst_cells : rows_in(j->v_size, j->v_row);
+    const int64_t value_rows = j->v_trans && has_values(j) ? j->dst_cells : rows_in(j->v_size, j->v_row);
     for (int32_t i = 0; i < n; i++) {
         const struct semshare_run * r = &runs[i];
         if (r->ref >= j->n_sources) {
             return SEMSHARE_ERR_RANGE;
         }
-        const struct semshare_source * s = &j->sources[r->ref];
-        if (s->k_size < 0 || s->v_size < 0 || (s->k_size > 0 && s->k == NULL) || (s->v_size > 0 && s->v == NULL)) {
-            return SEMSHARE_ERR_ARGUMENT;
-        }
         const int64_t to = (int64_t) r->dst + r->len, from = (int64_t) r->src + r->len;
-        if (to > key_rows || from > rows_in(s->k_size, j->k_row) || to > value_rows
-            || from > (columns ? s->cells : rows_in(s->v_size, j->v_row))) {
+        if (to > key_rows || to > value_rows || from > source_rows(j, &j->sources[r->ref])) {
             return SEMSHARE_ERR_RANGE;
         }
     }
@@ -162,6 +247,9 @@ static int32_t check_job(const struct semshare_job * j, const struct semshare_ru
     int32_t status = check_keys(j, rope, moves);
     if (status == SEMSHARE_OK) {
         status = check_values(j);
+    }
+    if (status == SEMSHARE_OK) {
+        status = check_sources(j);
     }
     return status == SEMSHARE_OK ? check_bounds(j, runs, n_runs) : status;
 }
@@ -269,17 +357,28 @@ static void cut(struct plan * p, struct item * items, int32_t job, bool values, 
     }
 }
 
+/* Columns are copied one by one; where rows become columns, or columns rows, they are
+ * taken a few cells at a time. */
+static bool by_columns(const struct semshare_job * j) {
+    for (int32_t r = 0; r < j->n_sources; r++) {
+        if (j->sources[r].retyped) {
+            return false;
+        }
+    }
+    return j->v_trans;
+}
+
 static void cut_jobs(struct plan * p, struct item * items, int32_t n_jobs) {
     p->n_items = 0;
     for (int32_t i = 0; i < n_jobs; i++) {
         const struct semshare_job * j = &p->jobs[i];
-        if (j->k_row > 0) {
+        if (has_keys(j)) {
             cut(p, items, i, false, p->keys.rows, j->k_row);
         }
-        if (j->v_trans && j->v_width > 0) {
+        if (has_values(j) && by_columns(j)) {
             cut(p, items, i, true, p->values.rows > 0 ? j->v_width : 0, p->values.rows * j->v_elem);
-        } else if (j->v_row > 0) {
-            cut(p, items, i, true, p->values.rows, j->v_row);
+        } else if (has_values(j)) {
+            cut(p, items, i, true, p->values.rows, j->v_trans ? j->v_width * j->v_elem : j->v_row);
         }
     }
 }
@@ -334,25 +433,14 @@ static int64_t find_span(const struct spans * s, int64_t row) {
     return low;
 }
 
+static void mix(const struct variant * v, float * x, int32_t elems, int32_t n) {
+    if (n > 1) {
+        v->hadamard(x, elems, n);
+    }
+}
+
 void hadamard(float * x, int32_t elems, int32_t n) {
-    if (n < 2) {
-        return;
-    }
-    const float norm = (float) (1 / sqrt((double) n));
-    for (; elems >= n; elems -= n, x += n) {
-        for (int32_t step = 1; step < n; step *= 2) {
-            for (int32_t i = 0; i < n; i += 2 * step) {
-                for (int32_t j = i; j < i + step; j++) {
-                    const float a = x[j], b = x[j + step];
-                    x[j] = a + b;
-                    x[j + step] = a - b;
-                }
-            }
-        }
-        for (int32_t i = 0; i < n; i++) {
-            x[i] *= norm;
-        }
-    }
+    mix(variant_current(), x, elems, n);
 }
 
 /* What moving packed keys needs: a row unpacked, the row moved. */
@@ -384,9 +472,9 @@ static bool block_turns(const struct packed * q, const struct shape * s, int32_t
 static void move_packed(const struct packed * q, const struct variant * v, uint8_t * dst, const uint8_t * src, const struct shape * s, rotate_fn rotate, const struct turn * t) {
     const int32_t n = s->heads * s->head_dim;
     v->unpack(q->type, src, q->row, q->blocks);
-    hadamard(q->row, n, q->rot);
+    mix(v, q->row, n, q->rot);
     rotate((uint8_t *) q->moved, (const uint8_t *) q->row, s, t);
-    hadamard(q->moved, n, q->rot);
+    mix(v, q->moved, n, q->rot);
     if (q->rot > 1 || s->dims == s->head_dim) {
         v->pack(q->type, q->moved, dst, q->blocks);
         return;
@@ -439,24 +527,118 @@ static int32_t move_rows(const struct plan * p, const struct semshare_job * j, u
     return SEMSHARE_OK;
 }
 
+/* Cells that are unpacked at a time where rows become columns or columns rows: as many
+ * as make a cache line of columns. */
+enum { TILE_CELLS = 32 };
+
+static void load_row(const struct variant * v, const struct side * s, const uint8_t * from, int64_t cell, float * x) {
+    v->unpack(s->type, from + cell * s->row, x, s->width / s->elems);
+}
+
+/* Unpacks n cells to rows of x; column by column where they lie so. */
+static void load_tile(const struct variant * v, const struct side * s, const uint8_t * from, int64_t cell, int32_t n, float * x) {
+    if (!s->trans) {
+        for (int32_t i = 0; i < n; i++) {
+            load_row(v, s, from, cell + i, x + (int64_t) i * s->width);
+        }
+        return;
+    }
+    float column[TILE_CELLS];
+    for (int64_t c = 0; c < s->width; c++) {
+        v->unpack(s->type, from + (c * s->cells + cell) * s->bytes, column, n);
+        for (int32_t i = 0; i < n; i++) {
+            x[(int64_t) i * s->width + c] = column[i];
+        }
+    }
+}
+
+static void store_tile(const struct variant * v, const struct side * s, uint8_t * to, int64_t cell, int32_t n, const float * x) {
+    if (!s->trans) {
+        for (int32_t i = 0; i < n; i++) {
+            v->pack(s->type, x + (int64_t) i * s->width, to + (cell + i) * s->row, s->width / s->elems);
+        }
+        return;
+    }
+    float column[TILE_CELLS];
+    for (int64_t c = 0; c < s->width; c++) {
+        for (int32_t i = 0; i < n; i++) {
+            column[i] = x[(int64_t) i * s->width + c];
+        }
+        v->pack(s->type, column, to + (c * s->cells + cell) * s->bytes, n);
+    }
+}
+
+/* Turns a row of unpacked keys; moved is as large as x. Returns where it then is. */
+static const float * turn_row(const struct plan * p, const struct semshare_job * j, float * x, float * moved, int32_t width, const struct turn * t) {
+    if (t == NULL) {
+        return x;
+    }
+    const struct shape shape = {width / p->rope->head_dim, p->rope->head_dim, p->rope->dims};
+    mix(p->variant, x, width, j->k_rot);
+    p->variant->rotate_f32[p->rope->neox != 0]((uint8_t *) moved, (const uint8_t *) x, &shape, t);
+    mix(p->variant, moved, width, j->k_rot);
+    return moved;
+}
+
+/* Converts n consecutive cells of a retyped source. */
+static int32_t convert(const struct plan * p, const struct semshare_job * j, const struct semshare_source * source, bool values, int64_t src, int64_t dst, int64_t n, const struct turn * t) {
+    const struct side from = source_side(j, source, values), to = target_side(j, values);
+    const uint8_t * bytes = values ? source->v : source->k;
+    uint8_t * out = values ? j->v : j->k;
+    if (from.type == to.type && !from.trans && !to.trans && t == NULL) {
+        memcpy(out + dst * to.row, bytes + src * from.row, (size_t) (n * to.row));
+        return SEMSHARE_OK;
+    }
+    const int32_t step = from.trans || to.trans ? TILE_CELLS : 1;
+    float * x = malloc((size_t) (step + 1) * (size_t) to.width * sizeof *x);
+    if (x == NULL) {
+        return SEMSHARE_ERR_MEMORY;
+    }
+    for (int64_t i = 0; i < n; i += step) {
+        const int32_t cells = (int32_t) (n - i < step ? n - i : step);
+        load_tile(p->variant, &from, bytes, src + i, cells, x);
+        const float * moved = turn_row(p, j, x, x + to.width, to.width, t); /* keys come one by one */
+        store_tile(p->variant, &to, out, dst + i, cells, moved);
+    }
+    free(x);
+    return SEMSHARE_OK;
+}
+
+static void copy_columns(const struct semshare_job * j, const struct semshare_source * s, int64_t column, int64_t src, int64_t dst, int64_t n) {
+    memcpy(j->v + (column * j->dst_cells + dst) * j->v_elem, s->v + (column * s->cells + src) * j->v_elem, (size_t) (n * j->v_elem));
+}
+
+/* Moves n consecutive cells of one half. */
+static int32_t work_cells(const struct plan * p, const struct semshare_job * j, const struct semshare_source * source, bool values, int64_t src, int64_t dst, int64_t n, const struct turn * t) {
+    if (source->retyped) {
+        return convert(p, j, source, values, src, dst, n, t);
+    }
+    if (values && j->v_trans) {
+        for (int64_t c = 0; c < j->v_width; c++) {
+            copy_columns(j, source, c, src, dst, n);
+        }
+        return SEMSHARE_OK;
+    }
+    const int64_t size = values ? j->v_row : j->k_row;
+    const uint8_t * from = (values ? source->v : source->k) + src * size;
+    uint8_t * to = (values ? j->v : j->k) + dst * size;
+    if (t != NULL) {
+        return move_rows(p, j, to, from, n, t);
+    }
+    memcpy(to, from, (size_t) (n * size));
+    return SEMSHARE_OK;
+}
+
 static int32_t work_rows(const struct plan * p, const struct semshare_job * j, const struct item * it) {
     const struct spans * spans = it->values ? &p->values : &p->keys;
-    const int64_t size = it->values ? j->v_row : j->k_row;
     int64_t row = it->first, left = it->count;
     for (int64_t i = find_span(spans, row); left > 0; i++) {
         const struct span * s = &spans->at[i];
         const int64_t skip = row - s->first;
         const int64_t n = s->len - skip < left ? s->len - skip : left;
-        const struct semshare_source * source = &j->sources[s->ref];
-        const uint8_t * src = (it->values ? source->v : source->k) + (s->src + skip) * size;
-        uint8_t * dst = (it->values ? j->v : j->k) + (s->dst + skip) * size;
-        if (s->turn < 0) {
-            memcpy(dst, src, (size_t) (n * size));
-        } else {
-            const int32_t status = move_rows(p, j, dst, src, n, &p->turns[s->turn]);
-            if (status != SEMSHARE_OK) {
-                return status;
-            }
+        const int32_t status = work_cells(p, j, &j->sources[s->ref], it->values, s->src + skip, s->dst + skip, n, s->turn < 0 ? NULL : &p->turns[s->turn]);
+        if (status != SEMSHARE_OK) {
+            return status;
         }
         row += n;
         left -= n;
@@ -468,9 +650,7 @@ static void work_columns(const struct plan * p, const struct semshare_job * j, c
     for (int64_t c = it->first; c < it->first + it->count; c++) {
         for (int64_t i = 0; i < p->values.n; i++) {
             const struct span * s = &p->values.at[i];
-            const struct semshare_source * source = &j->sources[s->ref];
-            memcpy(j->v + (c * j->dst_cells + s->dst) * j->v_elem, source->v + (c * source->cells + s->src) * j->v_elem,
-                   (size_t) (s->len * j->v_elem));
+            copy_columns(j, &j->sources[s->ref], c, s->src, s->dst, s->len);
         }
     }
 }
@@ -479,7 +659,7 @@ static void work_item(void * arg, int64_t i) {
     struct plan * p = arg;
     const struct item * it = &p->items[i];
     const struct semshare_job * j = &p->jobs[it->job];
-    if (it->values && j->v_trans) {
+    if (it->values && by_columns(j)) {
         work_columns(p, j, it);
         return;
     }

@@ -38,6 +38,10 @@ typedef void (*project_fn)(const float * row, const float * planes, int32_t dim,
 /* Turns a row of embeddings; base and small hold cosines then sines of dim/2 pairs. */
 typedef void (*place_fn)(float * dst, const float * src, int32_t dim, const double * base, const double * small);
 
+/* Multiplies blocks of n elements, a power of two from 2 up, by the orthonormal
+ * Walsh-Hadamard matrix, which is its own inverse (llama.cpp: ggml_gen_hadamard). */
+typedef void (*hadamard_fn)(float * x, int32_t elems, int32_t n);
+
 /* Unpacks blocks of any type; packs blocks of a cache type. */
 typedef void (*unpack_fn)(uint32_t type, const uint8_t * src, float * dst, int64_t blocks);
 typedef void (*pack_fn)(uint32_t type, const float * src, uint8_t * dst, int64_t blocks);
@@ -52,6 +56,7 @@ struct variant {
     rotate_fn rotate_bf16[2];
     project_fn project;
     place_fn place;
+    hadamard_fn hadamard;
     unpack_fn unpack;
     pack_fn pack;
 };
@@ -62,6 +67,21 @@ extern const struct variant variant_avx512;
 extern const struct variant variant_neon;
 
 const struct variant * variant_current(void);
+
+/* How the keys or the values of a layer lie: rows of row bytes or, where trans, columns
+ * of cells elements. */
+struct side {
+    uint32_t type;
+    int32_t elems, bytes; /* of a block */
+    int32_t width;        /* elements of a cell */
+    bool trans;
+    int64_t row;
+    int64_t cells;
+};
+
+/* compose.c: the sides of a job that compose_check took, and of a retyped source of it. */
+struct side target_side(const struct semshare_job * j, bool values);
+struct side source_side(const struct semshare_job * j, const struct semshare_source * s, bool values);
 
 /* compose.c: what semshare_compose refuses, for the CUDA code too. */
 int32_t compose_check(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope);

@@ -40,6 +40,8 @@ static inline void turn_neox_wide(unaligned_u16 * y, const unaligned_u16 * x, in
     turn_neox_f16(y, x, i, pairs, t);
 }
 
+DEFINE_ROTATE(rotate_norm_f32, unaligned_f32, turn_norm_f32)
+DEFINE_ROTATE(rotate_neox_f32, unaligned_f32, turn_neox_f32)
 DEFINE_ROTATE(rotate_norm_f16, unaligned_u16, turn_norm_wide)
 DEFINE_ROTATE(rotate_neox_f16, unaligned_u16, turn_neox_wide)
 
@@ -74,6 +76,13 @@ static void project(const float * row, const float * planes, int32_t dim, uint64
     *out = word;
 }
 
+static void hadamard_neon(float * x, int32_t elems, int32_t n) {
+    for (; elems >= n; elems -= n, x += n) {
+        hadamard_steps(x, n, 1);
+        hadamard_scale(x, n);
+    }
+}
+
 static bool usable(void) { return true; }
 
 const struct variant variant_neon = {
@@ -84,6 +93,7 @@ const struct variant variant_neon = {
     .rotate_bf16 = {rotate_norm_bf16, rotate_neox_bf16},
     .project = project,
     .place = place,
+    .hadamard = hadamard_neon,
     .unpack = unpack,
     .pack = pack,
 };

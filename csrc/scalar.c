@@ -1,6 +1,8 @@
 /* The reference: what every other variant must agree with, bit for bit. */
 #include "variants.h"
 
+DEFINE_ROTATE(rotate_norm_f32, unaligned_f32, turn_norm_f32)
+DEFINE_ROTATE(rotate_neox_f32, unaligned_f32, turn_neox_f32)
 DEFINE_ROTATE(rotate_norm_f16, unaligned_u16, turn_norm_f16)
 DEFINE_ROTATE(rotate_neox_f16, unaligned_u16, turn_neox_f16)
 
@@ -16,6 +18,13 @@ static void project(const float * row, const float * planes, int32_t dim, uint64
     *out = word;
 }
 
+static void hadamard(float * x, int32_t elems, int32_t n) {
+    for (; elems >= n; elems -= n, x += n) {
+        hadamard_steps(x, n, 1);
+        hadamard_scale(x, n);
+    }
+}
+
 static bool usable(void) { return true; }
 
 const struct variant variant_scalar = {
@@ -26,6 +35,7 @@ const struct variant variant_scalar = {
     .rotate_bf16 = {rotate_norm_bf16, rotate_neox_bf16},
     .project = project,
     .place = place,
+    .hadamard = hadamard,
     .unpack = unpack,
     .pack = pack,
 };

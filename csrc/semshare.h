@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* Raised with every change that an old caller would not survive. */
-#define SEMSHARE_VERSION 1
+#define SEMSHARE_VERSION 2
 
 enum semshare_status {
     SEMSHARE_OK            = 0,
@@ -76,18 +76,24 @@ struct semshare_rope {
     const float * freqs;
 };
 
-/* One reference's keys and values of one layer. Sizes are bytes. */
+/* One reference's keys and values of one layer. Sizes are bytes. They lie as the job's
+ * do, unless retyped is not 0: then keys have k_type and values v_type, in rows of as
+ * many elements as the job's, or values in columns where v_trans is not 0. */
 struct semshare_source {
     const uint8_t * k;
     const uint8_t * v;
     int64_t k_size;
     int64_t v_size;
     int64_t cells; /* cells of a column of transposed values */
+    int32_t retyped;
+    uint32_t k_type;
+    uint32_t v_type;
+    int32_t v_trans;
 };
 
 /* One layer. Rows of k_row and v_row bytes, one a cell; 0 leaves that half out. With
  * v_trans, values are v_width columns of dst_cells (in a source: cells) elements of
- * v_elem bytes, and v_row is 0. */
+ * v_elem bytes, and v_row is 0. v_type matters only where a source is retyped. */
 struct semshare_job {
     uint8_t * k;
     uint8_t * v;
@@ -103,6 +109,8 @@ struct semshare_job {
     int32_t k_rot;  /* side of the Hadamard blocks the keys were turned by; 0 none */
     uint32_t k_type;
     int32_t v_trans;
+    uint32_t v_type;
+    int32_t reserved;
 };
 
 /* SEMSHARE_VERSION of the library. */
@@ -118,8 +126,8 @@ SEMSHARE_API int32_t semshare_use_cpu(const char * name);
 /* What a status means, in English. Static memory. */
 SEMSHARE_API const char * semshare_error(int32_t status);
 
-/* Gathers the rows of all runs into all layers, keys turned, with up to n_threads
- * threads. Rows that no run names keep what they hold. Targets must not overlap
+/* Gathers the rows of all runs into all layers, keys turned, rows of retyped sources
+ * unpacked and packed anew, with up to n_threads threads. Rows that no run names keep what they hold. Targets must not overlap
  * sources, nor two runs fill one row. rope may be null where every delta is 0.
  * Except on SEMSHARE_ERR_MEMORY nothing was written where it fails. */
 SEMSHARE_API int32_t semshare_compose(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, int32_t n_threads);

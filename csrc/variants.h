@@ -49,8 +49,6 @@ DEFINE_TURN(f32, unaligned_f32, load_f32, store_f32)
 DEFINE_TURN(f16, unaligned_u16, f32_from_f16, f16_from_f32)
 DEFINE_TURN(bf16, unaligned_u16, f32_from_bf16, bf16_from_f32)
 
-DEFINE_ROTATE(rotate_norm_f32, unaligned_f32, turn_norm_f32)
-DEFINE_ROTATE(rotate_neox_f32, unaligned_f32, turn_neox_f32)
 DEFINE_ROTATE(rotate_norm_bf16, unaligned_u16, turn_norm_bf16)
 DEFINE_ROTATE(rotate_neox_bf16, unaligned_u16, turn_neox_bf16)
 
@@ -63,6 +61,25 @@ static void place(float * restrict dst, const float * restrict src, int32_t dim,
         const float x = src[2 * i], y = src[2 * i + 1];
         dst[2 * i] = x * c - y * s;
         dst[2 * i + 1] = x * s + y * c;
+    }
+}
+
+static inline void hadamard_steps(float * restrict x, int32_t n, int32_t step) {
+    for (; step < n; step *= 2) {
+        for (int32_t i = 0; i < n; i += 2 * step) {
+            for (int32_t j = i; j < i + step; j++) {
+                const float a = x[j], b = x[j + step];
+                x[j] = a + b;
+                x[j + step] = a - b;
+            }
+        }
+    }
+}
+
+static inline void hadamard_scale(float * restrict x, int32_t n) {
+    const float norm = (float) (1 / sqrt((double) n));
+    for (int32_t i = 0; i < n; i++) {
+        x[i] *= norm;
     }
 }
 
@@ -115,14 +132,7 @@ static void pack(uint32_t type, const float * restrict src, uint8_t * restrict d
 #undef PACK
 }
 
-/* Folds the partial sums in halves. */
-static inline float fold_lanes(float * sum) {
-    for (int w = SEMSHARE_LANES / 2; w > 0; w /= 2) {
-        for (int l = 0; l < w; l++) {
-            sum[l] += sum[l + w];
-        }
-    }
-    return sum[0];
-}
+/* Folds the SEMSHARE_LANES partial sums. */
+static inline float fold_lanes(float * sum) { return fold16(sum); }
 
 #endif

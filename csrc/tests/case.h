@@ -20,6 +20,17 @@ struct test_case {
 static inline uint8_t * odd_alloc(int64_t size) { return (uint8_t *) malloc((size_t) size + 1) + 1; }
 static inline void odd_free(const void * p) { free((uint8_t *) (uintptr_t) p - 1); }
 
+static inline bool type_divides(uint32_t type, int32_t width) {
+    int32_t bytes;
+    return width % type_block(type, &bytes) == 0;
+}
+
+/* Bytes of a row of width elements. */
+static inline int64_t type_row(uint32_t type, int32_t width) {
+    int32_t bytes;
+    return (int64_t) (width / type_block(type, &bytes)) * bytes;
+}
+
 static inline uint8_t * random_rows(uint64_t * seed, uint32_t type, int64_t rows, int64_t row) {
     int32_t bytes;
     const int64_t elems = type_block(type, &bytes), n = row / bytes * elems;
@@ -33,6 +44,25 @@ static inline uint8_t * random_rows(uint64_t * seed, uint32_t type, int64_t rows
     }
     free(x);
     return out;
+}
+
+/* A source of the job's types or, half of the time, of others: rows of width elements,
+ * values perhaps in columns (random either way). */
+static inline void source_init(struct semshare_source * s, uint64_t * seed, int32_t width, uint32_t k_type, uint32_t v_type) {
+    *s = (struct semshare_source) {.cells = SOURCE_CELLS, .k_type = k_type, .v_type = v_type, .retyped = random_below(seed, 2)};
+    if (s->retyped) {
+        s->v_trans = random_below(seed, 2);
+        do {
+            s->k_type = cache_types[random_below(seed, N_CACHE_TYPES)];
+        } while (!type_divides(s->k_type, width));
+        do {
+            s->v_type = cache_types[random_below(seed, N_CACHE_TYPES)];
+        } while (!type_divides(s->v_type, s->v_trans ? 1 : width));
+    }
+    s->k_size = SOURCE_CELLS * type_row(s->k_type, width);
+    s->v_size = SOURCE_CELLS * type_row(s->v_type, width);
+    s->k = random_rows(seed, s->k_type, SOURCE_CELLS, s->k_size / SOURCE_CELLS);
+    s->v = random_rows(seed, s->v_type, SOURCE_CELLS, s->v_size / SOURCE_CELLS);
 }
 
 static inline void case_init(struct test_case * c, uint64_t seed, uint32_t type) {
@@ -60,22 +90,24 @@ static inline void case_init(struct test_case * c, uint64_t seed, uint32_t type)
     int32_t bytes;
     const int32_t elems = type_block(type, &bytes), width = head_dim * 2 * (1 + random_below(&seed, 3));
     const bool trans = random_below(&seed, 2), rot = random_below(&seed, 2);
+    static const uint32_t value_types[] = {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F32, SEMSHARE_TYPE_BF16};
+    const uint32_t v_type = value_types[random_below(&seed, 3)];
+    int32_t v_elem;
+    type_block(v_type, &v_elem);
     for (int l = 0; l < LAYERS; l++) {
         struct semshare_job * j = &c->jobs[l];
         *j = (struct semshare_job) {
-            .k_type = type, .k_row = width / elems * bytes, .v_trans = trans, .v_elem = trans ? 2 : 0, .v_row = trans ? 0 : 2 * width,
+            .k_type = type, .k_row = width / elems * bytes, .v_trans = trans, .v_elem = trans ? v_elem : 0, .v_row = trans ? 0 : v_elem * width,
             .v_width = trans ? width : 0, .dst_cells = cells, .sources = c->sources[l], .n_sources = n_refs,
-            .k_rot = rot ? head_dim & -head_dim : 0,
+            .k_rot = rot ? head_dim & -head_dim : 0, .v_type = v_type,
         };
         j->k_size = cells * j->k_row;
-        j->v_size = cells * 2 * (int64_t) width;
+        j->v_size = cells * v_elem * (int64_t) width;
         j->k = odd_alloc(j->k_size);
         j->v = odd_alloc(j->v_size);
         for (int32_t r = 0; r < n_refs; r++) {
             struct semshare_source * s = &c->sources[l][r];
-            *s = (struct semshare_source) {.k_size = SOURCE_CELLS * j->k_row, .v_size = SOURCE_CELLS * 2 * (int64_t) width, .cells = SOURCE_CELLS};
-            s->k = random_rows(&seed, type, SOURCE_CELLS, j->k_row);
-            s->v = random_rows(&seed, SEMSHARE_TYPE_F16, SOURCE_CELLS, 2 * (int64_t) width);
+            source_init(s, &seed, width, type, v_type);
         }
     }
 }

@@ -37,7 +37,9 @@ static void naive_head(float * x, const struct semshare_rope * rope, int32_t del
 
 /* The key that ought to stand in a row of the target, unpacked. */
 static void naive_key(const struct semshare_job * j, const struct semshare_rope * rope, const struct semshare_run * r, int32_t i, float * out, int64_t n) {
-    semshare_dequantize(j->k_type, j->sources[r->ref].k + (r->src + i) * j->k_row, j->k_row, out, n);
+    const struct semshare_source * s = &j->sources[r->ref];
+    const int64_t row = s->k_size / SOURCE_CELLS;
+    semshare_dequantize(s->k_type, s->k + (r->src + i) * row, row, out, n);
     for (int64_t h = 0; r->delta != 0 && h < n; h += rope->head_dim) {
         naive_head(out + h, rope, r->delta, j->k_rot);
     }
@@ -73,17 +75,36 @@ static void check_keys(const struct test_case * c, const struct semshare_job * j
     free(want);
 }
 
+/* Value w of cell i, unpacked. */
+static float naive_value(const struct semshare_source * s, int32_t width, bool trans, int64_t i, int32_t w) {
+    float row[1024];
+    const int64_t size = s->v_size / SOURCE_CELLS;
+    if (trans) {
+        const int64_t elem = size / width;
+        semshare_dequantize(s->v_type, s->v + (w * SOURCE_CELLS + i) * elem, elem, row, 1);
+        return row[0];
+    }
+    semshare_dequantize(s->v_type, s->v + i * size, size, row, width);
+    return row[w];
+}
+
+/* Values are those of their source, packed as the target's are: byte for byte. */
 static void check_values(const struct test_case * c, const struct semshare_job * j, const char * cpu) {
+    int32_t elem;
+    type_block(j->v_type, &elem);
+    const int32_t width = (int32_t) (j->v_trans ? j->v_width : j->v_row / elem);
     bool same = true;
     for (int32_t k = 0; k < c->n_runs; k++) {
         const struct semshare_run * r = &c->runs[k];
-        const uint8_t * v = j->sources[r->ref].v;
+        const struct semshare_source * s = &j->sources[r->ref];
+        const bool trans = s->retyped ? s->v_trans : j->v_trans;
         for (int32_t i = 0; i < r->len; i++) {
-            if (!j->v_trans) {
-                same = same && memcmp(j->v + (r->dst + i) * j->v_row, v + (r->src + i) * j->v_row, (size_t) j->v_row) == 0;
-            }
-            for (int64_t w = 0; w < j->v_width; w++) {
-                same = same && memcmp(j->v + (w * j->dst_cells + r->dst + i) * 2, v + (w * SOURCE_CELLS + r->src + i) * 2, 2) == 0;
+            for (int32_t w = 0; w < width; w++) {
+                uint8_t want[4];
+                const float x = naive_value(s, width, trans, r->src + i, w);
+                semshare_quantize(j->v_type, &x, 1, want, elem);
+                const int64_t at = j->v_trans ? w * j->dst_cells + r->dst + i : (r->dst + i) * (int64_t) width + w;
+                same = same && memcmp(j->v + at * elem, want, (size_t) elem) == 0;
             }
         }
     }
@@ -127,7 +148,7 @@ static void check_case(struct test_case * c) {
 static void check_refusals(void) {
     uint8_t k[32], v[32], sk[24], sv[24];
     const float freqs[2] = {1, 0.5f}, bad_freqs[2] = {1, NAN};
-    const struct semshare_source source = {sk, sv, sizeof sk, sizeof sv, 3};
+    const struct semshare_source source = {.k = sk, .v = sv, .k_size = sizeof sk, .v_size = sizeof sv, .cells = 3};
     const struct semshare_job job = {.k = k, .v = v, .k_size = 32, .v_size = 32, .k_row = 8, .v_row = 8, .sources = &source, .n_sources = 1, .k_type = SEMSHARE_TYPE_F16};
     const struct semshare_run run = {0, 1, 2, 2, 1};
     const struct semshare_rope rope = {0, 4, 4, 0, freqs};
@@ -177,6 +198,19 @@ static void check_refusals(void) {
     REFUSED(SEMSHARE_ERR_SIZE, (TRANSPOSE, j.dst_cells = 5));
     REFUSED(SEMSHARE_ERR_SIZE, (TRANSPOSE, s.cells = 4));
     REFUSED(SEMSHARE_ERR_SIZE, (TRANSPOSE, j.v_width = INT64_MAX));
+#define RETYPE s.retyped = 1, s.k_type = s.v_type = j.v_type = SEMSHARE_TYPE_F16
+    REFUSED(SEMSHARE_OK, RETYPE);
+    REFUSED(SEMSHARE_OK, (RETYPE, s.v_trans = 1));
+    REFUSED(SEMSHARE_OK, (RETYPE, TRANSPOSE));
+    REFUSED(SEMSHARE_ERR_TYPE, (RETYPE, s.k_type = 99));
+    REFUSED(SEMSHARE_ERR_TYPE, (RETYPE, s.v_type = SEMSHARE_TYPE_Q4_K));
+    REFUSED(SEMSHARE_ERR_TYPE, (RETYPE, j.v_type = 99));
+    REFUSED(SEMSHARE_ERR_SIZE, (RETYPE, s.k_type = SEMSHARE_TYPE_Q8_0)); /* rows of 4 elements */
+    REFUSED(SEMSHARE_ERR_SIZE, (RETYPE, s.v_type = SEMSHARE_TYPE_Q4_0));
+    REFUSED(SEMSHARE_ERR_SIZE, (RETYPE, s.v_trans = 1, s.cells = 4));
+    REFUSED(SEMSHARE_ERR_SIZE, (RETYPE, TRANSPOSE, j.v_elem = 4));
+    REFUSED(SEMSHARE_ERR_RANGE, (RETYPE, s.k_type = SEMSHARE_TYPE_F32)); /* 1.5 cells in 24 bytes */
+    REFUSED(SEMSHARE_ERR_RANGE, (RETYPE, s.v_trans = 1, s.cells = 2));
     CHECK(semshare_compose(NULL, 1, &run, 1, &rope, 1) == SEMSHARE_ERR_ARGUMENT, "null jobs");
     CHECK(semshare_compose(&job, 1, NULL, 1, &rope, 1) == SEMSHARE_ERR_ARGUMENT, "null runs");
     CHECK(semshare_compose(&job, -1, &run, 1, &rope, 1) == SEMSHARE_ERR_ARGUMENT, "negative jobs");
