@@ -20,7 +20,15 @@ type Run struct {
 
 // LayerSource holds one reference's keys and values of one layer, as they lie in
 // its state file. It is only read.
-type LayerSource struct{ K, V []byte }
+type LayerSource struct {
+	K, V []byte
+
+	// Retyped says that they lie otherwise than the job's: keys as KType and values
+	// as VType, in rows of as many elements, values in columns where VTrans.
+	Retyped      bool
+	KType, VType KVType
+	VTrans       bool
+}
 
 // LayerJob is what there is to do for one layer: where the keys and values go, and
 // where they come from, Sources[r] being that of Run.Ref == r. An empty K or V
@@ -63,7 +71,7 @@ func GoKernels() *Kernels { return &Kernels{name: "go"} }
 func (k *Kernels) Name() string { return k.name }
 
 // Compose gathers the rows of all runs into all layers' K and V, turning the keys
-// by each run's delta, with up to threads threads (0 means one for each CPU). Rows
+// by each run's delta and converting what comes from retyped sources, with up to threads threads (0 means one for each CPU). Rows
 // that no run names keep what they hold. Destinations may be memory-mapped; they
 // must not overlap sources, nor runs' destinations one another. rope may be nil
 // where every Delta is 0. On an error that wraps ErrKernelInput nothing was

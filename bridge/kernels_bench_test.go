@@ -62,7 +62,7 @@ func benchmarkState(b *testing.B, kv KVType) (jobs []LayerJob, runs []Run, rope 
 	for range layers {
 		jobs = append(jobs, LayerJob{
 			K: filled(), V: filled(), KType: kv, VType: kv, KRow: int64(row), VRow: int64(row),
-			Sources: []LayerSource{{filled(), filled()}},
+			Sources: []LayerSource{{K: filled(), V: filled()}},
 		})
 		size += int64(2 * cells * row)
 	}

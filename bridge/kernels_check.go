@@ -71,20 +71,25 @@ func (j *LayerJob) validate(runs []Run, rope *RoPE, moves bool) error {
 	if err := j.validateValues(); err != nil {
 		return err
 	}
+	for r := range j.Sources {
+		if err := j.validateRetyped(r); err != nil {
+			return fmt.Errorf("reference %d: %w", r, err)
+		}
+	}
 	for i, r := range runs {
 		if r.Ref >= len(j.Sources) {
 			return fmt.Errorf("run %d: reference %d: expected one of %d", i, r.Ref, len(j.Sources))
 		}
-		src := j.Sources[r.Ref]
-		if rowsIn(j.K, j.KRow) < int64(r.Dst)+int64(r.Len) || rowsIn(src.K, j.KRow) < int64(r.Src)+int64(r.Len) {
-			return fmt.Errorf("run %d: %+v leaves the keys: target has %d rows, reference %d", i, r, rowsIn(j.K, j.KRow), rowsIn(src.K, j.KRow))
+		keys, values := j.sourceRows(r.Ref)
+		if rowsIn(j.K, j.KRow) < int64(r.Dst)+int64(r.Len) || keys < int64(r.Src)+int64(r.Len) {
+			return fmt.Errorf("run %d: %+v leaves the keys: target has %d rows, reference %d", i, r, rowsIn(j.K, j.KRow), keys)
 		}
-		to, from := rowsIn(j.V, j.VRow), rowsIn(src.V, j.VRow)
+		to := rowsIn(j.V, j.VRow)
 		if j.VTrans && j.hasValues() {
-			to, from = j.DstCells, j.SrcCells[r.Ref]
+			to = j.DstCells
 		}
-		if to < int64(r.Dst)+int64(r.Len) || from < int64(r.Src)+int64(r.Len) {
-			return fmt.Errorf("run %d: %+v leaves the values: target has %d rows, reference %d", i, r, to, from)
+		if to < int64(r.Dst)+int64(r.Len) || values < int64(r.Src)+int64(r.Len) {
+			return fmt.Errorf("run %d: %+v leaves the values: target has %d rows, reference %d", i, r, to, values)
 		}
 	}
 	return nil
@@ -96,6 +101,99 @@ func rowsIn(b []byte, row int64) int64 {
 		return math.MaxInt64
 	}
 	return int64(len(b)) / row
+}
+
+// sourceRows is how many cells reference r has of either half.
+func (j *LayerJob) sourceRows(r int) (keys, values int64) {
+	src := &j.Sources[r]
+	keyRow, valueRow, columns := j.KRow, j.VRow, j.VTrans
+	if src.Retyped && j.KRow != 0 {
+		keyRow = j.sourceSide(src, r, false).row
+	}
+	if src.Retyped && j.hasValues() {
+		valueRow, columns = j.sourceSide(src, r, true).row, src.VTrans
+	}
+	keys, values = rowsIn(src.K, keyRow), rowsIn(src.V, valueRow)
+	if columns && j.hasValues() {
+		values = j.SrcCells[r]
+	}
+	return keys, values
+}
+
+// validateRetyped checks that both halves of reference r, if it is of other types,
+// can become the job's.
+func (j *LayerJob) validateRetyped(r int) error {
+	src := &j.Sources[r]
+	if !src.Retyped {
+		return nil
+	}
+	if j.KRow != 0 {
+		width, err := validateWidth(j.KType, j.KRow)
+		if err == nil {
+			err = validateType(src.KType, width, false)
+		}
+		if err != nil {
+			return fmt.Errorf("keys: %w", err)
+		}
+	}
+	if !j.hasValues() {
+		return nil
+	}
+	width, err := j.VWidth, validateType(j.VType, j.VWidth, j.VTrans)
+	if _, bytes := j.VType.BlockSize(); j.VTrans && err == nil && j.VElem != int64(bytes) {
+		err = fmt.Errorf("elements of %d bytes: %s has %d", j.VElem, j.VType, bytes)
+	}
+	if !j.VTrans {
+		width, err = validateWidth(j.VType, j.VRow)
+	}
+	if err == nil {
+		err = validateType(src.VType, width, src.VTrans)
+	}
+	if err != nil {
+		return fmt.Errorf("values: %w", err)
+	}
+	if src.VTrans {
+		return j.validateColumns(src, r, width)
+	}
+	return nil
+}
+
+// validateColumns checks the size of a retyped reference's transposed values.
+func (j *LayerJob) validateColumns(src *LayerSource, r int, width int64) error {
+	if r >= len(j.SrcCells) {
+		return fmt.Errorf("transposed values: cells of %d references: expected %d", len(j.SrcCells), len(j.Sources))
+	}
+	_, bytes := src.VType.BlockSize()
+	if cells := j.SrcCells[r]; cells < 0 || cells > math.MaxInt32 || cells > int64(len(src.V))/(width*int64(bytes)) {
+		return fmt.Errorf("transposed values: %d bytes: expected %d x %d x %d", len(src.V), width, cells, bytes)
+	}
+	return nil
+}
+
+// validateWidth returns the elements of a row of that many bytes.
+func validateWidth(t KVType, row int64) (int64, error) {
+	if !t.IsCache() {
+		return 0, fmt.Errorf("%s: expected a cache type", t)
+	}
+	width, err := t.rowElems(row)
+	if err != nil {
+		return 0, err
+	}
+	return int64(width), validateType(t, int64(width), false)
+}
+
+// validateType checks that cells of width elements can have the type.
+func validateType(t KVType, width int64, trans bool) error {
+	elems, _ := t.BlockSize()
+	switch {
+	case !t.IsCache():
+		return fmt.Errorf("%s: expected a cache type", t)
+	case width > math.MaxInt32 || width%int64(elems) != 0:
+		return fmt.Errorf("rows of %d elements: %s needs a multiple of %d", width, t, elems)
+	case trans && elems != 1:
+		return fmt.Errorf("transposed %s: expected f32, f16 or bf16", t)
+	}
+	return nil
 }
 
 func (j *LayerJob) validateKeys(rope *RoPE, moves bool) error {
@@ -151,6 +249,9 @@ func (j *LayerJob) validateValues() error {
 		return fmt.Errorf("transposed values: %d bytes: expected %d x %d x %d", len(j.V), j.VWidth, j.DstCells, j.VElem)
 	}
 	for r, cells := range j.SrcCells {
+		if j.Sources[r].Retyped {
+			continue
+		}
 		if cells < 0 || cells > math.MaxInt32 || int64(len(j.Sources[r].V)) < j.VWidth*j.VElem*cells {
 			return fmt.Errorf("transposed values: reference %d has %d bytes: expected %d x %d x %d", r, len(j.Sources[r].V), j.VWidth, cells, j.VElem)
 		}

@@ -62,6 +62,10 @@ func (j *LayerJob) composeKeys(runs []Run, rope *RoPE, tables map[int32]turn) {
 	}
 	var m *mover
 	for _, r := range runs {
+		if j.Sources[r.Ref].Retyped {
+			j.convert(r, false, rope, tables)
+			continue
+		}
 		dst := j.K[int64(r.Dst)*j.KRow:][:int64(r.Len)*j.KRow]
 		src := j.Sources[r.Ref].K[int64(r.Src)*j.KRow:][:int64(r.Len)*j.KRow]
 		copy(dst, src)
@@ -82,6 +86,10 @@ func (j *LayerJob) composeValues(runs []Run) {
 		return
 	}
 	for _, r := range runs {
+		if j.Sources[r.Ref].Retyped {
+			j.convert(r, true, nil, nil)
+			continue
+		}
 		src := j.Sources[r.Ref].V
 		if !j.VTrans {
 			copy(j.V[int64(r.Dst)*j.VRow:][:int64(r.Len)*j.VRow], src[int64(r.Src)*j.VRow:])
@@ -121,17 +129,22 @@ func newMover(j *LayerJob, rope *RoPE) *mover {
 // the others anew could alter what never moved.
 func (m *mover) move(row []byte, t turn) {
 	goDequantize(m.t, row, m.row)
-	for h := 0; h < len(m.row); h += m.rope.HeadDim {
-		head := m.row[h : h+m.rope.HeadDim]
-		hadamard(head, m.rot)
-		turnHead(head[:m.rope.Dims], m.rope.NEOX, t)
-		hadamard(head, m.rot)
-	}
+	turnRow(m.row, m.rope, m.rot, t)
 	pack := packers[m.t]
 	for b, touched := range m.touched {
 		if touched {
 			pack(m.row[b*m.elems:(b+1)*m.elems], row[b*m.bytes:(b+1)*m.bytes])
 		}
+	}
+}
+
+// turnRow rotates all heads of a row that was turned in Hadamard blocks of rot.
+func turnRow(row []float32, rope *RoPE, rot int, t turn) {
+	for h := 0; h < len(row); h += rope.HeadDim {
+		head := row[h : h+rope.HeadDim]
+		hadamard(head, rot)
+		turnHead(head[:rope.Dims], rope.NEOX, t)
+		hadamard(head, rot)
 	}
 }
 
@@ -233,6 +246,11 @@ func dot(x, y []float32) float32 {
 	for l := range x {
 		sum[l] += float32(x[l] * y[l])
 	}
+	return fold(&sum)
+}
+
+// fold adds up the lanes in halves.
+func fold(sum *[lanes]float32) float32 {
 	for w := lanes / 2; w > 0; w /= 2 {
 		for l := range w {
 			sum[l] += sum[l+w]

@@ -14,7 +14,7 @@ import (
 )
 
 // kernelVersion is the SEMSHARE_VERSION that the bindings below are written for.
-const kernelVersion = 1
+const kernelVersion = 2
 
 // The structs of semshare.h, field by field.
 type (
@@ -29,6 +29,9 @@ type (
 	cSource struct {
 		k, v                *byte
 		kSize, vSize, cells int64
+		retyped             int32
+		kType, vType        uint32
+		vTrans              int32
 	}
 
 	cJob struct {
@@ -38,6 +41,9 @@ type (
 		nSources, kRot                                    int32
 		kType                                             uint32
 		vTrans                                            int32
+		vType                                             uint32
+		//lint:ignore U1000 reserved stands for the C struct's padding
+		reserved int32
 	}
 )
 
@@ -197,7 +203,8 @@ func (n *native) compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) e
 func (j *LayerJob) toC(p *pins) cJob {
 	sources := make([]cSource, len(j.Sources))
 	for i, s := range j.Sources {
-		sources[i] = cSource{k: pin(p, s.K), v: pin(p, s.V), kSize: int64(len(s.K)), vSize: int64(len(s.V))}
+		sources[i] = cSource{k: pin(p, s.K), v: pin(p, s.V), kSize: int64(len(s.K)), vSize: int64(len(s.V)),
+			retyped: b2i(s.Retyped), kType: uint32(s.KType), vType: uint32(s.VType), vTrans: b2i(s.VTrans)}
 		if i < len(j.SrcCells) {
 			sources[i].cells = j.SrcCells[i]
 		}
@@ -206,7 +213,7 @@ func (j *LayerJob) toC(p *pins) cJob {
 		k: pin(p, j.K), v: pin(p, j.V), kSize: int64(len(j.K)), vSize: int64(len(j.V)),
 		kRow: j.KRow, vRow: j.VRow, vElem: j.VElem, vWidth: j.VWidth, dstCells: j.DstCells,
 		sources: pin(p, sources), nSources: int32(len(sources)), kRot: j.KRot,
-		kType: uint32(j.KType), vTrans: b2i(j.VTrans),
+		kType: uint32(j.KType), vTrans: b2i(j.VTrans), vType: uint32(j.VType),
 	}
 }
 

@@ -62,8 +62,7 @@ func randomRow(rng *rand.Rand, n int) []float32 {
 }
 
 // packedRows returns rows x n normally distributed values, packed.
-func packedRows(t testing.TB, rng *rand.Rand, kv KVType, rows, n int) []byte {
-	t.Helper()
+func packedRows(t rowsFailer, rng *rand.Rand, kv KVType, rows, n int) []byte {
 	size, err := kv.RowBytes(n)
 	if err != nil {
 		t.Fatal(err)
@@ -185,26 +184,44 @@ func drawJob(rt *rapid.T, rng *rand.Rand, kv KVType, trans bool, width, refs, ce
 	if err != nil {
 		rt.Fatal(err)
 	}
-	j := LayerJob{K: make([]byte, cells*row), KType: kv, KRow: int64(row), VType: F16, DstCells: int64(cells)}
-	if j.VTrans = trans; trans {
-		j.VElem, j.VWidth = 2, int64(width)
-	} else {
-		j.VRow = int64(2 * width)
+	values := cacheTypes
+	if trans {
+		values = []KVType{F32, F16, BF16}
 	}
-	j.V = make([]byte, cells*2*width)
+	v := drawType(rt, "value type", values, width)
+	valueRow, _ := v.RowBytes(width)
+	j := LayerJob{K: make([]byte, cells*row), KType: kv, KRow: int64(row), VType: v, DstCells: int64(cells)}
+	if j.VTrans = trans; trans {
+		j.VElem, j.VWidth = int64(valueRow/width), int64(width)
+	} else {
+		j.VRow = int64(valueRow)
+	}
+	j.V = make([]byte, cells*valueRow)
 	for range refs {
-		s := LayerSource{K: make([]byte, sourceCells*row), V: make([]byte, sourceCells*2*width)}
-		for r := range sourceCells {
-			goQuantize(kv, randomRow(rng, width), s.K[r*row:(r+1)*row])
+		s := LayerSource{KType: kv, VType: v, VTrans: trans, Retyped: rapid.Bool().Draw(rt, "retyped")}
+		if s.Retyped {
+			s.KType = drawType(rt, "source keys", cacheTypes, width)
+			if s.VTrans = rapid.Bool().Draw(rt, "source transposed"); s.VTrans {
+				s.VType = drawType(rt, "source values", []KVType{F32, F16, BF16}, width)
+			} else {
+				s.VType = drawType(rt, "source values", cacheTypes, width)
+			}
 		}
-		for i := range s.V {
-			s.V[i] = byte(rng.Uint32())
-		}
+		s.K = packedRows(rt, rng, s.KType, sourceCells, width)
+		s.V = packedRows(rt, rng, s.VType, sourceCells, width)
 		j.Sources = append(j.Sources, s)
 		j.SrcCells = append(j.SrcCells, sourceCells)
 	}
 	return j
 }
+
+// drawType picks a type that rows of width elements can have.
+func drawType(rt *rapid.T, label string, from []KVType, width int) KVType {
+	return rapid.SampledFrom(from).Filter(func(t KVType) bool { _, err := t.RowBytes(width); return err == nil }).Draw(rt, label)
+}
+
+// rowsFailer is what packedRows needs of a test.
+type rowsFailer interface{ Fatal(args ...any) }
 
 func TestRowsGoWhereTheRunsSay(t *testing.T) {
 	f := func(trans bool) {
@@ -212,7 +229,7 @@ func TestRowsGoWhereTheRunsSay(t *testing.T) {
 		for _, k := range testKernels(t) {
 			// Two references of 3 cells and a target of 4; a cell is 2 bytes of each.
 			src := func(base byte) []byte { return []byte{base, base + 1, base + 2, base + 3, base + 4, base + 5} }
-			j := LayerJob{K: make([]byte, 8), V: make([]byte, 8), KRow: 2, Sources: []LayerSource{{src(10), src(20)}, {src(30), src(40)}}}
+			j := LayerJob{K: make([]byte, 8), V: make([]byte, 8), KRow: 2, Sources: []LayerSource{{K: src(10), V: src(20)}, {K: src(30), V: src(40)}}}
 			wantV := []byte{0, 0, 42, 43, 44, 45, 20, 21}
 			if trans {
 				j.VTrans, j.VElem, j.VWidth, j.DstCells, j.SrcCells = true, 1, 2, 4, []int64{3, 3}
@@ -348,7 +365,7 @@ func TestComposeRefuses(t *testing.T) {
 	valid := func() (LayerJob, []Run) {
 		return LayerJob{
 			K: make([]byte, 32), V: make([]byte, 32), KType: F16, VType: F16, KRow: 8, VRow: 8,
-			Sources: []LayerSource{{make([]byte, 24), make([]byte, 24)}},
+			Sources: []LayerSource{{K: make([]byte, 24), V: make([]byte, 24)}},
 		}, []Run{{Src: 1, Dst: 2, Len: 2, Delta: 1}}
 	}
 	transposed := func(j *LayerJob) {
@@ -388,6 +405,21 @@ func TestComposeRefuses(t *testing.T) {
 	f(func(j *LayerJob, _ []Run) { transposed(j); j.DstCells = 5 }, rope, "4 x 5 x 2")
 	f(func(j *LayerJob, _ []Run) { transposed(j); j.SrcCells[0] = 4 }, rope, "reference 0 has 24 bytes")
 	f(func(j *LayerJob, _ []Run) { transposed(j); j.VWidth = math.MaxInt64 }, rope, "from 0 up")
+
+	retyped := func(j *LayerJob, k, v KVType, trans bool) {
+		j.Sources[0].Retyped, j.Sources[0].KType, j.Sources[0].VType, j.Sources[0].VTrans = true, k, v, trans
+		j.SrcCells = []int64{3}
+	}
+	f(func(j *LayerJob, _ []Run) { retyped(j, F16, BF16, false) }, rope, "")
+	f(func(j *LayerJob, _ []Run) { retyped(j, F16, F16, true) }, rope, "")
+	f(func(j *LayerJob, _ []Run) { transposed(j); retyped(j, BF16, F16, false) }, rope, "")
+	f(func(j *LayerJob, _ []Run) { retyped(j, 99, F16, false) }, rope, "type 99")
+	f(func(j *LayerJob, _ []Run) { retyped(j, F16, Q4_K, false) }, rope, "expected a cache type")
+	f(func(j *LayerJob, _ []Run) { retyped(j, Q8_0, F16, false) }, rope, "multiple of 32")
+	f(func(j *LayerJob, _ []Run) { retyped(j, F32, F16, false) }, rope, "leaves the keys")
+	f(func(j *LayerJob, _ []Run) { retyped(j, F16, F32, false) }, rope, "leaves the values")
+	f(func(j *LayerJob, _ []Run) { retyped(j, F16, F16, true); j.SrcCells[0] = 4 }, rope, "4 x 4 x 2")
+	f(func(j *LayerJob, _ []Run) { retyped(j, F16, F16, true); j.SrcCells = nil }, rope, "cells of 0 references")
 
 	j, _ := valid()
 	twice := []Run{{Dst: 2, Len: 2}, {Dst: 1, Len: 2}}
@@ -631,7 +663,7 @@ func FuzzComposeRuns(f *testing.F) {
 		for _, k := range all {
 			j := LayerJob{
 				K: make([]byte, 32), V: make([]byte, 32), KType: F16, VType: F16, KRow: 8, VRow: 8,
-				Sources: []LayerSource{{make([]byte, 24), make([]byte, 24)}},
+				Sources: []LayerSource{{K: make([]byte, 24), V: make([]byte, 24)}},
 			}
 			fits := ref == 0 && src >= 0 && dst >= 0 && length > 0 && int64(src)+int64(length) <= 3 && int64(dst)+int64(length) <= 4
 			err := k.Compose([]LayerJob{j}, []Run{{ref, src, dst, length, delta}}, rope, 1)

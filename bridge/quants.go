@@ -348,7 +348,8 @@ func nearestIQ4(v float32) byte {
 }
 
 // packIQ4NL takes the scale that fits the chosen levels best, in the least squares
-// weighted by x^2 (quantize_row_iq4_nl_impl with ntry = -1).
+// weighted by x^2 (quantize_row_iq4_nl_impl with ntry = -1), added up in lanes as the
+// C code does.
 func packIQ4NL(x []float32, b []byte) {
 	clear(b[:18])
 	top := extreme(x)
@@ -357,16 +358,16 @@ func packIQ4NL(x []float32, b []byte) {
 	}
 	id := 1 / (top / iq4Values[0])
 	var levels [32]byte
-	var qx, qq float32
+	var qx, qq [lanes]float32
 	for j, v := range x[:32] {
 		levels[j] = nearestIQ4(id * v)
 		q := iq4Values[levels[j]]
 		w := v * v
-		qx += float32(float32(w*q) * v)
-		qq += float32(float32(w*q) * q)
+		qx[j%lanes] += float32(float32(w*q) * v)
+		qq[j%lanes] += float32(float32(w*q) * q)
 	}
-	if qq > 0 {
-		putHalf(b, qx/qq)
+	if weight := fold(&qq); weight > 0 {
+		putHalf(b, fold(&qx)/weight)
 	}
 	for j := range 16 {
 		b[2+j] = levels[j] | levels[j+16]<<4
