@@ -72,8 +72,12 @@ func (j *LayerJob) convert(r Run, values bool, rope *RoPE, tables map[int32]turn
 		in, out = src.V, j.V
 	}
 	turned := !values && r.Delta != 0
-	if from.t == to.t && !from.trans && !to.trans && !turned {
-		copy(out[int64(r.Dst)*to.row:][:int64(r.Len)*to.row], in[int64(r.Src)*from.row:])
+	if from.t == to.t && !from.trans && !to.trans {
+		rows := out[int64(r.Dst)*to.row:][:int64(r.Len)*to.row]
+		copy(rows, in[int64(r.Src)*from.row:])
+		if turned {
+			newMover(j, rope).moveAll(rows, to.row, tables[r.Delta])
+		}
 		return
 	}
 	x := make([]float32, to.width)

@@ -75,9 +75,7 @@ func (j *LayerJob) composeKeys(runs []Run, rope *RoPE, tables map[int32]turn) {
 		if m == nil {
 			m = newMover(j, rope)
 		}
-		for row := int64(0); row < int64(len(dst)); row += j.KRow {
-			m.move(dst[row:row+j.KRow], tables[r.Delta])
-		}
+		m.moveAll(dst, j.KRow, tables[r.Delta])
 	}
 }
 
@@ -123,6 +121,13 @@ func newMover(j *LayerJob, rope *RoPE) *mover {
 		}
 	}
 	return m
+}
+
+// moveAll moves rows of size bytes.
+func (m *mover) moveAll(rows []byte, size int64, t turn) {
+	for ; len(rows) > 0; rows = rows[size:] {
+		m.move(rows[:size], t)
+	}
 }
 
 // move unpacks a row, turns it, and packs the blocks that may have changed: packing

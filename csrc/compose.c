@@ -580,14 +580,22 @@ static const float * turn_row(const struct plan * p, const struct semshare_job *
     return moved;
 }
 
+/* n rows that lie in the source as in the target. */
+static int32_t work_same(const struct plan * p, const struct semshare_job * j, uint8_t * dst, const uint8_t * src, int64_t n, int64_t row, const struct turn * t) {
+    if (t != NULL) {
+        return move_rows(p, j, dst, src, n, t);
+    }
+    memcpy(dst, src, (size_t) (n * row));
+    return SEMSHARE_OK;
+}
+
 /* Converts n consecutive cells of a retyped source. */
 static int32_t convert(const struct plan * p, const struct semshare_job * j, const struct semshare_source * source, bool values, int64_t src, int64_t dst, int64_t n, const struct turn * t) {
     const struct side from = source_side(j, source, values), to = target_side(j, values);
     const uint8_t * bytes = values ? source->v : source->k;
     uint8_t * out = values ? j->v : j->k;
-    if (from.type == to.type && !from.trans && !to.trans && t == NULL) {
-        memcpy(out + dst * to.row, bytes + src * from.row, (size_t) (n * to.row));
-        return SEMSHARE_OK;
+    if (from.type == to.type && !from.trans && !to.trans) {
+        return work_same(p, j, out + dst * to.row, bytes + src * from.row, n, to.row, t);
     }
     const int32_t step = from.trans || to.trans ? TILE_CELLS : 1;
     float * x = malloc((size_t) (step + 1) * (size_t) to.width * sizeof *x);
@@ -620,13 +628,7 @@ static int32_t work_cells(const struct plan * p, const struct semshare_job * j, 
         return SEMSHARE_OK;
     }
     const int64_t size = values ? j->v_row : j->k_row;
-    const uint8_t * from = (values ? source->v : source->k) + src * size;
-    uint8_t * to = (values ? j->v : j->k) + dst * size;
-    if (t != NULL) {
-        return move_rows(p, j, to, from, n, t);
-    }
-    memcpy(to, from, (size_t) (n * size));
-    return SEMSHARE_OK;
+    return work_same(p, j, (values ? j->v : j->k) + dst * size, (values ? source->v : source->k) + src * size, n, size, t);
 }
 
 static int32_t work_rows(const struct plan * p, const struct semshare_job * j, const struct item * it) {

@@ -8,7 +8,16 @@
 #include <math.h>
 #include <vector>
 
+/* As internal.h has them; `side` keeps C's layout. */
+struct side {
+    uint32_t type;
+    int32_t elems, bytes, width;
+    bool trans;
+    int64_t row, cells;
+};
 extern "C" int32_t compose_check(const struct semshare_job *, int32_t, const struct semshare_run *, int32_t, const struct semshare_rope *);
+extern "C" struct side target_side(const struct semshare_job *, bool);
+extern "C" struct side source_side(const struct semshare_job *, const struct semshare_source *, bool);
 
 enum { THREADS = 128 };
 
@@ -123,6 +132,25 @@ static __device__ void hadamard_row(float * x, const key_shape & s) {
     __syncthreads();
 }
 
+/* Whether one of the block's elements, element first onward, turns. Packing the others
+ * anew could alter what never moved. */
+static __device__ bool block_turns(const key_shape & s, int32_t first, int32_t elems) {
+    return s.rot > 1 || first % s.head_dim < s.dims || first % s.head_dim + elems > s.head_dim;
+}
+
+/* Turns the row in x by pairs. */
+static __device__ void turn_shared(float * x, const key_shape & s, const float * cosines) {
+    const float * sines = cosines + s.dims / 2;
+    for (int32_t p = threadIdx.x; p < s.elems / s.head_dim * (s.dims / 2); p += blockDim.x) {
+        int32_t a, b, i;
+        pair_elements(s, p, &a, &b, &i);
+        const float x0 = x[a], x1 = x[b];
+        x[a] = x0 * cosines[i] - x1 * sines[i];
+        x[b] = x0 * sines[i] + x1 * cosines[i];
+    }
+    __syncthreads();
+}
+
 /* The general way: a row is unpacked into shared memory, turned, and packed again where
  * it turned. */
 template <class P>
@@ -141,26 +169,85 @@ static __global__ void move_packed(uint8_t * keys, const uint8_t * const * sourc
     }
     __syncthreads();
     hadamard_row(x, s);
-    const float * cosines = tables + (int64_t) r.turn * s.dims, * sines = cosines + s.dims / 2;
-    for (int32_t p = threadIdx.x; p < s.elems / s.head_dim * (s.dims / 2); p += blockDim.x) {
-        int32_t a, b, i;
-        pair_elements(s, p, &a, &b, &i);
-        const float x0 = x[a], x1 = x[b];
-        x[a] = x0 * cosines[i] - x1 * sines[i];
-        x[b] = x0 * sines[i] + x1 * cosines[i];
-    }
-    __syncthreads();
+    turn_shared(x, s, tables + (int64_t) r.turn * s.dims);
     hadamard_row(x, s);
     for (int32_t b = threadIdx.x; b < blocks; b += blockDim.x) {
-        const int32_t first = b * P::elems % s.head_dim;
         const int64_t at = (int64_t) b * P::bytes;
-        if (s.rot > 1 || first < s.dims || first + P::elems > s.head_dim) {
+        if (block_turns(s, b * P::elems, P::elems)) {
             P::pack(x + b * P::elems, dst + at);
             continue;
         }
         for (int32_t i = 0; i < P::bytes; i++) {
             dst[at + i] = src[at + i];
         }
+    }
+}
+
+/* Any cache type, chosen at run time: converting is bound by memory. */
+static __device__ void unpack_block(uint32_t type, const uint8_t * b, float * y) {
+    switch (type) {
+    case SEMSHARE_TYPE_F32: unpack_f32(b, y); break;
+    case SEMSHARE_TYPE_F16: unpack_f16(b, y); break;
+    case SEMSHARE_TYPE_BF16: unpack_bf16(b, y); break;
+    case SEMSHARE_TYPE_Q4_0: unpack_q4_0(b, y); break;
+    case SEMSHARE_TYPE_Q4_1: unpack_q4_1(b, y); break;
+    case SEMSHARE_TYPE_Q5_0: unpack_q5_0(b, y); break;
+    case SEMSHARE_TYPE_Q5_1: unpack_q5_1(b, y); break;
+    case SEMSHARE_TYPE_Q8_0: unpack_q8_0(b, y); break;
+    case SEMSHARE_TYPE_IQ4_NL: unpack_iq4_nl(b, y); break;
+    }
+}
+
+static __device__ void pack_block(uint32_t type, const float * x, uint8_t * b) {
+    switch (type) {
+    case SEMSHARE_TYPE_F32: pack_f32(x, b); break;
+    case SEMSHARE_TYPE_F16: pack_f16(x, b); break;
+    case SEMSHARE_TYPE_BF16: pack_bf16(x, b); break;
+    case SEMSHARE_TYPE_Q4_0: pack_q4_0(x, b); break;
+    case SEMSHARE_TYPE_Q4_1: pack_q4_1(x, b); break;
+    case SEMSHARE_TYPE_Q5_0: pack_q5_0(x, b); break;
+    case SEMSHARE_TYPE_Q5_1: pack_q5_1(x, b); break;
+    case SEMSHARE_TYPE_Q8_0: pack_q8_0(x, b); break;
+    case SEMSHARE_TYPE_IQ4_NL: pack_iq4_nl(x, b); break;
+    }
+}
+
+/* Where block b of a cell begins. */
+static __device__ int64_t block_at(const side & s, int64_t cell, int64_t b) {
+    return s.trans ? (b * s.cells + cell) * s.bytes : cell * s.row + b * s.bytes;
+}
+
+/* Cells of layers with retyped sources, froms[r] being how source r lies: unpacked, keys
+ * turned, and packed as the target is. What lies and stays as the target does is copied. */
+static __global__ void move_converted(uint8_t * target, side to, const uint8_t * const * sources, const side * froms, const row_source * rows, key_shape s, const float * tables) {
+    extern __shared__ float x[];
+    const row_source r = rows[blockIdx.x];
+    const side from = froms[r.ref];
+    const bool turned = tables != NULL && r.turn >= 0;
+    if (from.type == to.type && !turned) {
+        for (int64_t i = threadIdx.x; i < (int64_t) to.width / to.elems * to.bytes; i += blockDim.x) {
+            const int64_t b = i / to.bytes, byte = i % to.bytes;
+            target[block_at(to, r.dst, b) + byte] = sources[r.ref][block_at(from, r.src, b) + byte];
+        }
+        return;
+    }
+    for (int32_t b = threadIdx.x; b < to.width / from.elems; b += blockDim.x) {
+        unpack_block(from.type, sources[r.ref] + block_at(from, r.src, b), x + b * from.elems);
+    }
+    __syncthreads();
+    if (turned) {
+        hadamard_row(x, s);
+        turn_shared(x, s, tables + (int64_t) r.turn * s.dims);
+        hadamard_row(x, s);
+    }
+    for (int32_t b = threadIdx.x; b < to.width / to.elems; b += blockDim.x) {
+        if (from.type == to.type && !block_turns(s, b * to.elems, to.elems)) {
+            for (int32_t i = 0; i < to.bytes; i++) {
+                target[block_at(to, r.dst, b) + i] = sources[r.ref][block_at(from, r.src, b) + i];
+            }
+            continue;
+        }
+        pack_block(to.type, x + b * to.elems, target + block_at(to, r.dst, b));
     }
 }
 
@@ -257,6 +344,42 @@ struct device_half {
     }
 };
 
+static bool any_retyped(const struct semshare_job * j) {
+    for (int32_t r = 0; r < j->n_sources; r++) {
+        if (j->sources[r].retyped) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int32_t allow_shared(const void * kernel, size_t bytes) {
+    return bytes <= 48 * 1024 || cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes) == cudaSuccess
+        ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
+}
+
+/* One half of a layer that has retyped sources. */
+static int32_t convert_half(const struct semshare_job * j, bool values, device_plan & plan, const struct semshare_rope * rope) {
+    device_half half;
+    device_buffer d_froms;
+    std::vector<side> froms;
+    const side to = target_side(j, values);
+    for (int32_t r = 0; r < j->n_sources; r++) {
+        side from = to;
+        from.cells = j->sources[r].cells;
+        froms.push_back(j->sources[r].retyped ? source_side(j, &j->sources[r], values) : from);
+    }
+    const size_t bytes = (size_t) to.width * sizeof(float);
+    if (!half.init(j, values) || !d_froms.upload(froms.data(), froms.size() * sizeof froms[0]) || allow_shared((const void *) move_converted, bytes) != SEMSHARE_OK) {
+        return SEMSHARE_ERR_DEVICE;
+    }
+    const bool turns = !values && !plan.deltas.empty();
+    const key_shape shape = turns ? key_shape {j->k_row, to.width, rope->head_dim, rope->dims, rope->neox, j->k_rot} : key_shape {};
+    move_converted<<<(unsigned) plan.rows.size(), THREADS, bytes>>>((uint8_t *) half.target.at, to, (const uint8_t * const *) half.pointers.at,
+        (const side *) d_froms.at, (const row_source *) plan.d_rows.at, shape, turns ? (const float *) plan.d_tables.at : NULL);
+    return half.target.download(values ? j->v : j->k, (size_t) (values ? j->v_size : j->k_size)) ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
+}
+
 static int32_t compose_keys(const struct semshare_job * j, device_plan & plan, const struct semshare_rope * rope) {
     device_half half;
     if (!half.init(j, false)) {
@@ -283,7 +406,7 @@ static int32_t compose_keys(const struct semshare_job * j, device_plan & plan, c
         }
         const key_shape shape = {j->k_row, (int32_t) elems, rope->head_dim, rope->dims, rope->neox, j->k_rot};
         const size_t bytes = shared ? (size_t) elems * sizeof(float) : 0;
-        if (bytes > 48 * 1024 && cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes) != cudaSuccess) {
+        if (allow_shared((const void *) kernel, bytes) != SEMSHARE_OK) {
             return SEMSHARE_ERR_DEVICE;
         }
         kernel<<<(unsigned) plan.rows.size(), THREADS, bytes>>>(keys, sources, rows, shape, (const float *) plan.d_tables.at);
@@ -316,11 +439,12 @@ static int32_t compose_layers(const struct semshare_job * jobs, int32_t n_jobs, 
     int32_t status = SEMSHARE_OK;
     for (int32_t i = 0; i < n_jobs && status == SEMSHARE_OK && !plan.rows.empty(); i++) {
         const struct semshare_job * j = &jobs[i];
+        const bool convert = any_retyped(j);
         if (j->k_row > 0) {
-            status = compose_keys(j, plan, rope);
+            status = convert ? convert_half(j, false, plan, rope) : compose_keys(j, plan, rope);
         }
         if (status == SEMSHARE_OK && (j->v_trans ? j->v_width > 0 : j->v_row > 0)) {
-            status = compose_values(j, plan);
+            status = convert ? convert_half(j, true, plan, rope) : compose_values(j, plan);
         }
     }
     return status;
