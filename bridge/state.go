@@ -14,8 +14,8 @@ var ErrCorrupt = errors.New("corrupt state")
 // cannot be shared, such as a sliding-window cache.
 var ErrUnsupported = errors.New("unsupported state")
 
-// Layout is how a state file lays out its KV. Two states can be composed into one
-// another exactly when their layouts are Equal.
+// Layout is how a state file lays out its KV. A server restores states whose layout
+// is Equal to its own; they can be composed from those that its layout Takes.
 type Layout struct {
 	// Version of the file format, 2 to 4.
 	Version uint32
@@ -89,28 +89,15 @@ func (l *Layout) valueHeaderBytes() int64 {
 	return keyHeaderBytes
 }
 
-// Equal returns nil where states of both layouts can be composed into one
-// another, and else an error that names the first difference. The stream is no
+// Equal returns nil where the server would take a state of one layout for one of
+// the other, and else an error that names the first difference. The stream is no
 // difference: each slot has its own.
 func (l *Layout) Equal(m *Layout) error {
-	differ := func(what string, a, b any) error {
-		return fmt.Errorf("layouts differ: %s is %v here and %v there", what, a, b)
+	if err := l.sameFrame(m); err != nil {
+		return err
 	}
-	switch {
-	case l.Version != m.Version:
-		return differ("version", l.Version, m.Version)
-	case l.Packed != m.Packed:
-		return differ("token packing", l.Packed, m.Packed)
-	case l.Streams != m.Streams:
-		return differ("number of streams", l.Streams, m.Streams)
-	case l.VTrans != m.VTrans:
+	if l.VTrans != m.VTrans {
 		return differ("transposed V", l.VTrans, m.VTrans)
-	case l.NRotK != m.NRotK:
-		return differ("n_rot_k", l.NRotK, m.NRotK)
-	case l.NRotV != m.NRotV:
-		return differ("n_rot_v", l.NRotV, m.NRotV)
-	case len(l.Layers) != len(m.Layers):
-		return differ("number of layers", len(l.Layers), len(m.Layers))
 	}
 	for i := range l.Layers {
 		if l.Layers[i] != m.Layers[i] {
@@ -118,6 +105,55 @@ func (l *Layout) Equal(m *Layout) error {
 		}
 	}
 	return nil
+}
+
+// Takes returns nil where states of this layout can be composed from states of from:
+// types and the order of values may differ, the elements may not.
+func (l *Layout) Takes(from *Layout) error {
+	if err := l.sameFrame(from); err != nil {
+		return err
+	}
+	for i := range l.Layers {
+		k, v := l.Layers[i].widths()
+		fromK, fromV := from.Layers[i].widths()
+		if k != fromK || v != fromV || k == 0 || v == 0 {
+			return differ(fmt.Sprintf("layer %d", i), l.Layers[i], from.Layers[i])
+		}
+	}
+	return nil
+}
+
+func differ(what string, a, b any) error {
+	return fmt.Errorf("layouts differ: %s is %v here and %v there", what, a, b)
+}
+
+// sameFrame compares all but how keys and values are stored.
+func (l *Layout) sameFrame(m *Layout) error {
+	switch {
+	case l.Version != m.Version:
+		return differ("version", l.Version, m.Version)
+	case l.Packed != m.Packed:
+		return differ("token packing", l.Packed, m.Packed)
+	case l.Streams != m.Streams:
+		return differ("number of streams", l.Streams, m.Streams)
+	case l.NRotK != m.NRotK:
+		return differ("n_rot_k", l.NRotK, m.NRotK)
+	case l.NRotV != m.NRotV:
+		return differ("n_rot_v", l.NRotV, m.NRotV)
+	case len(l.Layers) != len(m.Layers):
+		return differ("number of layers", len(l.Layers), len(m.Layers))
+	}
+	return nil
+}
+
+// widths are the elements of a cell's keys and values; 0 for types that no cache has.
+func (l *LayerLayout) widths() (k, v int) {
+	k, _ = l.KType.rowElems(int64(l.KRow))
+	if l.VWidth > 0 {
+		return k, int(l.VWidth)
+	}
+	v, _ = l.VType.rowElems(int64(l.VRow))
+	return k, v
 }
 
 // Movable returns nil where keys of this layout can be turned to new positions.
@@ -193,7 +229,8 @@ func (s *State) Cells() int { return len(s.Pos) }
 
 // Layer returns the mapped keys and values of layer i, valid until Close.
 func (s *State) Layer(i int) LayerSource {
-	return LayerSource{K: s.bytes(s.keys[i]), V: s.bytes(s.vals[i])}
+	l := &s.Layout.Layers[i]
+	return LayerSource{K: s.bytes(s.keys[i]), V: s.bytes(s.vals[i]), KType: l.KType, VType: l.VType, VTrans: s.Layout.VTrans}
 }
 
 func (s *State) bytes(p span) []byte { return s.m.data[p.off : p.off+p.len : p.off+p.len] }

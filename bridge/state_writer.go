@@ -142,11 +142,11 @@ func (w *StateWriter) Layer(i int) LayerJob {
 	}
 }
 
-// Jobs returns the jobs of all layers with refs as their sources, in that order.
-// The layouts must be Equal.
+// Jobs returns the jobs of all layers with refs as their sources, in that order,
+// whose layouts the state's must take.
 func (w *StateWriter) Jobs(refs []*State) ([]LayerJob, error) {
 	for _, r := range refs {
-		if err := w.layout.Equal(&r.Layout); err != nil {
+		if err := w.layout.Takes(&r.Layout); err != nil {
 			return nil, fmt.Errorf("composing from %s: %w", r.Path, err)
 		}
 	}
@@ -154,7 +154,9 @@ func (w *StateWriter) Jobs(refs []*State) ([]LayerJob, error) {
 	for i := range jobs {
 		jobs[i] = w.Layer(i)
 		for _, r := range refs {
-			jobs[i].Sources = append(jobs[i].Sources, r.Layer(i))
+			src := r.Layer(i)
+			src.Retyped = w.layout.VTrans != r.Layout.VTrans || w.layout.Layers[i] != r.Layout.Layers[i]
+			jobs[i].Sources = append(jobs[i].Sources, src)
 			jobs[i].SrcCells = append(jobs[i].SrcCells, int64(r.Cells()))
 		}
 	}

@@ -24,8 +24,9 @@ var ErrNoReference = errors.New("no such reference")
 
 // StoreOptions say how much the store keeps, and for whom.
 type StoreOptions struct {
-	// Budget is how many bytes references may take; 0 means no limit. Scratch
-	// files come on top: a few states of one context each.
+	// Budget is how many bytes all references in the directory may take, those of
+	// other sidecars too; 0 means no limit. Scratch files and states that are being
+	// written anew come on top: a few states of one context each.
 	Budget int64
 	// Model is the key of the model whose references are used. Those of other
 	// models are kept as long as there is room, and never returned.
@@ -33,6 +34,11 @@ type StoreOptions struct {
 	// Check, where given, refuses states on top of the codec's own checks (say,
 	// those of another layout).
 	Check func(*State) error
+	// Stored, where given, is the layout in which references are kept: what the
+	// backend saved is written anew in it, with up to Threads threads of Kernels.
+	Stored  *Layout
+	Kernels *Kernels
+	Threads int
 	// HalfLife is after how long a hit counts half; 0 means an hour.
 	HalfLife time.Duration
 	// Now tells the time; nil means time.Now.
@@ -307,12 +313,14 @@ func (s *Store) Close() error {
 	}
 	for id := range s.reserved {
 		_ = os.Remove(s.statePath(id))
+		_ = os.Remove(s.savedPath(id))
 	}
 	s.scratch.close()
 	return s.run.release()
 }
 
 func (s *Store) statePath(id string) string { return filepath.Join(s.dir, stateName(id)) }
+func (s *Store) savedPath(id string) string { return filepath.Join(s.dir, savedName(id)) }
 func (s *Store) metaPath(id string) string  { return filepath.Join(s.dir, metaName(id)) }
 
 // freeSpace is how many bytes the directory's filesystem has left for us.

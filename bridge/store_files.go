@@ -22,12 +22,13 @@ import (
 //	ssk-<run>.lock             held with flock while the run lives
 //	ssk-<run>-<n>.bin, .json   a reference and its metadata; the id is <run>-<n>
 //	ssk-<run>-<n>.tmp          metadata being written
+//	ssk-<run>-<n>.saved        what the backend saved, until it is written anew as .bin
 //	ssk-<run>-s<n>.scratch     composed states
 //	ssk-<run>-r<n>.recipe      recipes, and with .reply behind it the agent's replies
 //
 // No other file in the directory is ever touched.
 var (
-	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|tmp)|-s[0-9]{1,6}\.scratch|-r[0-9]{1,12}\.recipe(?:\.reply(?:\.new)?)?)$`)
+	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|tmp|saved)|-s[0-9]{1,6}\.scratch|-r[0-9]{1,12}\.recipe(?:\.reply(?:\.new)?)?)$`)
 	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
 )
 
@@ -42,6 +43,7 @@ func stateName(id string) string            { return "ssk-" + id + ".bin" }
 func metaName(id string) string             { return "ssk-" + id + ".json" }
 func recipeName(run string, n int64) string { return fmt.Sprintf("ssk-%s-r%d.recipe", run, n) }
 func metaTmpName(id string) string          { return "ssk-" + id + ".tmp" }
+func savedName(id string) string            { return "ssk-" + id + ".saved" }
 
 // runLock is the mark of a living run.
 type runLock struct {
@@ -195,6 +197,34 @@ func (s *Store) adopt(id string) *entry {
 	s.entries[id] = e
 	s.stats.Recovered++
 	return e
+}
+
+// refresh takes note of what other sidecars put into the directory and took out of
+// it, so that the budget holds for all of them together. It returns the references
+// that are gone. The caller holds s.mu, and discards them after releasing it.
+func (s *Store) refresh() []*entry {
+	files, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil
+	}
+	there := map[string]bool{}
+	for _, f := range files {
+		if fileName.MatchString(f.Name()) && filepath.Ext(f.Name()) == ".json" {
+			id := f.Name()[len("ssk-") : len(f.Name())-len(".json")]
+			there[id] = true
+			if s.entries[id] == nil {
+				s.adopt(id)
+			}
+		}
+	}
+	var gone []*entry
+	for id, e := range s.entries {
+		if !there[id] && e.pins == 0 {
+			s.detach(e)
+			gone = append(gone, e)
+		}
+	}
+	return gone
 }
 
 // shrink brings a store that was opened with a smaller budget, or that others

@@ -3,6 +3,7 @@ package bridge
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 )
@@ -16,7 +17,8 @@ type Pending struct {
 	once      sync.Once
 }
 
-// Reserve makes room for a state of that many bytes, before it is saved: where the
+// Reserve makes room for a state that will be kept in that many bytes, before it is
+// saved: where the
 // budget is full, less valued references are evicted, but only for a prompt that
 // was seen (frequency, itself included) at least as often as theirs, so that a
 // flood of novel prompts leaves in place what is used. Tenant, Generation and
@@ -32,6 +34,7 @@ func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 	if err != nil {
 		s.stats.Refused++
 		s.mu.Unlock()
+		s.discard(evict...)
 		return nil, err
 	}
 	s.next++
@@ -55,8 +58,12 @@ func (p *Pending) makeFile() error {
 	if err != nil {
 		return err
 	}
-	if free < p.meta.Bytes {
-		return fmt.Errorf("%w: %s has %d bytes left: expected %d", ErrNotAdmitted, p.s.dir, free, p.meta.Bytes)
+	need := p.meta.Bytes
+	if p.s.o.Stored != nil {
+		need *= 3 // beside it what the backend saves, in f16 about twice as much
+	}
+	if free < need {
+		return fmt.Errorf("%w: %s has %d bytes left: expected %d", ErrNotAdmitted, p.s.dir, free, need)
 	}
 	f, err := os.OpenFile(p.Path(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -69,10 +76,15 @@ func (p *Pending) makeFile() error {
 func (p *Pending) ID() string { return p.meta.ID }
 
 // File is the base name that the backend is told to save to.
-func (p *Pending) File() string { return stateName(p.meta.ID) }
+func (p *Pending) File() string { return filepath.Base(p.Path()) }
 
 // Path is where that file lies.
-func (p *Pending) Path() string { return p.s.statePath(p.meta.ID) }
+func (p *Pending) Path() string {
+	if p.s.o.Stored != nil {
+		return p.s.savedPath(p.meta.ID)
+	}
+	return p.s.statePath(p.meta.ID)
+}
 
 // Commit validates what the backend saved and makes it a reference, pinned like
 // one from Get. On any error the file is gone.
@@ -91,19 +103,9 @@ func (p *Pending) commit() (*Reference, error) {
 	if err := os.Chmod(p.Path(), 0o600); err != nil {
 		return nil, err
 	}
-	stamp, err := stampOf(p.Path())
+	stamp, state, err := p.open()
 	if err != nil {
 		return nil, err
-	}
-	state, err := OpenState(p.Path())
-	if err != nil {
-		return nil, err
-	}
-	if s.o.Check != nil {
-		if err := s.o.Check(state); err != nil {
-			_ = state.Close()
-			return nil, err
-		}
 	}
 	m := p.meta
 	m.Tokens, m.Bytes, m.Checksum = len(state.Tokens), state.Size, checksum(state)
@@ -115,6 +117,45 @@ func (p *Pending) commit() (*Reference, error) {
 		return nil, err
 	}
 	return &Reference{Meta: m, State: state, s: s, e: e}, nil
+}
+
+// open maps the state as it is to be kept: what the backend saved, or that written
+// anew.
+func (p *Pending) open() (fileStamp, *State, error) {
+	state, err := p.checked()
+	if err != nil {
+		return fileStamp{}, nil, err
+	}
+	if o := &p.s.o; o.Stored != nil {
+		err := rewriteState(state, p.s.statePath(p.meta.ID), o.Stored, o.Kernels, o.Threads)
+		_ = state.Close()
+		_ = os.Remove(p.Path())
+		if err != nil {
+			return fileStamp{}, nil, err
+		}
+		if state, err = OpenState(p.s.statePath(p.meta.ID)); err != nil {
+			return fileStamp{}, nil, err
+		}
+	}
+	stamp, err := stampOf(state.Path)
+	if err != nil {
+		_ = state.Close()
+		return fileStamp{}, nil, err
+	}
+	return stamp, state, nil
+}
+
+// checked is what the backend saved, validated.
+func (p *Pending) checked() (*State, error) {
+	state, err := OpenState(p.Path())
+	if err != nil || p.s.o.Check == nil {
+		return state, err
+	}
+	if err := p.s.o.Check(state); err != nil {
+		_ = state.Close()
+		return nil, err
+	}
+	return state, nil
 }
 
 // enter makes e a reference in place of its reservation. The state may have become
@@ -152,5 +193,6 @@ func (p *Pending) Abort() {
 		delete(p.s.reserved, p.meta.ID)
 		p.s.stats.Aborted++
 		_ = os.Remove(p.Path())
+		_ = os.Remove(p.s.statePath(p.meta.ID))
 	})
 }

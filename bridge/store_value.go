@@ -34,13 +34,14 @@ func (e earnings) seen() int { return 1 + int(math.Round(e.Hits)) }
 // first, then those that saved fewest tokens for each byte, then the longest
 // unused. A reference only goes for a prompt that was seen at least as often as
 // its own, frequency times. Either all that is needed goes or nothing. The caller
-// holds s.mu, and discards what is returned after releasing it.
+// holds s.mu, and discards what is returned, also with an error, after releasing it.
 func (s *Store) makeRoom(bytes int64, frequency int) ([]*entry, error) {
 	if s.o.Budget <= 0 {
 		return nil, nil
 	}
+	gone := s.refresh()
 	if bytes > s.o.Budget {
-		return nil, fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
+		return gone, fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
 	}
 	need := s.used() + bytes - s.o.Budget
 	var out []*entry
@@ -55,13 +56,13 @@ func (s *Store) makeRoom(bytes int64, frequency int) ([]*entry, error) {
 		need -= v.entry.meta.Bytes
 	}
 	if need > 0 {
-		return nil, fmt.Errorf("%w: the store is full of references that earn their place: %d bytes short for a prompt seen %d times", ErrNotAdmitted, need, frequency)
+		return gone, fmt.Errorf("%w: the store is full of references that earn their place: %d bytes short for a prompt seen %d times", ErrNotAdmitted, need, frequency)
 	}
 	for _, e := range out {
 		s.detach(e)
 	}
 	s.stats.Evicted += int64(len(out))
-	return out, nil
+	return append(out, gone...), nil
 }
 
 type victim struct {

@@ -1,0 +1,102 @@
+package bridge
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Compression says in which types a reference's keys and values are kept.
+type Compression struct{ Keys, Values KVType }
+
+// ParseCompression reads "off" (nil: references are kept as the backend saved them),
+// the name of a cache type, or those of the keys' and the values' as "q8_0/q5_1".
+func ParseCompression(s string) (*Compression, error) {
+	if s == "off" {
+		return nil, nil
+	}
+	keys, values, two := strings.Cut(s, "/")
+	if !two {
+		values = keys
+	}
+	k, err := ParseKVType(keys)
+	if err != nil {
+		return nil, err
+	}
+	v, err := ParseKVType(values)
+	if err != nil {
+		return nil, err
+	}
+	return &Compression{k, v}, nil
+}
+
+// Layout is l with what it has in f32, f16 or bf16 stored in c's types, values in
+// rows. Packed keys and values stay as they are, as does what c's blocks do not
+// divide or would make larger.
+func (c *Compression) Layout(l *Layout) *Layout {
+	out := *l
+	out.Layers = append([]LayerLayout(nil), l.Layers...)
+	straight := true
+	for i := range out.Layers {
+		layer := &out.Layers[i]
+		k, v := layer.widths()
+		if row, ok := smaller(layer.KType, c.Keys, k); ok {
+			layer.KType, layer.KRow = c.Keys, row
+		}
+		if row, ok := smaller(layer.VType, c.Values, v); ok {
+			layer.VType, layer.VRow, layer.VElem, layer.VWidth = c.Values, row, 0, 0
+		} else {
+			straight = false
+		}
+	}
+	if !l.VTrans {
+		return &out
+	}
+	// Values lie in columns in all layers or in none.
+	out.VTrans = !straight
+	for i := range out.Layers {
+		if !straight {
+			layer := &l.Layers[i]
+			out.Layers[i].VType, out.Layers[i].VRow, out.Layers[i].VElem, out.Layers[i].VWidth = layer.VType, layer.VRow, layer.VElem, layer.VWidth
+		}
+	}
+	return &out
+}
+
+// smaller returns the bytes of a row of width elements in type to, and whether a
+// cache of type from is to be stored so.
+func smaller(from, to KVType, width int) (row uint64, ok bool) {
+	elems, size := from.BlockSize()
+	bytes, err := to.RowBytes(width)
+	return uint64(bytes), err == nil && elems == 1 && width > 0 && bytes < width*size
+}
+
+// rewriteState writes the state src anew at path, in the given layout, its cells in
+// order of position.
+func rewriteState(src *State, path string, l *Layout, k *Kernels, threads int) (err error) {
+	pos, runs := make([]int32, src.Cells()), gather{}
+	for i := range pos {
+		pos[i] = src.Pos[src.rowAt(i)]
+		runs.add(src, Run{Src: pos[i], Dst: pos[i], Len: 1})
+	}
+	w, err := CreateState(path, l, src.Layout.Stream, src.Tokens, pos)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closed := w.Close(); err == nil {
+			err = closed
+		}
+		if err != nil {
+			_ = os.Remove(path)
+		}
+	}()
+	jobs, err := w.Jobs([]*State{src})
+	if err != nil {
+		return err
+	}
+	if err := k.Compose(jobs, runs.runs, nil, threads); err != nil {
+		return fmt.Errorf("rewriting %s: %w", src.Path, err)
+	}
+	return nil
+}
