@@ -26,6 +26,7 @@ func Default() *Config {
 			MinTokens:     256,
 			MaxGeneration: 0,
 			Novelty:       0.9,
+			Compress:      "q8_0",
 		},
 		Log:      Log{Level: "info", Format: "json"},
 		Defaults: defaultPolicy(),

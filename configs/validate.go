@@ -115,6 +115,7 @@ func (v *validator) store(s *Store) {
 	v.atLeast("store.min_tokens", s.MinTokens, 1)
 	v.atLeast("store.max_generation", s.MaxGeneration, 0)
 	v.share("store.novelty", s.Novelty)
+	v.oneOf("store.compress", s.Compress, "off", "q8_0", "q8_0/q5_1")
 }
 
 func (v *validator) policy(at string, p *Policy) {

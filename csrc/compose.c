@@ -433,14 +433,10 @@ static int64_t find_span(const struct spans * s, int64_t row) {
     return low;
 }
 
-static void mix(const struct variant * v, float * x, int32_t elems, int32_t n) {
-    if (n > 1) {
-        v->hadamard(x, elems, n);
-    }
-}
-
 void hadamard(float * x, int32_t elems, int32_t n) {
-    mix(variant_current(), x, elems, n);
+    if (n > 1) {
+        variant_current()->hadamard(x, elems, n);
+    }
 }
 
 /* What moving packed keys needs: a row unpacked, the row moved. */
@@ -472,9 +468,9 @@ static bool block_turns(const struct packed * q, const struct shape * s, int32_t
 static void move_packed(const struct packed * q, const struct variant * v, uint8_t * dst, const uint8_t * src, const struct shape * s, rotate_fn rotate, const struct turn * t) {
     const int32_t n = s->heads * s->head_dim;
     v->unpack(q->type, src, q->row, q->blocks);
-    mix(v, q->row, n, q->rot);
+    hadamard(q->row, n, q->rot);
     rotate((uint8_t *) q->moved, (const uint8_t *) q->row, s, t);
-    mix(v, q->moved, n, q->rot);
+    hadamard(q->moved, n, q->rot);
     if (q->rot > 1 || s->dims == s->head_dim) {
         v->pack(q->type, q->moved, dst, q->blocks);
         return;
@@ -574,9 +570,9 @@ static const float * turn_row(const struct plan * p, const struct semshare_job *
         return x;
     }
     const struct shape shape = {width / p->rope->head_dim, p->rope->head_dim, p->rope->dims};
-    mix(p->variant, x, width, j->k_rot);
+    hadamard(x, width, j->k_rot);
     p->variant->rotate_f32[p->rope->neox != 0]((uint8_t *) moved, (const uint8_t *) x, &shape, t);
-    mix(p->variant, moved, width, j->k_rot);
+    hadamard(moved, width, j->k_rot);
     return moved;
 }
 

@@ -38,8 +38,7 @@ typedef void (*project_fn)(const float * row, const float * planes, int32_t dim,
 /* Turns a row of embeddings; base and small hold cosines then sines of dim/2 pairs. */
 typedef void (*place_fn)(float * dst, const float * src, int32_t dim, const double * base, const double * small);
 
-/* Multiplies blocks of n elements, a power of two from 2 up, by the orthonormal
- * Walsh-Hadamard matrix, which is its own inverse (llama.cpp: ggml_gen_hadamard). */
+/* hadamard() for n from 2 up. */
 typedef void (*hadamard_fn)(float * x, int32_t elems, int32_t n);
 
 /* Unpacks blocks of any type; packs blocks of a cache type. */

@@ -76,7 +76,7 @@ static void project(const float * row, const float * planes, int32_t dim, uint64
     *out = word;
 }
 
-static void hadamard_neon(float * x, int32_t elems, int32_t n) {
+static void hadamard_plain(float * x, int32_t elems, int32_t n) {
     for (; elems >= n; elems -= n, x += n) {
         hadamard_steps(x, n, 1);
         hadamard_scale(x, n);
@@ -93,7 +93,7 @@ const struct variant variant_neon = {
     .rotate_bf16 = {rotate_norm_bf16, rotate_neox_bf16},
     .project = project,
     .place = place,
-    .hadamard = hadamard_neon,
+    .hadamard = hadamard_plain,
     .unpack = unpack,
     .pack = pack,
 };

@@ -30,11 +30,7 @@ func (d *Decision) Finish(o Outcome) {
 	d.leaveGate()
 	if d.slot != nil {
 		d.learn(o)
-		taken := d.verify(o)
-		if taken {
-			d.sh.captured(d.capture(o))
-		}
-		d.free(taken)
+		d.capture(o, d.verify(o))
 	}
 	d.observe()
 }
@@ -116,26 +112,43 @@ var (
 	errSlotEmpty = errors.New("slot emptied by another request")
 )
 
-// capture saves the slot's KV as a reference, if it is worth keeping.
-func (d *Decision) capture(o Outcome) error {
+// capture saves the slot's KV as a reference, if it is worth keeping, and frees the
+// slot as soon as that is done: another request may use it while what was saved is
+// checked and written anew.
+func (d *Decision) capture(o Outcome, taken bool) {
+	if !taken {
+		d.free(false)
+		return
+	}
+	start := time.Now()
+	p, err := d.saveWorthy(o)
+	d.free(true)
+	if err == nil {
+		err = d.keep(p)
+		d.sh.step("capture", start)
+	}
+	d.sh.captured(err)
+}
+
+// saveWorthy saves the slot, or says why it is not worth it.
+func (d *Decision) saveWorthy(o Outcome) (*bridge.Pending, error) {
 	cfg := d.sh.cfg.Store
 	switch {
 	case d.g.Policy.Reuse != configs.ReuseFuzzy:
-		return errNotFuzzy
+		return nil, errNotFuzzy
 	case len(d.tokens) < cfg.MinTokens:
-		return errTooShort
+		return nil, errTooShort
 	case d.generation > cfg.MaxGeneration:
-		return errComposed
+		return nil, errComposed
 	case d.report.Similarity >= cfg.Novelty && d.State == StateShared:
-		return errKnown
+		return nil, errKnown
 	case o.CacheN < 0 || o.CacheN+o.PromptN != len(d.tokens):
-		return errForeign
+		return nil, errForeign
 	case d.State == StateExact && o.PromptN < cfg.MinTokens && d.known():
-		return errKnown
+		return nil, errKnown
 	case d.lv.slots.exhausted() && d.seen == 0 && len(d.lv.slots.all) > 1:
-		return errInDemand
+		return nil, errInDemand
 	}
-	defer d.sh.step("capture", time.Now())
 	return d.save(o)
 }
 
@@ -158,29 +171,34 @@ func (d *Decision) known() bool {
 	return false
 }
 
-// save reserves room, has the backend save, and makes the reference findable.
-func (d *Decision) save(o Outcome) error {
+// save reserves room and has the backend save.
+func (d *Decision) save(o Outcome) (*bridge.Pending, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), captureTimeout)
 	defer cancel()
 	if d.lv.probed.Volatile {
 		if !d.lv.gate.enter(ctx) {
-			return errSlotEmpty
+			return nil, errSlotEmpty
 		}
 		defer d.lv.gate.leave()
 		if n, err := d.sh.backend.Held(ctx, d.slot.id); err != nil || n < len(d.tokens) {
-			return errSlotEmpty
+			return nil, errSlotEmpty
 		}
 	}
 	n := len(d.tokens) + max(0, o.PredictedN)
 	meta := bridge.Meta{Tenant: d.g.Tenant, Model: d.lv.key, Tokens: n, Generation: d.generation}
-	p, err := d.lv.store.Reserve(d.lv.probed.Layout.FileBytes(n, n), meta, d.seen+1)
+	p, err := d.lv.store.Reserve(d.lv.stored.FileBytes(n, n), meta, d.seen+1)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, _, err := d.sh.backend.Save(ctx, d.slot.id, p.File()); err != nil {
 		p.Abort()
-		return err
+		return nil, err
 	}
+	return p, nil
+}
+
+// keep makes what was saved a reference that can be found.
+func (d *Decision) keep(p *bridge.Pending) error {
 	ref, err := p.Commit()
 	if err != nil {
 		return err
@@ -191,7 +209,7 @@ func (d *Decision) save(o Outcome) error {
 		d.lv.store.Drop(ref.ID, "other tokens")
 		return errForeign
 	}
-	if err := d.sh.index.Add(ctx, d.lv.scope(d.g.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens)); err != nil {
+	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.g.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens)); err != nil {
 		d.sh.metrics.IndexErrors.Inc()
 		return fmt.Errorf("kept, but not in the index: %w", err)
 	}

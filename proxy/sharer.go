@@ -70,6 +70,7 @@ type live struct {
 	model  *bridge.Model // nil where no GGUF can be read
 	signer *matcher.Signer
 	store  *bridge.Store
+	stored *bridge.Layout // in which the store keeps references
 	filler *bridge.Filler
 	tokens tokenizer
 	slots  *slots
@@ -269,9 +270,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	lv.signer = sh.signer(lv.model)
 	lv.key = digest(lv.probed.Key, lv.signer.Key())
 	layout := &lv.probed.Layout
-	lv.store, err = bridge.OpenStore(sh.cfg.Backend.SlotDir, bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key,
-		Check: func(s *bridge.State) error { return layout.Equal(&s.Layout) }})
-	if err != nil {
+	if err := sh.openStore(lv); err != nil {
 		lv.close()
 		return nil, err
 	}
@@ -282,6 +281,24 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	lv.slots = newSlots(lv.probed.Props.Slots)
 	lv.costs = newCosts(lv.probed.TokenMS, layout.BytesPerToken())
 	return lv, nil
+}
+
+// openStore opens the reference store of the backend's layout.
+func (sh *Sharer) openStore(lv *live) (err error) {
+	compression, err := bridge.ParseCompression(sh.cfg.Store.Compress)
+	if err != nil {
+		return err // validated with the configuration
+	}
+	layout := &lv.probed.Layout
+	lv.stored = layout
+	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key, Kernels: sh.kernels, Threads: sh.threads(),
+		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
+	if compression != nil {
+		lv.stored = compression.Layout(layout)
+		o.Stored = lv.stored
+	}
+	lv.store, err = bridge.OpenStore(sh.cfg.Backend.SlotDir, o)
+	return err
 }
 
 func (lv *live) close() {
@@ -346,7 +363,7 @@ func (sh *Sharer) announce(lv *live) {
 	}
 	e := sh.log.Info().Str("way", way).Str("build", lv.probed.Props.Build).Int("slots", lv.probed.Props.Slots).
 		Int("context", lv.probed.Props.Context).Str("kernels", sh.kernels.Name()).
-		Int64("kv_bytes_per_token", lv.probed.Layout.BytesPerToken()).Bool("volatile_slots", lv.probed.Volatile).
+		Int64("kv_bytes_per_token", lv.probed.Layout.BytesPerToken()).Int64("stored_bytes_per_token", lv.stored.BytesPerToken()).Bool("volatile_slots", lv.probed.Volatile).
 		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity())
 	if whyNot != nil {
 		e = e.Str("no_agent", *whyNot)
