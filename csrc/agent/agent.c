@@ -111,7 +111,7 @@ static void set_job(struct semshare_job * to, const struct job * j, uint32_t lay
     const int64_t v_cell = y->v_row + y->v_elem * y->v_width;
     for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
         const struct state * r = &j->refs[i];
-        sources[i] = (struct semshare_source) {r->k[layer], r->v[layer], r->cells * y->k_row, r->cells * v_cell, r->cells};
+        sources[i] = (struct semshare_source) {.k = r->k[layer], .v = r->v[layer], .k_size = r->cells * y->k_row, .v_size = r->cells * v_cell, .cells = r->cells};
     }
     *to = (struct semshare_job) {
         .k = j->made.k[layer], .v = j->made.v[layer],
