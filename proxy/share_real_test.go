@@ -49,8 +49,8 @@ func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharin
 	cfg.Backend.URL, cfg.Backend.SlotDir = b.URL, b.SlotDir
 	cfg.Backend.Library = "../bin/libsemshare.so"
 	cfg.Store.MinTokens, cfg.Defaults.MinTokens = 64, 64
-	cfg.Defaults.Budget = 5 * time.Second // the machine may be busy
-	cfg.Index.Timeout = 2 * time.Second
+	cfg.Defaults.Budget = time.Minute // the machine may be busy
+	cfg.Index.Timeout = 20 * time.Second
 	if change != nil {
 		change(cfg)
 	}
@@ -71,7 +71,7 @@ func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharin
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ln, nil) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = server.Shutdown(ctx)
 		<-done
@@ -115,7 +115,7 @@ func (s *sharing) post(path, body string, headers ...string) reply {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := s.server.Drain(ctx); err != nil {
 		s.t.Fatal(err)
@@ -339,21 +339,33 @@ func TestSharingSurvivesABackendRestart(t *testing.T) {
 	if r.status != http.StatusOK {
 		t.Fatalf("status %d", r.status)
 	}
-	s.ready()
-	s.want(s.complete("And again. "+tale("1812")), "shared")
+	s.resumes("the backend came back")
+}
+
+// resumes asks until a prompt like the reference is shared again.
+func (s *sharing) resumes(after string) {
+	s.t.Helper()
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		r := s.complete(fmt.Sprint(time.Now().UnixNano(), " ", tale("1812")))
+		if r.state() == "shared" {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("sharing did not resume after %s: %s", after, r.did)
+		}
+	}
 }
 
 func TestSharingGoesOnAfterASidecarRestart(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
 	s.want(s.complete(tale("1812")), "cold")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
 	s = besides(t, s.backend, nil)
-	time.Sleep(200 * time.Millisecond) // the index is rebuilt beside the requests
-	s.want(s.complete("Where were we? "+tale("1812")), "shared")
+	s.resumes("the sidecar came back") // the index is rebuilt beside the requests
 }
 
 func TestSharingGoesColdWhileRedisIsDownAndComesBack(t *testing.T) {
@@ -364,14 +376,7 @@ func TestSharingGoesColdWhileRedisIsDownAndComesBack(t *testing.T) {
 	redis.Kill()
 	s.want(s.complete("Two. "+tale("1812")), "cold")
 	redis.Start() // empty
-	for end := time.Now().Add(time.Minute); ; {
-		if r := s.complete(fmt.Sprint(time.Now().UnixNano(), " ", tale("1812"))); r.state() == "shared" {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal("sharing did not resume after Redis came back")
-		}
-	}
+	s.resumes("Redis came back")
 }
 
 func TestSharingAnswersWhenTheSlotDirectoryIsFullOrGone(t *testing.T) {
