@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -40,6 +42,10 @@ func (s *settings) define(name string) {
 		text("GGUF `FILE` as seen from here; default: what the backend names", func(c *configs.Config, v string) { c.Backend.Model = v })
 	case "library":
 		text("`FILE` of libsemshare.so; default: beside the program", func(c *configs.Config, v string) { c.Backend.Library = v })
+	case "api-key-env":
+		text("`NAME` of the environment variable that holds a key of the backend's", func(c *configs.Config, v string) {
+			c.Backend.APIKey, _, _ = strings.Cut(os.Getenv(v), ",") // llama-server takes a list
+		})
 	case "listen":
 		text("`HOST:PORT` for clients (default 127.0.0.1:8080)", func(c *configs.Config, v string) { c.Listen = v })
 	case "admin":

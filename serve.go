@@ -33,7 +33,7 @@ func serveCommand() *cobra.Command {
 			"  semsharekv serve -- llama-server -m model.gguf -c 32768 -np 4 --port 8080",
 		Args: serveArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "listen", "admin", "model", "redis", "budget", "reuse",
+	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "listen", "admin", "model", "redis", "budget", "reuse",
 		"min-similarity", "min-tokens", "way", "unrepaired", "library", "log-level", "log-format")
 	check := cmd.Flags().Bool("check", false, "only check the configuration")
 	agent := cmd.Flags().String("agent", "auto", "agent library for the server that is started: `FILE`, off, or auto for the one beside the program")

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/go-logr/zerologr"
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	crlog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/inject"
+)
+
+func injectCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "inject --image IMAGE {--cert-dir DIR | --cert-secret NAMESPACE/NAME --service HOST --webhook NAME}",
+		Short: "Run the Kubernetes webhook that puts the sidecar into pods",
+		Long: "Runs a mutating admission webhook that puts the sidecar into pods with a\n" +
+			"llama-server: those with the annotation semsharekv.io/inject: \"true\", and those in\n" +
+			"namespaces with the label semsharekv.io/inject: enabled. It serves HTTPS with a\n" +
+			"certificate from --cert-dir, or with one of its own that it keeps in a Secret.",
+		Args: cobra.NoArgs,
+	}
+	o := inject.Options{Settings: inject.DefaultSettings()}
+	flags := cmd.Flags()
+	var secret, kubeconfig string
+	slots, budget := resource.QuantityValue{Quantity: o.Settings.SlotSize}, resource.QuantityValue{}
+	log := configs.Log{}
+	pull := string(o.Settings.PullPolicy)
+	flags.StringVar(&o.Settings.Image, "image", "", "`IMAGE` of the sidecar")
+	flags.StringVar(&pull, "image-pull-policy", pull, "Always, IfNotPresent or Never")
+	flags.StringVar(&o.Listen, "listen", ":9443", "`HOST:PORT` of the webhook")
+	flags.StringVar(&o.Admin, "admin", ":8090", "`HOST:PORT` of /healthz, /readyz, /metrics")
+	flags.StringVar(&o.CertDir, "cert-dir", "", "`DIR` with tls.crt and tls.key, read again when they change")
+	flags.StringVar(&secret, "cert-secret", "", "`NAMESPACE/NAME` of the Secret that keeps a self-made certificate")
+	flags.StringVar(&o.Host, "service", "", "`HOST` of the webhook's Service, as NAME.NAMESPACE.svc")
+	flags.StringVar(&o.Configuration, "webhook", "", "`NAME` of the MutatingWebhookConfiguration whose caBundle is kept")
+	flags.DurationVar(&o.MissedEvery, "missed-every", 0, "how often pods that were created without the webhook are counted; 0: never")
+	flags.StringVar(&kubeconfig, "kubeconfig", "", "`FILE` that says where the API server is; default: the cluster this runs in")
+	flags.Var(&slots, "slot-size", "`SIZE` of the slot directory, in memory")
+	flags.Var(&budget, "budget", "most `BYTES` that references take of it; 0: half")
+	flags.StringVar(&o.Settings.Reuse, "reuse", "", "off, exact or fuzzy; default: what the configuration says")
+	flags.StringVar(&o.Settings.Config, "config", "", "`NAME` of a ConfigMap with semsharekv.yaml, in the pod's namespace")
+	flags.BoolVar(&o.Settings.Agent, "agent", false, "load the agent library into the servers")
+	flags.StringVar(&log.Level, "log-level", "info", "trace, debug, info, warn or error")
+	flags.StringVar(&log.Format, "log-format", "json", "json or console")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if o.Settings.Image == "" {
+			return errors.New("--image is missing; want the image of the sidecar")
+		}
+		o.Settings.PullPolicy = corev1.PullPolicy(pull)
+		o.Settings.SlotSize, o.Settings.Budget = slots.Quantity, budget.Quantity
+		if err := o.Settings.Check(); err != nil {
+			return err
+		}
+		namespace, name, ok := strings.Cut(secret, "/")
+		if o.CertDir == "" && (!ok || o.Host == "" || o.Configuration == "") {
+			return errors.New("there is no certificate; want --cert-dir, or --cert-secret NAMESPACE/NAME with --service and --webhook")
+		}
+		o.Secret = types.NamespacedName{Namespace: namespace, Name: name}
+		var err error
+		if o.Cluster, err = cluster(kubeconfig); err != nil {
+			return fmt.Errorf("cannot find the API server: %w", err)
+		}
+		o.Log = newLog(log)
+		crlog.SetLogger(zerologr.New(&o.Log))
+		return inject.Run(cmd.Context(), o)
+	}
+	cmd.AddCommand(copyCommand())
+	return cmd
+}
+
+func cluster(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", kubeconfig)
+}
+
+func copyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "copy LIBRARY DIR",
+		Short: "Copy a library of the image to a directory that other containers see",
+		Args:  cobra.ExactArgs(2),
+		RunE:  func(_ *cobra.Command, args []string) error { return inject.Copy(args[0], args[1]) },
+	}
+}

@@ -1,0 +1,197 @@
+package inject
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// command is the command line of a llama-server container: the words of the
+// container's command followed by those of its args, as Kubernetes runs them.
+type command struct {
+	words []string
+	split int // words[:split] is the container's command
+	first int // index of the first option
+	env   environment
+}
+
+var (
+	shells   = []string{"sh", "bash", "ash", "dash", "zsh", "busybox"}
+	wrappers = []string{"tini", "dumb-init", "catatonit", "env", "nice", "ionice", "numactl", "taskset", "stdbuf", "setpriv", "exec"}
+)
+
+// serverImage are the images whose entrypoint is llama-server. fullImage are
+// those whose entrypoint is a script that takes --server first.
+var (
+	serverImage = regexp.MustCompile(`(^|/)(llama\.cpp:server[^/]*|[^/]*llama-server[^/]*|[^/]*llama-cpp-server[^/]*)$`)
+	fullImage   = regexp.MustCompile(`(^|/)llama\.cpp:full[^/]*$`)
+	// knownCMD are the images that are known to have no CMD, which args replace.
+	knownCMD = regexp.MustCompile(`(^|/)llama\.cpp:(server|full)[^/]*$`)
+)
+
+// runsServer reports whether the container looks like a llama-server.
+func runsServer(c *corev1.Container) bool {
+	if len(c.Command) == 0 {
+		return serverImage.MatchString(c.Image) || fullImage.MatchString(c.Image) && len(c.Args) > 0 && startsServer(c.Args[0])
+	}
+	words := append(slices.Clone(c.Command), c.Args...)
+	return slices.ContainsFunc(words, func(w string) bool {
+		return path.Base(w) == "llama-server" || isShellLine(words) && strings.Contains(w, "llama-server")
+	})
+}
+
+func startsServer(word string) bool { return word == "--server" || word == "-s" }
+
+func isShellLine(words []string) bool {
+	return len(words) > 0 && slices.Contains(shells, path.Base(words[0])) &&
+		slices.ContainsFunc(words[1:], func(w string) bool { return strings.HasPrefix(w, "-") && strings.HasSuffix(w, "c") })
+}
+
+// parseCommand finds where the server's options stand. named says that the pod
+// names this container: an image that is not known is then believed to be one.
+func parseCommand(c *corev1.Container, named bool) (*command, error) {
+	cmd := &command{
+		words: append(slices.Clone(c.Command), c.Args...),
+		split: len(c.Command),
+		env:   newEnvironment(c.Env),
+	}
+	if len(c.Command) == 0 {
+		return cmd, cmd.fromImage(c, named)
+	}
+	if isShellLine(cmd.words) {
+		return nil, refuse(kindCommand, "container %q runs a shell line (%s); want the llama-server and its options as a list", c.Name, abbreviate(c.Command))
+	}
+	for i, w := range cmd.words {
+		base := path.Base(w)
+		switch {
+		case base == "llama-server":
+			cmd.first = i + 1
+			return cmd, nil
+		case i == 0 && !slices.Contains(wrappers, base):
+			return nil, refuse(kindCommand, "container %q runs %s, which is not llama-server; want its command to name it", c.Name, abbreviate(c.Command))
+		}
+	}
+	return nil, refuse(kindCommand, "the command of container %q (%s) does not name llama-server", c.Name, abbreviate(c.Command))
+}
+
+func (cmd *command) fromImage(c *corev1.Container, named bool) error {
+	switch {
+	case fullImage.MatchString(c.Image):
+		if len(c.Args) == 0 || !startsServer(c.Args[0]) {
+			return refuse(kindCommand, "container %q has image %q, whose args begin with --server to run a llama-server", c.Name, c.Image)
+		}
+		cmd.first = 1
+	case !serverImage.MatchString(c.Image) && !named:
+		return refuse(kindCommand, "container %q has no command and its image %q is not known to be a llama-server", c.Name, c.Image)
+	}
+	if len(c.Args) == 0 && !knownCMD.MatchString(c.Image) {
+		return refuse(kindCommand, "container %q has neither command nor args, and args of ours would replace those of its image %q; want them written out", c.Name, c.Image)
+	}
+	return nil
+}
+
+func abbreviate(words []string) string {
+	s := strings.Join(words, " ")
+	if len(s) > 80 {
+		s = s[:80] + "..."
+	}
+	return strings.ToValidUTF8(s, "")
+}
+
+// option is one of llama-server's: its names and the variable that stands for it
+// where it is not given.
+type option struct {
+	names []string
+	env   string
+}
+
+var (
+	optHost      = option{[]string{"--host"}, "LLAMA_ARG_HOST"}
+	optPort      = option{[]string{"--port"}, "LLAMA_ARG_PORT"}
+	optSlots     = option{[]string{"--slot-save-path"}, "LLAMA_ARG_SLOT_SAVE_PATH"}
+	optModel     = option{[]string{"-m", "--model"}, "LLAMA_ARG_MODEL"}
+	optKey       = option{[]string{"--api-key"}, "LLAMA_API_KEY"}
+	optKeyFile   = option{[]string{"--api-key-file"}, "LLAMA_ARG_API_KEY_FILE"}
+	optTLSKey    = option{[]string{"--ssl-key-file"}, "LLAMA_ARG_SSL_KEY_FILE"}
+	optTLSCert   = option{[]string{"--ssl-cert-file"}, "LLAMA_ARG_SSL_CERT_FILE"}
+	optPrefix    = option{[]string{"--api-prefix"}, "LLAMA_ARG_API_PREFIX"}
+	optModelsDir = option{[]string{"--models-dir"}, "LLAMA_ARG_MODELS_DIR"}
+	optPreset    = option{[]string{"--models-preset"}, "LLAMA_ARG_MODELS_PRESET"}
+
+	optEmbeddings = option{[]string{"--embedding", "--embeddings"}, "LLAMA_ARG_EMBEDDINGS"}
+	optReranking  = option{[]string{"--rerank", "--reranking"}, "LLAMA_ARG_RERANKING"}
+	optNoSlots    = option{[]string{"--no-slots"}, "LLAMA_ARG_NO_ENDPOINT_SLOTS"}
+)
+
+// name is a word as llama-server reads an option's name, without any value that
+// is joined to it.
+func name(word string) string {
+	if !strings.HasPrefix(word, "--") {
+		return word
+	}
+	n, _, _ := strings.Cut(word, "=")
+	return strings.ReplaceAll(n, "_", "-")
+}
+
+// each calls f with the index of every word that holds the option's value. A
+// value that is joined to the name begins after offset bytes.
+func (cmd *command) each(o option, f func(i, offset int)) {
+	for i := cmd.first; i < len(cmd.words); i++ {
+		w := cmd.words[i]
+		if !slices.Contains(o.names, name(w)) {
+			continue
+		}
+		if at := strings.IndexByte(w, '='); at >= 0 {
+			f(i, at+1)
+		} else if i+1 < len(cmd.words) {
+			i++
+			f(i, 0)
+		}
+	}
+}
+
+// value is what the server takes the option to be: the last of the words, else
+// the environment's. known is false where it comes from somewhere that cannot be
+// seen here.
+func (cmd *command) value(o option) (v string, given, known bool) {
+	known = true
+	cmd.each(o, func(i, offset int) {
+		given = true
+		v, known = cmd.env.expand(cmd.words[i][offset:])
+	})
+	if given {
+		return v, true, known
+	}
+	return cmd.env.get(o.env)
+}
+
+// has reports whether an option without a value is given.
+func (cmd *command) has(o option) bool {
+	for _, w := range cmd.words[cmd.first:] {
+		if slices.Contains(o.names, name(w)) {
+			return true
+		}
+	}
+	v, given, _ := cmd.env.get(o.env)
+	return given && !slices.Contains([]string{"", "0", "false", "off", "disabled"}, strings.ToLower(v))
+}
+
+// set gives the option the value, in place where it stands, else at the end.
+func (cmd *command) set(o option, v string) {
+	v = strings.ReplaceAll(v, "$(", "$$(")
+	found := false
+	cmd.each(o, func(i, offset int) {
+		found = true
+		cmd.words[i] = cmd.words[i][:offset] + v
+	})
+	if !found {
+		cmd.words = append(cmd.words, o.names[len(o.names)-1], v)
+	}
+}
+
+// command and args are the container's fields, as set has changed them.
+func (cmd *command) command() []string { return cmd.words[:cmd.split] }
+func (cmd *command) args() []string    { return cmd.words[cmd.split:] }

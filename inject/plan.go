@@ -1,0 +1,473 @@
+package inject
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/semsharekv/semsharekv/configs"
+)
+
+// Names and paths of what is injected.
+const (
+	sidecarName   = "semsharekv"
+	agentName     = "semsharekv-agent"
+	slotsVolume   = "semsharekv-slots"
+	configVolume  = "semsharekv-config"
+	agentVolume   = "semsharekv-agent"
+	adminPortName = "semshare-admin"
+	configPath    = "/semsharekv/config"
+	configKey     = "semsharekv.yaml"
+	keyVariable   = "SEMSHAREKV_API_KEY"
+)
+
+// Usual ports.
+const (
+	serverPort  = 8080 // llama-server's own
+	backendPort = 18080
+	adminPort   = 8090
+)
+
+// change is what injection does to a pod. Nothing of the pod is taken away, and
+// of what stands there only the server's options and memory are changed.
+type change struct {
+	server    int // index of the server's container
+	command   []string
+	args      []string
+	env       []corev1.EnvVar // added, or put over one of the same name
+	mounts    []corev1.VolumeMount
+	resources corev1.ResourceRequirements // the server's
+
+	podResources   *corev1.ResourceRequirements // nil where the pod has none of its own
+	initContainers []corev1.Container
+	volumes        []corev1.Volume
+	status         string
+}
+
+// planner gathers a change.
+type planner struct {
+	change
+	pod *corev1.Pod
+	s   Settings
+	c   *corev1.Container // the server's
+	cmd *command
+
+	listenHost             string
+	listen, backend, admin int
+	slotDir                string
+	ownSlots               bool // the slot directory is the one that is injected
+	budget                 int64
+	user                   corev1.SecurityContext
+	sidecarEnv             []corev1.EnvVar
+	sidecarMounts          []corev1.VolumeMount
+	notes                  []string
+}
+
+// plan decides what to do with a pod, or returns the Refusal.
+func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
+	s, err := defaults.with(pod.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	p := &planner{pod: pod, s: s}
+	for _, step := range []func() error{
+		p.checkPod, p.findServer, p.checkServer, p.checkNames,
+		p.arrangePorts, p.arrangeSlots, p.arrangeUser, p.arrangeKey,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	p.showModel()
+	p.addConfig()
+	p.addAgent()
+	if err := p.addSidecar(); err != nil {
+		return nil, err
+	}
+	p.command, p.args = p.cmd.command(), p.cmd.args()
+	p.status = "injected; " + strings.Join(p.notes, "; ")
+	return &p.change, nil
+}
+
+func (p *planner) note(format string, args ...any) {
+	p.notes = append(p.notes, fmt.Sprintf(format, args...))
+}
+
+func (p *planner) checkPod() error {
+	spec := &p.pod.Spec
+	switch {
+	case spec.HostNetwork:
+		return refuse(kindPod, "the pod has hostNetwork, where the sidecar's ports and the server's would be the node's")
+	case spec.OS != nil && spec.OS.Name == corev1.Windows:
+		return refuse(kindPod, "the pod is a Windows pod; the sidecar runs on Linux")
+	case p.pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
+		return refuse(kindPod, "the pod is a static one, which cannot be changed")
+	}
+	return nil
+}
+
+// findServer picks the container that the pod names, else the one that looks
+// like a llama-server.
+func (p *planner) findServer() error {
+	containers := p.pod.Spec.Containers
+	var found []int
+	var names []string
+	for i := range containers {
+		if c := &containers[i]; p.s.Container == c.Name || p.s.Container == "" && runsServer(c) {
+			found, names = append(found, i), append(names, c.Name)
+		}
+	}
+	switch {
+	case len(found) == 0 && p.s.Container != "":
+		return refuse(kindContainer, "there is no container %q, which annotation %scontainer names", p.s.Container, Prefix)
+	case len(found) == 0:
+		return refuse(kindContainer, "no container runs llama-server; annotation %scontainer can name one", Prefix)
+	case len(found) > 1:
+		return refuse(kindContainer, "containers %s all run llama-server; want annotation %scontainer to name one", strings.Join(names, ", "), Prefix)
+	}
+	p.server, p.c = found[0], &containers[found[0]]
+	var err error
+	p.cmd, err = parseCommand(p.c, p.s.Container != "")
+	p.note("container=%s", p.c.Name)
+	return err
+}
+
+// checkServer refuses what cannot be shared, or not through the sidecar.
+func (p *planner) checkServer() error {
+	for _, o := range []struct {
+		option
+		why string
+	}{
+		{optTLSKey, "the sidecar reaches the server without TLS"},
+		{optTLSCert, "the sidecar reaches the server without TLS"},
+		{optPrefix, "the sidecar knows the server's paths without a prefix"},
+		{optModelsDir, "a server of several models does not save slots"},
+		{optPreset, "a server of several models does not save slots"},
+		{optKeyFile, "the sidecar cannot read the keys; want LLAMA_API_KEY from a Secret"},
+	} {
+		if _, given, _ := p.cmd.value(o.option); given {
+			return refuse(kindServer, "the server has %s: %s", o.names[0], o.why)
+		}
+	}
+	for _, o := range []struct {
+		option
+		why string
+	}{
+		{optEmbeddings, "embeddings reuse no KV cache"},
+		{optReranking, "reranking reuses no KV cache"},
+		{optNoSlots, "the sidecar needs /slots"},
+	} {
+		if p.cmd.has(o.option) {
+			return refuse(kindServer, "the server has %s: %s", o.names[0], o.why)
+		}
+	}
+	return nil
+}
+
+// checkNames refuses to mix with what happens to have our names.
+func (p *planner) checkNames() error {
+	for _, list := range [][]corev1.Container{p.pod.Spec.InitContainers, p.pod.Spec.Containers} {
+		for i := range list {
+			if n := list[i].Name; n == sidecarName || n == agentName {
+				return refuse(kindName, "there is a container %q already", n)
+			}
+		}
+	}
+	for i := range p.pod.Spec.Volumes {
+		if n := p.pod.Spec.Volumes[i].Name; slices.Contains([]string{slotsVolume, configVolume, agentVolume}, n) {
+			return refuse(kindName, "there is a volume %q already", n)
+		}
+	}
+	return nil
+}
+
+// arrangePorts gives the server's port to the sidecar and moves the server to
+// another one on the loopback address. The declaration of the port stays with
+// the server's container: Services, probes, NetworkPolicies and host ports find
+// it there by name, and a declaration does not say who listens.
+func (p *planner) arrangePorts() error {
+	var err error
+	if p.listenHost, err = p.clientHost(); err != nil {
+		return err
+	}
+	if p.listen, err = p.clientPort(); err != nil {
+		return err
+	}
+	taken := p.declaredPorts()
+	taken[p.listen] = true
+	for _, own := range []struct {
+		port   *int
+		wanted int
+		usual  int
+		name   string
+	}{{&p.backend, p.s.BackendPort, backendPort, "backend-port"}, {&p.admin, p.s.AdminPort, adminPort, "admin-port"}} {
+		*own.port = own.wanted
+		if own.wanted == 0 {
+			for *own.port = own.usual; taken[*own.port]; *own.port++ {
+			}
+		} else if taken[own.wanted] {
+			return refuse(kindPort, "annotation %s%s: port %d is in use in the pod", Prefix, own.name, own.wanted)
+		}
+		taken[*own.port] = true
+	}
+	p.cmd.set(optHost, "127.0.0.1")
+	p.cmd.set(optPort, strconv.Itoa(p.backend))
+	p.note("listen=%s:%d", p.listenHost, p.listen)
+	p.note("backend=127.0.0.1:%d", p.backend)
+	return nil
+}
+
+func (p *planner) declaredPorts() map[int]bool {
+	ports := map[int]bool{}
+	for _, list := range [][]corev1.Container{p.pod.Spec.InitContainers, p.pod.Spec.Containers} {
+		for i := range list {
+			for _, port := range list[i].Ports {
+				ports[int(port.ContainerPort)] = true
+			}
+		}
+	}
+	return ports
+}
+
+// clientHost is the address that the server was told to listen on; empty, all of
+// them, where the pod does not say: images set it in their environment.
+func (p *planner) clientHost() (string, error) {
+	v, given, known := p.cmd.value(optHost)
+	switch {
+	case !given || !known:
+		return "", nil
+	case strings.Contains(v, ".sock") || strings.Contains(v, "/"):
+		return "", refuse(kindServer, "the server listens on a Unix socket (--host %s); want an address", v)
+	case strings.Contains(v, ","):
+		return "", nil
+	case v == "localhost":
+		return "127.0.0.1", nil
+	case strings.Contains(v, ":"):
+		return "[" + strings.Trim(v, "[]") + "]", nil
+	}
+	return v, nil
+}
+
+// clientPort is the port that clients use: the annotation's, the server's, or
+// where neither is given the one that is declared.
+func (p *planner) clientPort() (int, error) {
+	if p.s.ListenPort != 0 {
+		return p.s.ListenPort, nil
+	}
+	v, given, known := p.cmd.value(optPort)
+	if given {
+		var n int
+		if !known || port(&n, v) != nil {
+			return 0, refuse(kindPort, "the server's port %q cannot be told; want annotation %slisten-port", v, Prefix)
+		}
+		return n, nil
+	}
+	var declared []int
+	for _, port := range p.c.Ports {
+		if port.Protocol == corev1.ProtocolTCP || port.Protocol == "" {
+			declared = append(declared, int(port.ContainerPort))
+		}
+	}
+	switch {
+	case len(declared) == 0 || slices.Contains(declared, serverPort):
+		return serverPort, nil
+	case len(declared) == 1:
+		return declared[0], nil
+	}
+	return 0, refuse(kindPort, "the server's port is not given and container %q declares several; want annotation %slisten-port", p.c.Name, Prefix)
+}
+
+// arrangeSlots mounts the slot directory in both containers: the server's own
+// where it has one, else one in memory.
+func (p *planner) arrangeSlots() error {
+	dir, given, known := p.cmd.value(optSlots)
+	if given {
+		return p.shareSlots(dir, known)
+	}
+	p.slotDir, p.ownSlots = p.s.SlotPath, true
+	for _, m := range p.c.VolumeMounts {
+		if inside(p.slotDir, m.MountPath) || inside(m.MountPath, p.slotDir) {
+			return refuse(kindVolume, "container %q has a volume at %s; want annotation %sslot-path to name a path that is free", p.c.Name, m.MountPath, Prefix)
+		}
+	}
+	p.cmd.set(optSlots, p.slotDir)
+	size := p.s.SlotSize.DeepCopy()
+	p.volumes = append(p.volumes, corev1.Volume{Name: slotsVolume, VolumeSource: corev1.VolumeSource{
+		EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &size}}})
+	mount := corev1.VolumeMount{Name: slotsVolume, MountPath: p.slotDir}
+	p.mounts = append(p.mounts, mount)
+	p.sidecarMounts = append(p.sidecarMounts, mount)
+	p.budget = size.Value() / 2
+	if p.s.ServerMemory == "raise" {
+		p.raiseServerMemory()
+	} else {
+		p.resources = p.c.Resources
+	}
+	p.keepIdleSlots()
+	p.note("slots=%s (%s)", p.slotDir, size.String())
+	return nil
+}
+
+// shareSlots lets the sidecar see the directory that the server already has.
+func (p *planner) shareSlots(dir string, known bool) error {
+	if !known || !path.IsAbs(dir) {
+		return refuse(kindVolume, "the server's --slot-save-path %q cannot be told; want an absolute path", dir)
+	}
+	p.slotDir, p.resources = path.Clean(dir), p.c.Resources
+	m := p.mountOf(p.slotDir)
+	switch {
+	case m == nil:
+		return refuse(kindVolume, "the server's --slot-save-path %s is on no volume that the sidecar could see", dir)
+	case m.ReadOnly:
+		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume mounted read-only", dir)
+	case m.SubPathExpr != "":
+		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume mounted with subPathExpr %q, which holds for its container only", dir, m.SubPathExpr)
+	}
+	mount := *m
+	p.sidecarMounts = append(p.sidecarMounts, mount)
+	for _, v := range p.pod.Spec.Volumes {
+		if v.Name == m.Name && v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil {
+			p.budget = v.EmptyDir.SizeLimit.Value() / 2
+		}
+	}
+	p.keepIdleSlots()
+	p.note("slots=%s (the server's own)", p.slotDir)
+	return nil
+}
+
+// mountOf is the server's volume mount that a path lies on, or nil.
+func (p *planner) mountOf(file string) *corev1.VolumeMount {
+	var best *corev1.VolumeMount
+	for i := range p.c.VolumeMounts {
+		m := &p.c.VolumeMounts[i]
+		if inside(file, m.MountPath) && (best == nil || len(m.MountPath) > len(best.MountPath)) {
+			best = m
+		}
+	}
+	return best
+}
+
+// inside reports whether a path is dir or lies in it.
+func inside(file, dir string) bool {
+	file, dir = path.Clean(file), path.Clean(dir)
+	return file == dir || dir == "/" || strings.HasPrefix(file, dir+"/")
+}
+
+// keepIdleSlots asks the server not to put away slots that were just filled. It
+// does so by a variable: servers that do not know the option would end at a flag.
+func (p *planner) keepIdleSlots() {
+	const variable = "LLAMA_ARG_CACHE_IDLE_SLOTS"
+	if _, given, _ := p.cmd.env.get(variable); !given {
+		p.env = append(p.env, corev1.EnvVar{Name: variable, Value: "0"})
+	}
+}
+
+// arrangeUser finds a user for the sidecar whose files the server can read and
+// write, and the other way round. States hold what was asked, so their files are
+// their user's alone: it must be the server's user, or the server must be root.
+func (p *planner) arrangeUser() error {
+	uid, gid := effective(p.pod, p.c)
+	root := uid == nil || *uid == 0
+	switch {
+	case p.s.RunAsUser != nil:
+		uid = p.s.RunAsUser
+	case uid == nil && runsAsNonRoot(p.pod, p.c):
+		return refuse(kindUser, "container %q has runAsNonRoot but no runAsUser, and the sidecar must run as the same user; want one of them, or annotation %srun-as-user", p.c.Name, Prefix)
+	case root && overridesFiles(p.c):
+		own := int64(sidecarUser)
+		uid, gid = &own, &own
+	case root:
+		own := int64(0)
+		uid = &own
+	}
+	p.user = restricted(*uid, gid)
+	p.note("user=%d", *uid)
+	return nil
+}
+
+// arrangeKey hands the server's API key to the sidecar, for its own requests.
+func (p *planner) arrangeKey() error {
+	v, given, known := p.cmd.value(optKey)
+	if !given {
+		return nil
+	}
+	variable := optKey.env
+	p.cmd.each(optKey, func(i, offset int) {
+		word := p.cmd.words[i][offset:]
+		variable = ""
+		if strings.HasPrefix(word, "$(") && strings.HasSuffix(word, ")") {
+			variable = word[2 : len(word)-1]
+		}
+	})
+	key := corev1.EnvVar{Name: keyVariable, Value: strings.ReplaceAll(v, "$", "$$")}
+	for _, e := range p.c.Env {
+		if e.Name == variable && e.ValueFrom != nil {
+			key, known = corev1.EnvVar{Name: keyVariable, ValueFrom: e.ValueFrom}, true
+		}
+	}
+	if !known {
+		return refuse(kindServer, "the server's --api-key cannot be told; want LLAMA_API_KEY from a Secret")
+	}
+	p.sidecarEnv = append(p.sidecarEnv, key)
+	return nil
+}
+
+// showModel lets the sidecar read the model file, for its token embeddings.
+// Without it matching knows identical tokens only.
+func (p *planner) showModel() {
+	file, _, known := p.cmd.value(optModel)
+	m := p.mountOf(file)
+	if !known || !path.IsAbs(file) || m == nil || m.SubPathExpr != "" {
+		p.note("model=not visible to the sidecar")
+		return
+	}
+	for _, have := range p.sidecarMounts {
+		if have.MountPath == m.MountPath {
+			return
+		}
+	}
+	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: m.Name, MountPath: m.MountPath, SubPath: m.SubPath, ReadOnly: true})
+}
+
+func (p *planner) addConfig() {
+	if p.s.Config == "" {
+		return
+	}
+	p.volumes = append(p.volumes, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{
+		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: p.s.Config}}}})
+	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: configVolume, MountPath: configPath, ReadOnly: true})
+}
+
+// serve is the sidecar's command line.
+func (p *planner) serve() []string {
+	args := []string{"serve",
+		"--backend", fmt.Sprintf("http://127.0.0.1:%d", p.backend),
+		"--slot-dir", p.slotDir,
+		"--listen", fmt.Sprintf("%s:%d", p.listenHost, p.listen),
+		"--admin", fmt.Sprintf(":%d", p.admin),
+	}
+	add := func(flag, value string) {
+		if value != "" {
+			args = append(args, flag, value)
+		}
+	}
+	if p.s.Config != "" {
+		add("--config", path.Join(configPath, configKey))
+	}
+	if budget := p.s.Budget.Value(); budget > 0 {
+		p.budget = budget
+	}
+	if p.budget > 0 {
+		add("--budget", configs.FormatSize(p.budget))
+	}
+	add("--reuse", p.s.Reuse)
+	add("--log-level", p.s.LogLevel)
+	if len(p.sidecarEnv) > 0 {
+		add("--api-key-env", keyVariable)
+	}
+	return args
+}
