@@ -130,7 +130,7 @@ func unpackQ2K(b []byte, y []float32) {
 	for i, scale := range scales { // 16 values each
 		q := qs[32*(i/8)+16*(i%2):]
 		shift := 2 * (i % 8 / 2)
-		dl, ml := d*float32(scale&15), dmin*float32(scale>>4)
+		dl, ml := d*float32(scale&15), float32(dmin*float32(scale>>4))
 		for l := range 16 {
 			y[16*i+l] = float32(dl*float32(q[l]>>shift&3)) - ml
 		}
@@ -168,7 +168,7 @@ func unpackQ4K(b []byte, y []float32) {
 	d, dmin, qs := half(b), half(b[2:]), b[16:144]
 	for i := range 8 { // 32 values each
 		scale, minimum := scaleMinK4(b[4:16], i)
-		dl, ml := d*scale, dmin*minimum
+		dl, ml := d*scale, float32(dmin*minimum)
 		for l, q := range qs[32*(i/2) : 32*(i/2)+32] {
 			y[32*i+l] = float32(dl*float32(q>>(4*(i%2))&15)) - ml
 		}
@@ -179,7 +179,7 @@ func unpackQ5K(b []byte, y []float32) {
 	d, dmin, high, qs := half(b), half(b[2:]), b[16:48], b[48:176]
 	for i := range 8 { // 32 values each
 		scale, minimum := scaleMinK4(b[4:16], i)
-		dl, ml := d*scale, dmin*minimum
+		dl, ml := d*scale, float32(dmin*minimum)
 		for l, q := range qs[32*(i/2) : 32*(i/2)+32] {
 			v := q>>(4*(i%2))&15 | high[l]>>i&1<<4
 			y[32*i+l] = float32(dl*float32(v)) - ml
@@ -306,7 +306,7 @@ func packQ8_0(x []float32, b []byte) {
 	id := inverse(d)
 	putHalf(b, d)
 	for j, v := range x[:32] {
-		b[2+j] = byte(roundAway(v * id))
+		b[2+j] = byte(roundAway(float32(v * id)))
 	}
 }
 
@@ -360,7 +360,7 @@ func packIQ4NL(x []float32, b []byte) {
 	var levels [32]byte
 	var qx, qq [lanes]float32
 	for j, v := range x[:32] {
-		levels[j] = nearestIQ4(id * v)
+		levels[j] = nearestIQ4(float32(id * v))
 		q := iq4Values[levels[j]]
 		w := v * v
 		qx[j%lanes] += float32(float32(w*q) * v)
