@@ -18,10 +18,10 @@ LIMIT ?= 0
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build csrc test test-race test-c lint fmt generate check-bindings cuda sanitize demo eval fuzz bench ci clean
+.PHONY: help build csrc test test-race test-c lint fmt generate check-bindings cuda sanitize demo eval fuzz bench manifests image test-arm64 release ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: csrc ## bin/semsharekv and the libraries it loads
 	$(GO) build -o bin/semsharekv .
@@ -75,8 +75,20 @@ fuzz: ## every fuzz target for FUZZTIME (a count of inputs, or a time)
 bench: build ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+manifests: ## docker/kubernetes/base anew from the chart
+	docker/kubernetes/check --write
+
+image: ## lint and build the sidecar's image with buildah, and try it
+	docker/test
+
+test-arm64: ## the C and Go tests for arm64, under qemu
+	packaging/test-arm64
+
+release: ## dist/: archives for linux amd64 and arm64 with checksums
+	packaging/release
+
 ci: ## what CI runs
 	bash .ci/run
 
 clean: ## remove what was built
-	rm -rf bin csrc/build
+	rm -rf bin csrc/build dist

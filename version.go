@@ -30,8 +30,14 @@ func kernels() string {
 	return k.Name()
 }
 
+// release is set by packaging/release when it links.
+var release string
+
 // version is the release and the commit, as far as the build knew them.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
 		return "development"
