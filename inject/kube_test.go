@@ -183,9 +183,14 @@ func (c *cluster) options(t testing.TB) Options {
 // a moment to see a new configuration.
 func (c *cluster) start(t *testing.T) {
 	t.Helper()
+	c.startWith(t, c.options(t), "semsharekv")
+}
+
+// startWith waits for injected pods in the namespace.
+func (c *cluster) startWith(t *testing.T, o Options, namespace string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	o := c.options(t)
 	go func() { done <- Run(ctx, o) }()
 	var once sync.Once
 	c.stop = func() {
@@ -214,7 +219,7 @@ func (c *cluster) start(t *testing.T) {
 	})
 	until(t, "pods are injected", func() bool {
 		pod := testPod(t, nil)
-		pod.Namespace, pod.Name, pod.GenerateName = "semsharekv", "", "warm-"
+		pod.Namespace, pod.Name, pod.GenerateName = namespace, "", "warm-"
 		if err := c.client.Create(ctxOf(t), pod); err != nil {
 			t.Fatal(err)
 		}
