@@ -76,7 +76,9 @@ func TestThePolicyDoesWhatTheWebhookDoes(t *testing.T) {
 		server(p).SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
 		p.Spec.InitContainers = []corev1.Container{{Name: "fetch", Image: "fetch:1"}}
 	})
-	same("policy", func(p *corev1.Pod) { server(p).SecurityContext = &corev1.SecurityContext{RunAsUser: number(2000), RunAsGroup: number(3)} })
+	same("policy", func(p *corev1.Pod) {
+		server(p).SecurityContext = &corev1.SecurityContext{RunAsUser: number(2000), RunAsGroup: number(3)}
+	})
 	same("all", func(p *corev1.Pod) { p.Annotations = nil })
 	same("restricted", func(p *corev1.Pod) {
 		p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes, RunAsUser: number(1000), RunAsGroup: number(1001),
