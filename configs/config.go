@@ -161,6 +161,10 @@ type Policy struct {
 	RepairShare float64 `yaml:"repair_share" json:"repair_share" jsonschema:"minimum=0,maximum=1"`
 	// References bounds how many references one prompt may draw on.
 	References int `yaml:"references" json:"references" jsonschema:"minimum=1,maximum=64"`
+	// Quality is what sharing may cost. With a target, and once the model was
+	// calibrated (semsharekv calibrate), it takes the place of agent_share_first
+	// and agent_share_last.
+	Quality Quality `yaml:"quality" json:"quality"`
 	// Followers is how many tokens after an unmatched run are recomputed.
 	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
 	// CriticalFollowers is how many tokens after a critical one are recomputed.
@@ -177,6 +181,14 @@ type Policy struct {
 	// AgentShareLast is that share in the last layer, to which it falls
 	// exponentially; at most agent_share_first.
 	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
+}
+
+// Quality is what sharing may cost in fidelity.
+type Quality struct {
+	// KL is the divergence of the answers from unshared ones to expect, in nats a
+	// token: the agent recomputes as many of the tokens that deviate as that needs.
+	// 0 is no target.
+	KL float64 `yaml:"kl" json:"kl" jsonschema:"minimum=0"`
 }
 
 // Tenant says who a request belongs to. No identity, no sharing.

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"path"
@@ -136,6 +137,9 @@ func (v *validator) policy(at string, p *Policy) {
 	v.atLeast(at+".references", p.References, 1)
 	if p.References > 64 {
 		v.fail(at+".references", "is %d; want at most 64", p.References)
+	}
+	if !(p.Quality.KL >= 0 && p.Quality.KL <= math.MaxFloat32) {
+		v.fail(at+".quality.kl", "is %v; want 0 for no target, or nats, as 0.03", p.Quality.KL)
 	}
 	v.atLeast(at+".followers", p.Followers, 0)
 	v.atLeast(at+".critical_followers", p.CriticalFollowers, 0)

@@ -17,14 +17,10 @@ import (
 func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Costs) (*planned, string) {
 	pol := &d.g.Policy
 	s := matcher.NewBatch(p, costs, pol.Unrepaired == configs.UnrepairedAccept)
+	d.tryPlan(p, s.Spans[0].From)
 	out := &planned{Plan: p, Schedule: s, recipe: true}
-	extra := 0.0
-	if pol.AgentShareFirst > 0 {
-		// All tokens go through the first layer, then a falling share.
-		layers := float64(len(d.lv.probed.Layout.Layers))
-		extra = (1/layers + (pol.AgentShareFirst+pol.AgentShareLast)/2) * costs.Prefill(0, s.Spans[0].From)
-		out.Cost += costs.Agent * extra
-	}
+	extra := d.extra(s.Spans[0].From, costs)
+	out.Cost += costs.Agent * extra
 	for i, t := range p.Tokens[:s.Spans[0].From] {
 		if t.Reason.Recomputed() {
 			out.inside += costs.Long(i, i+1)
@@ -37,7 +33,7 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 // cook has the agent carry the plan out; a reason means that it failed.
 func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
 	start := time.Now()
-	done, reply, err := d.lv.filler.Cook(ctx, d.slot.id, d.recipe(p, refs))
+	done, reply, err := d.lv.filler.Cook(ctx, d.slot.id, d.tried(d.levelled(d.recipe(p, refs))))
 	d.report.Compose, d.report.Inject = done.Compose, done.Inject
 	if err != nil {
 		d.sh.fillFailed(d, err)
@@ -48,6 +44,7 @@ func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 	}
 	d.sh.step("compose", start)
 	d.lv.costs.cooked(done.Tokens, p.inside, reply.Recompute, float64(time.Since(start).Microseconds())/1000)
+	d.report.Work = d.work(done, reply)
 	d.shared(p, done)
 	return ""
 }
@@ -67,6 +64,12 @@ func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 		r.Refs = append(r.Refs, ref.State)
 	}
 	return r
+}
+
+// work is the share of a cold prefill's token-layers that is computed, the forwarded
+// request's part included.
+func (d *Decision) work(done bridge.Filled, reply bridge.AgentReply) float64 {
+	return (float64(reply.Keys)/float64(max(1, reply.Layers)) + float64(len(d.tokens)-done.Tokens)) / float64(len(d.tokens))
 }
 
 // agent reports whether slots are filled by the agent.

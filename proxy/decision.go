@@ -98,8 +98,9 @@ type Report struct {
 	Tokens        []int32
 	Refs          []string
 	Plan          []matcher.PlanToken
-	Reused        int // tokens
-	Recomputed    int // tokens
+	Reused        int     // tokens
+	Recomputed    int     // tokens
+	Work          float64 // share of a cold prefill's token-layers that was computed; where shared
 	Slot          int
 	Match         time.Duration // tokens, look-up, alignment
 	Compose       time.Duration // writing states

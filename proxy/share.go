@@ -73,6 +73,7 @@ type Decision struct {
 	report     Report
 	gated      bool
 	over       chan struct{} // closed by Finish
+	trial      *Trial
 }
 
 // Prepare decides, and fills a slot where sharing pays. It never fails: every
@@ -81,6 +82,7 @@ func (sh *Sharer) Prepare(ctx context.Context, g *Generation) *Decision {
 	start := time.Now()
 	sh.active.begin()
 	d := &Decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, g: g, expect: -1, over: make(chan struct{})}
+	d.underTrial()
 	d.guarded(ctx)
 	d.report.Total = time.Since(start)
 	if d.Header == "" {
@@ -221,7 +223,7 @@ func (d *Decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned, string) {
 	defer d.sh.step("align", time.Now())
 	pol := &d.g.Policy
-	p := matcher.Decide(matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam), d.lv.rules(pol))
+	p := matcher.Decide(matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam), d.lv.rules(pol, d.agent()))
 	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
 	for _, r := range refs {
 		d.report.Refs = append(d.report.Refs, r.ID)
@@ -230,7 +232,7 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 		return nil, coldDissimilar
 	}
 	costs := d.lv.costs.model()
-	if d.lv.agent() {
+	if d.agent() {
 		return d.batch(ctx, p, costs)
 	}
 	limits := matcher.Limits{Stages: maxStages, Budget: -1}
@@ -246,7 +248,7 @@ func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (
 	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens)
 	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
 		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
-	if p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) {
+	if d.trial == nil && p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) {
 		return nil, coldNoGain
 	}
 	if ctx.Err() != nil {
@@ -256,9 +258,9 @@ func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (
 }
 
 // rules are the route's, as the matcher takes them.
-func (lv *live) rules(p *configs.Policy) matcher.Rules {
+func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
 	followers := p.Followers
-	if lv.agent() {
+	if agent {
 		followers = p.AgentFollowers
 	}
 	classes, _ := matcher.ParseClasses(p.Critical) // validated with the configuration
@@ -335,6 +337,7 @@ func (d *Decision) fill(ctx context.Context, p *planned) string {
 	d.sh.metrics.Steps.WithLabelValues("compose").Observe(done.Compose.Seconds())
 	d.sh.metrics.Steps.WithLabelValues("inject").Observe(done.Inject.Seconds())
 	d.lv.costs.filled(done)
+	d.report.Work = float64(p.Recomputed()) / float64(len(d.tokens))
 	d.shared(p, done)
 	return ""
 }

@@ -56,6 +56,7 @@ type Sharer struct {
 	tried      atomic.Bool // the backend was tried out, whatever came of it
 	mismatches atomic.Int32
 	observer   atomic.Pointer[func(Report)]
+	trial      atomic.Pointer[Trial]
 
 	reprobe chan struct{}
 	stop    context.CancelFunc
@@ -76,7 +77,9 @@ type live struct {
 	slots  *slots
 	costs  *costs
 	key    string // model key: state and signer
-	gate   gate
+	// calibration is nil where the model is not calibrated.
+	calibration atomic.Pointer[Calibration]
+	gate        gate
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
 	users      tracker // requests that hold on to the store and the model
@@ -277,6 +280,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	lv.store.OnDrop(func(m bridge.Meta) { sh.forget(m) })
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
 	lv.tokens = tokenizer{sh.backend, lv.model}
+	sh.loadCalibration(lv)
 	lv.gate = newGate()
 	lv.slots = newSlots(lv.probed.Props.Slots)
 	lv.costs = newCosts(lv.probed.TokenMS, layout.BytesPerToken())
@@ -377,6 +381,7 @@ func (sh *Sharer) announce(lv *live) {
 		e = e.Str("keys_not_movable", lv.probed.Why)
 	}
 	e.Msg("sharing")
+	sh.warnUncalibrated(lv)
 	if lv.probed.Volatile {
 		sh.log.Warn().Msg("the backend empties idle slots whenever a request starts: start llama-server with --no-cache-idle-slots, or requests that are shared wait for one another")
 	}

@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/matcher"
+)
+
+// Calibration says, for one model, what computing tokens by deviation buys: it
+// turns a quality target into the deviation from which on a token is computed. How
+// many tokens of a request that is, its own deviations decide.
+type Calibration struct {
+	Model   string    `json:"model"` // key of model and index
+	Created time.Time `json:"created"`
+	Pairs   int       `json:"pairs"` // on which each level was measured
+	// Levels go from the least to the most computed.
+	Levels []Level `json:"levels"`
+}
+
+// Level is what the agent computes besides what the plan names, and what came of
+// it. With MostFirst 0 that is nothing.
+type Level struct {
+	// MinDeviation is the squared distance of a token's values in the second layer,
+	// in units of the mean square of all, from which on it is computed.
+	MinDeviation float64 `json:"min_deviation"`
+	// MostFirst and MostLast bound the share of tokens in the third and last layer.
+	MostFirst float64 `json:"most_first"`
+	MostLast  float64 `json:"most_last"`
+	KL        float64 `json:"kl"`       // mean over the pairs, nats
+	KLError   float64 `json:"kl_error"` // standard error of that mean
+	Work      float64 `json:"work"`     // mean share of a cold prefill's token-layers
+}
+
+// expected is the KL to reckon with: pairs not seen may be worse than those
+// measured by the standard error.
+func (l *Level) expected() float64 { return l.KL + l.KLError }
+
+// Level returns the cheapest level that meets a target in nats, or, where none
+// does, the best.
+func (c *Calibration) Level(target float64) *Level {
+	best := &c.Levels[0]
+	for i := range c.Levels {
+		l := &c.Levels[i]
+		if l.expected() <= target {
+			return l
+		}
+		if l.expected() < best.expected() {
+			best = l
+		}
+	}
+	return best
+}
+
+// calibrationPath is the file of a model in the slot directory.
+func (sh *Sharer) calibrationPath(key string) string {
+	return filepath.Join(sh.cfg.Backend.SlotDir, "calibration-"+key+".json")
+}
+
+// loadCalibration reads that of the model; none is no fault.
+func (sh *Sharer) loadCalibration(lv *live) {
+	path := sh.calibrationPath(lv.key)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var c Calibration
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err == nil {
+		err = c.check(lv.key)
+	}
+	if err != nil {
+		sh.log.Warn().Err(err).Str("file", path).Msg("the calibration is not used; make it anew with semsharekv calibrate")
+		return
+	}
+	lv.calibration.Store(&c)
+}
+
+func (c *Calibration) check(key string) error {
+	if c.Model != key {
+		return fmt.Errorf("it is of model key %q, want %q", c.Model, key)
+	}
+	if len(c.Levels) == 0 {
+		return errors.New("it has no levels")
+	}
+	for i, l := range c.Levels {
+		if !(l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1) {
+			return fmt.Errorf("level %d has figures out of their range: %+v", i, l)
+		}
+	}
+	return nil
+}
+
+// Calibrate stores what was measured of the backend's model and goes by it.
+func (sh *Sharer) Calibrate(c *Calibration) error {
+	lv := sh.live.Load()
+	if lv == nil {
+		return sh.Ready()
+	}
+	c.Model = lv.key
+	if err := c.check(lv.key); err != nil {
+		return fmt.Errorf("calibration: %w", err)
+	}
+	b, err := json.MarshalIndent(c, "", " ")
+	if err != nil {
+		return err
+	}
+	path := sh.calibrationPath(lv.key)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	lv.calibration.Store(c)
+	return nil
+}
+
+// warnUncalibrated says that a quality target has nothing to go by.
+func (sh *Sharer) warnUncalibrated(lv *live) {
+	wanted := sh.cfg.Defaults.Quality.KL > 0
+	for i := range sh.cfg.Routes {
+		wanted = wanted || sh.cfg.Routes[i].Quality.KL > 0
+	}
+	if wanted && lv.agent() && lv.calibration.Load() == nil {
+		sh.log.Warn().Msg("quality.kl is set, but the model is not calibrated: agent_share_first and agent_share_last decide until semsharekv calibrate was run")
+	}
+}
+
+// level is what the request's quality target asks for, or nil where the policy's
+// shares decide.
+func (d *Decision) level() *Level {
+	if d.trial != nil && d.trial.Level != nil {
+		return d.trial.Level
+	}
+	if c := d.lv.calibration.Load(); c != nil && d.g.Policy.Quality.KL > 0 {
+		return c.Level(d.g.Policy.Quality.KL)
+	}
+	return nil
+}
+
+// extra is what the agent is expected to compute of the first end tokens besides
+// the plan's, in ms at the price of a prefill.
+func (d *Decision) extra(end int, costs matcher.Costs) float64 {
+	if l := d.level(); l != nil {
+		least := 0.0
+		if c := d.lv.calibration.Load(); c != nil {
+			least = c.Levels[0].Work
+		}
+		return max(0, l.Work-least) * costs.Prefill(0, end)
+	}
+	pol := &d.g.Policy
+	if pol.AgentShareFirst == 0 {
+		return 0
+	}
+	// All tokens go through the first layer, then a falling share.
+	layers := float64(len(d.lv.probed.Layout.Layers))
+	return (1/layers + (pol.AgentShareFirst+pol.AgentShareLast)/2) * costs.Prefill(0, end)
+}
+
+// levelled is the recipe with the level's choice by deviation.
+func (d *Decision) levelled(r *bridge.Recipe) *bridge.Recipe {
+	if l := d.level(); l != nil {
+		r.Extra = bridge.Extra{First: float32(l.MostFirst), Last: float32(l.MostLast), MinDeviation: float32(l.MinDeviation)}
+	}
+	return r
+}

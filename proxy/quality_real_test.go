@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"os"
+	"testing"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/matcher"
+)
+
+// TestTrialsAndTargets are on one server, since starting one takes longest.
+func TestTrialsAndTargets(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Threads: 1, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way = "agent" })
+	s.want(s.complete(tale("1812")), "cold")
+	aTrialChangesThePlan(t, s)
+	aTargetDecidesHowMuchIsComputed(t, s)
+}
+
+// aTargetDecidesHowMuchIsComputed: by a calibration that is found at the start, and
+// not by one that is damaged. The sidecar has a reference.
+func aTargetDecidesHowMuchIsComputed(t *testing.T, s *sharing) {
+	t.Helper()
+	sh := s.server.sharer
+	work := func(s *sharing) float64 {
+		t.Helper()
+		if err := s.server.EmptySlots(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r := s.complete(tale("1847"))
+		s.want(r, "shared")
+		return r.report.Work
+	}
+	plain := work(s)
+	c := &Calibration{Pairs: 2, Levels: []Level{{KL: .5, Work: .05}, {KL: .01, MostFirst: .5, MostLast: .5, Work: .5}}}
+	if err := sh.Calibrate(c); err != nil {
+		t.Fatal(err)
+	}
+	if got := work(s); got != plain {
+		t.Errorf("without a target %.3f of the prompt were computed, and %.3f once the model was calibrated", plain, got)
+	}
+	loose, strict := target(s, .6, work), target(s, .02, work)
+	if loose != plain || strict < plain+.1 {
+		t.Errorf("%.3f were computed without a target, %.3f at one that is met so, %.3f at a hard one: expected as much, and more", plain, loose, strict)
+	}
+	lv := s.live()
+	lv.calibration.Store(nil)
+	if sh.loadCalibration(lv); lv.calibration.Load() == nil || lv.calibration.Load().Levels[1] != c.Levels[1] {
+		t.Error("what was stored is not found again")
+	}
+	lv.calibration.Store(nil)
+	if err := os.WriteFile(sh.calibrationPath(lv.key), []byte(`{"levels":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if sh.loadCalibration(lv); lv.calibration.Load() != nil {
+		t.Error("a damaged calibration is used")
+	}
+}
+
+// target is f's figure with a quality target.
+func target(s *sharing, kl float64, f func(*sharing) float64) float64 {
+	s.server.sharer.Try(&Trial{Policy: func(p *configs.Policy) { p.Quality.KL = kl }})
+	defer s.server.sharer.Try(nil)
+	return f(s)
+}
+
+// aTrialChangesThePlan: what it takes out of the plan is not computed, and by the
+// slot way the same prompt is shared too. The sidecar has a reference.
+func aTrialChangesThePlan(t *testing.T, s *sharing) {
+	t.Helper()
+	try := func(trial *Trial) *Report {
+		t.Helper()
+		s.server.sharer.Try(trial)
+		defer s.server.sharer.Try(nil)
+		if err := s.server.EmptySlots(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r := s.complete(tale("1847"))
+		s.want(r, "shared")
+		return &r.report
+	}
+	usual := try(nil)
+	bare := try(&Trial{Plan: func(tokens []matcher.PlanToken) {
+		for i := range tokens {
+			if tokens[i].Ref >= 0 {
+				tokens[i].Reason = matcher.Reused
+			}
+		}
+	}})
+	if bare.Recomputed >= usual.Recomputed || bare.Work >= usual.Work {
+		t.Errorf("%d tokens (%.3f) were recomputed though taken out of the plan, and %d (%.3f) otherwise", bare.Recomputed, bare.Work, usual.Recomputed, usual.Work)
+	}
+	try(&Trial{Unrotated: true})
+	try(&Trial{Slot: true})
+}
