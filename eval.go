@@ -13,12 +13,14 @@ func evalCommand() *cobra.Command {
 		Short: "Measure speed and quality on pairs of prompts and write a report",
 		Args:  cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired", "way")
+	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired", "way", "quality-kl")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs")
 	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
 	cmd.Flags().IntVar(&o.Limit, "limit", 0, "stop after so many pairs; 0 means all")
+	cmd.Flags().BoolVar(&o.Ablate, "ablate", false, "also measure with one part of the agent's way left out at a time")
+	cmd.Flags().BoolVar(&o.Frontier, "frontier", false, "also measure with little to much recomputed, in both ways")
 	for _, name := range []string{"pairs", "out"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)

@@ -33,7 +33,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), evalCommand(), doctorCommand(), inspectCommand(), injectCommand(), versionCommand())
+	root.AddCommand(serveCommand(), evalCommand(), calibrateCommand(), doctorCommand(), inspectCommand(), injectCommand(), versionCommand())
 	for _, cmd := range root.Commands() {
 		completeFlags(cmd)
 	}

@@ -27,6 +27,9 @@ type Options struct {
 	AnswerTokens int
 	// Limit stops after that many pairs; 0 means all.
 	Limit int
+	// Ablate shares each target also with one part of the agent's way left out at a
+	// time; Frontier with little to much recomputed, in both ways.
+	Ablate, Frontier bool
 	// Config is the sidecar's configuration; nil means configs.Default. Its
 	// backend and slot directory are replaced by those above where they are set.
 	Config *configs.Config
@@ -48,34 +51,27 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := o.config()
-	if err != nil {
-		return err
-	}
 	if o.Limit > 0 && len(pairs) > o.Limit {
 		pairs = pairs[:o.Limit]
 	}
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return fmt.Errorf("cannot make the folder of the report: %w", err)
 	}
-	direct := newBackend(cfg.Backend.URL, cfg.Backend.APIKey)
-	p, err := direct.props(ctx)
-	if err != nil {
-		return fmt.Errorf("the backend does not answer: %w", err)
-	}
-	s, err := startSidecar(ctx, cfg, o.Log)
+	m, end, err := start(ctx, &o)
 	if err != nil {
 		return err
 	}
-	if err := s.ready(ctx); err != nil {
-		return errors.Join(fmt.Errorf("nothing can be shared: %w", err), s.close())
+	if o.Ablate {
+		m.ablations = ablations()
 	}
-	m := &bench{direct: direct, sidecar: s, client: newBackend(s.URL(), cfg.Backend.APIKey), slots: p.Slots, answer: o.AnswerTokens}
+	if o.Frontier {
+		m.frontier = frontier()
+	}
 	report, err := m.runAll(ctx, pairs, o)
 	report.Summary.Machine = thisMachine()
-	report.Summary.Backend = describeBackend(p, cfg.Backend.Model)
-	report.Summary.Settings = settings(&o, cfg)
-	err = errors.Join(err, m.clean(context.WithoutCancel(ctx)), s.close(), report.write(o.Out))
+	report.Summary.Backend = describeBackend(m.props, m.cfg.Backend.Model)
+	report.Summary.Settings = settings(&o, m.cfg)
+	err = errors.Join(err, m.clean(context.WithoutCancel(ctx)), end(), report.write(o.Out))
 	if err != nil {
 		return err
 	}
@@ -83,6 +79,28 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("none of the %d pairs could be measured; the first says: %s", n, report.Pairs[0].Error)
 	}
 	return nil
+}
+
+// start makes a bench of the backend and a sidecar of its own; end closes that.
+func start(ctx context.Context, o *Options) (m *bench, end func() error, err error) {
+	cfg, err := o.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	direct := newBackend(cfg.Backend.URL, cfg.Backend.APIKey)
+	p, err := direct.props(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the backend does not answer: %w", err)
+	}
+	s, err := startSidecar(ctx, cfg, o.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.ready(ctx); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("nothing can be shared: %w", err), s.close())
+	}
+	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.URL(), cfg.Backend.APIKey), slots: p.Slots, answer: o.AnswerTokens}
+	return m, s.close, nil
 }
 
 // config is a copy of the configuration with the options over it.
@@ -140,6 +158,8 @@ func (m *bench) runAll(ctx context.Context, pairs []Pair, o Options) (*Report, e
 	report.Summary.Seconds = time.Since(start).Seconds()
 	report.Summary.Groups = summarise(report.Pairs)
 	report.Summary.Order = groupNames(report.Pairs)
+	report.Summary.Ablations = summariseTrials(report.Pairs, func(r *Result) []Trial { return r.Ablations })
+	report.Summary.Frontier = summariseTrials(report.Pairs, func(r *Result) []Trial { return r.Frontier })
 	return report, err
 }
 

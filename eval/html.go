@@ -35,6 +35,8 @@ type pageData struct {
 	Speed  *scatter
 	KL     *scatter
 	Tokens template.JS
+	// Frontier is nil where none was measured.
+	Frontier *frontierPlots
 }
 
 type pageGroup struct {
@@ -54,6 +56,7 @@ func (r *Report) html() ([]byte, error) {
 	}
 	d.Speed = newScatter(r.Pairs, hue, func(p *Result) (float64, float64) { return p.Similarity, p.Speedup }, .5, 100)
 	d.KL = newScatter(r.Pairs, hue, func(p *Result) (float64, float64) { return p.Reused, p.KLMean }, leastKL, 1)
+	d.Frontier = newFrontierPlots(r.Pairs)
 	views := map[string]*tokenView{}
 	for i := range r.Pairs {
 		if v := r.Pairs[i].tokens; v != nil {

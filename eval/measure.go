@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/proxy"
 )
 
@@ -21,15 +22,23 @@ type through interface {
 	EmptySlots(ctx context.Context) error
 	// Forget drops every reference and all that is known of the slots.
 	Forget(ctx context.Context) error
+	// Try has the requests that follow go by a trial; nil ends it.
+	Try(t *proxy.Trial)
+	// Calibrate stores what was measured of the model.
+	Calibrate(c *proxy.Calibration) error
 }
 
 // bench measures pairs on one backend and one sidecar.
 type bench struct {
+	cfg     *configs.Config // the sidecar's
+	props   *props
 	direct  *backend
 	sidecar through
 	client  *backend // to the sidecar
 	slots   int
 	answer  int // tokens
+	// ablations and frontier are made on each pair that is shared.
+	ablations, frontier []variant
 }
 
 // coldSlot is the slot of cold runs. Pinning one keeps the server from filling
@@ -85,6 +94,10 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 	}
 	if err := m.shared(ctx, p, tokens, cold, &report, r); err != nil {
 		return fmt.Errorf("shared run: %w", err)
+	}
+	if report.State == proxy.StateShared {
+		r.Ablations = m.try(ctx, p, tokens, cold, m.ablations)
+		r.Frontier = m.try(ctx, p, tokens, cold, m.frontier)
 	}
 	step(len(p.Target))
 	return nil

@@ -43,6 +43,11 @@ type Result struct {
 	Expected     string    `json:"answer,omitempty"`
 	Error        string    `json:"error,omitempty"`
 
+	// Ablations and Frontier are there where the run asked for them and the target
+	// was shared.
+	Ablations []Trial `json:"ablations,omitempty"`
+	Frontier  []Trial `json:"frontier,omitempty"`
+
 	tokens *tokenView
 }
 
@@ -64,6 +69,9 @@ type Summary struct {
 	Groups   map[string]*Group `json:"groups"`
 	// Order lists the groups as the pairs file has them.
 	Order []string `json:"order"`
+	// Ablations and Frontier are the trials over all pairs.
+	Ablations []TrialSummary `json:"ablations,omitempty"`
+	Frontier  []TrialSummary `json:"frontier,omitempty"`
 }
 
 // Settings are those of the run that bear on its outcome.

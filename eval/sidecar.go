@@ -107,6 +107,10 @@ func (s *sidecar) Forget(ctx context.Context) error {
 	return s.sharer.Forget(ctx)
 }
 
+func (s *sidecar) Try(t *proxy.Trial) { s.sharer.Try(t) }
+
+func (s *sidecar) Calibrate(c *proxy.Calibration) error { return s.sharer.Calibrate(c) }
+
 func (s *sidecar) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()

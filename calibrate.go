@@ -1,0 +1,34 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/eval"
+)
+
+func calibrateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "calibrate --backend URL --slot-dir DIR",
+		Short: "Measure what recomputing buys with this model, for quality.kl to go by",
+		Long: "Measure, on pairs of prompts, what recomputing tokens by their deviation buys and costs with the model that the backend has,\n" +
+			"and store it in the slot directory: from then on serve turns quality.kl into the share that each request needs.\n" +
+			"The backend must have the agent, and do nothing else meanwhile.",
+		Args: cobra.NoArgs,
+	}
+	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired")
+	var o eval.Options
+	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs; default: those shipped")
+	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
+	cmd.Flags().IntVar(&o.Limit, "limit", 12, "how many pairs to use, of each group in turn; 0 means all")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := configs.Load(s.file, s.override)
+		if err != nil {
+			return err
+		}
+		c.Backend.Way = "agent"
+		o.Config, o.Backend, o.SlotDir = c, c.Backend.URL, c.Backend.SlotDir
+		return eval.Calibrate(cmd.Context(), o, cmd.OutOrStdout())
+	}
+	return cmd
+}

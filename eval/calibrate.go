@@ -1,0 +1,124 @@
+package eval
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/semsharekv/semsharekv/proxy"
+)
+
+//go:embed pairs/tuning.jsonl
+var shippedPairs []byte
+
+// levels are tried from the least to the most computed. The deviations are
+// those between which, in the models measured, the share goes from a few tokens
+// to the most allowed.
+func levels() []proxy.Level {
+	out := []proxy.Level{{}}
+	for _, deviation := range []float64{.003, .0015, .001, .0006, .0003, .0001} {
+		out = append(out, proxy.Level{MinDeviation: deviation, MostFirst: .6, MostLast: .2})
+	}
+	return out
+}
+
+// Calibrate measures on pairs, by default the shipped ones, what each level of
+// computing by deviation costs and buys, and stores it with the model's key in
+// the slot directory. What it found goes to w.
+func Calibrate(ctx context.Context, o Options, w io.Writer) error {
+	pairs, err := calibrationPairs(&o)
+	if err != nil {
+		return err
+	}
+	tried := levels()
+	m, end, err := start(ctx, &o)
+	if err != nil {
+		return err
+	}
+	for i := range tried {
+		m.frontier = append(m.frontier, variant{fmt.Sprint(i), proxy.Trial{Level: &tried[i]}})
+	}
+	report, err := m.runAll(ctx, pairs, o)
+	if err == nil {
+		err = m.calibrate(report.Pairs, tried, w)
+	}
+	return errors.Join(err, m.clean(context.WithoutCancel(ctx)), end())
+}
+
+// calibrate reckons the levels from the trials and stores them.
+func (m *bench) calibrate(results []Result, tried []proxy.Level, w io.Writer) error {
+	c := &proxy.Calibration{Created: time.Now().UTC().Truncate(time.Second), Levels: tried}
+	for i := range results {
+		if complete(results[i].Frontier, len(tried)) {
+			c.Pairs++
+			continue
+		}
+		results[i].Frontier = nil // levels are compared on the same pairs
+	}
+	if c.Pairs < 2 {
+		return fmt.Errorf("%d of %d pairs could be shared at every level: at least 2 are needed", c.Pairs, len(results))
+	}
+	fmt.Fprintf(w, "%d pairs\nmin deviation  computed %%  KL mean   standard error\n", c.Pairs)
+	for i := range tried {
+		l := &tried[i]
+		l.KL, l.KLError = meanAndError(results, func(t []Trial) float64 { return t[i].KLMean })
+		l.Work, _ = meanAndError(results, func(t []Trial) float64 { return t[i].Work })
+		name := "none chosen"
+		if l.MostFirst > 0 {
+			name = fmt.Sprint(l.MinDeviation)
+		}
+		fmt.Fprintf(w, "%-13s %10.1f  %.5f   %.5f\n", name, 100*l.Work, l.KL, l.KLError)
+	}
+	return m.sidecar.Calibrate(c)
+}
+
+func complete(trials []Trial, n int) bool {
+	for _, t := range trials {
+		if t.Error != "" {
+			return false
+		}
+	}
+	return len(trials) == n
+}
+
+// meanAndError is over the pairs with trials; the error is that of the mean.
+func meanAndError(results []Result, of func([]Trial) float64) (mean, standardError float64) {
+	n, sum, squares := 0.0, 0.0, 0.0
+	for i := range results {
+		if t := results[i].Frontier; t != nil {
+			x := of(t)
+			n, sum, squares = n+1, sum+x, squares+x*x
+		}
+	}
+	mean = sum / n
+	return mean, math.Sqrt(max(0, squares-n*mean*mean) / (n - 1) / n)
+}
+
+// calibrationPairs are the first of each group in turn, as many as the limit says.
+func calibrationPairs(o *Options) ([]Pair, error) {
+	read := func() ([]Pair, error) { return ReadPairs(o.Pairs) }
+	if o.Pairs == "" {
+		read = func() ([]Pair, error) { return readPairs("the shipped pairs", bytes.NewReader(shippedPairs)) }
+	}
+	pairs, err := read()
+	if err != nil || o.Limit <= 0 || o.Limit >= len(pairs) {
+		return pairs, err
+	}
+	turn := map[string]int{}
+	var out []Pair
+	for round := 0; len(out) < o.Limit; round++ {
+		clear(turn)
+		for _, p := range pairs {
+			if turn[p.Group] == round && len(out) < o.Limit {
+				out = append(out, p)
+			}
+			turn[p.Group]++
+		}
+	}
+	return out, nil
+}
