@@ -100,7 +100,7 @@ func (p Prober) varied() []int32 {
 }
 
 func (p Prober) cook(ctx context.Context, path string, s *State, rope *RoPE) (AgentReply, error) {
-	r := Recipe{Tokens: s.Tokens, Depth: make([]uint16, len(s.Tokens)), Refs: []*State{s}, RoPE: rope}
+	r := Recipe{Tokens: s.Tokens, Depth: make([]uint16, len(s.Tokens)), Layout: &s.Layout, Refs: []*State{s}, RoPE: rope}
 	for i := range r.Depth {
 		r.Depth[i] = uint16(len(s.Layout.Layers))
 	}

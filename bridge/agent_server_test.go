@@ -156,7 +156,7 @@ func testRecomputesAll(t *testing.T, k *kitchen, tokens, other []int32, toleranc
 	want := k.cold("want", tokens)
 	ref := k.cold("ref", other)
 	layers := len(ref.Layout.Layers)
-	testRecomputes(t, k, &Recipe{Tokens: tokens, Depth: all(len(tokens), layers), Refs: []*State{ref}, RoPE: k.model.RoPE}, want, tolerance)
+	testRecomputes(t, k, &Recipe{Tokens: tokens, Depth: all(len(tokens), layers), Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}, want, tolerance)
 }
 
 func testRecomputes(t *testing.T, k *kitchen, r *Recipe, want *State, tolerance float64) {
@@ -195,7 +195,7 @@ func TestAgentOnTheRealModel(t *testing.T) {
 	n := len(tokens) - 1
 	whole := k.cold("whole", tokens[:n])
 	want := k.next(0, tokens)
-	k.cook(&Recipe{Tokens: tokens[:n], Depth: all(n, len(other.Layout.Layers)), Refs: []*State{other}, RoPE: k.model.RoPE})
+	k.cook(&Recipe{Tokens: tokens[:n], Depth: all(n, len(other.Layout.Layers)), Layout: &other.Layout, Refs: []*State{other}, RoPE: k.model.RoPE})
 	saved := k.save("got", 1)
 	got := k.next(1, tokens)
 
@@ -233,21 +233,54 @@ func (k *kitchen) next(slot int, tokens []int32) map[int64]float64 {
 }
 
 // TestAgentMovesWhatTheRecipeMoves: a passage moved behind another one is what the
-// sidecar itself would compose.
+// sidecar itself would compose, also out of a reference that is kept packed.
 func TestAgentMovesWhatTheRecipeMoves(t *testing.T) {
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Arch: "qwen2"}), Context: 4096})
-	ref := k.cold("ref", randomTokens(300, 1))
+	f := func(name string, o lab.BackendOptions) {
+		t.Run(name, func(t *testing.T) {
+			o.Model, o.Context = tiny(t, tinymodel.Options{Arch: "qwen2"}), 4096
+			k := newKitchen(t, o)
+			ref := k.cold("ref", randomTokens(300, 1))
+			testMoves(t, k, ref, ref)
+			testMoves(t, k, ref, k.packed("packed", ref, "q8_0/q5_1"))
+		})
+	}
+	f("f16", lab.BackendOptions{})
+	f("V transposed", lab.BackendOptions{FlashAttention: "off"})
+}
+
+// packed is a state as the store keeps it.
+func (k *kitchen) packed(name string, s *State, compress string) *State {
+	k.t.Helper()
+	c, err := ParseCompression(compress)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	path := filepath.Join(k.lab.SlotDir, name)
+	if err := rewriteState(s, path, c.Layout(&s.Layout), GoKernels(), 1); err != nil {
+		k.t.Fatal(err)
+	}
+	out, err := OpenState(path)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(func() { out.Close() })
+	return out
+}
+
+// testMoves moves the end of the reference, for a server that has the layout of the state server.
+func testMoves(t *testing.T, k *kitchen, server, ref *State) {
+	t.Helper()
 	const n = 200
 	tokens := append([]int32{}, ref.Tokens[100:300]...)
 	run := Run{Src: 100, Len: n, Delta: -100}
-	k.cook(&Recipe{Tokens: tokens, Depth: all(n, 0), Runs: []Run{run}, Refs: []*State{ref}, RoPE: k.model.RoPE})
+	k.cook(&Recipe{Tokens: tokens, Depth: all(n, 0), Runs: []Run{run}, Layout: &server.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE})
 	got := k.save("got", 1)
 
 	pos := make([]int32, n)
 	for i := range pos {
 		pos[i] = int32(i)
 	}
-	w, err := CreateState(filepath.Join(k.lab.SlotDir, "want"), &ref.Layout, 1, tokens, pos)
+	w, err := CreateState(filepath.Join(k.lab.SlotDir, "want"), &server.Layout, 1, tokens, pos)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +315,7 @@ func TestAgentRecomputesScatteredTokens(t *testing.T) {
 	}
 	ref, want := k.cold("ref", old), k.cold("want", tokens)
 	recipe := func() *Recipe {
-		r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Refs: []*State{ref}, RoPE: k.model.RoPE}
+		r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
 		at := int32(0)
 		for _, c := range append(changed, n) {
 			r.Runs = append(r.Runs, Run{Src: at, Dst: at, Len: int32(c) - at})

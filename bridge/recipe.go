@@ -23,8 +23,10 @@ type Recipe struct {
 	// Depth tells for every token in how many layers, counted from the first, its
 	// keys and values are computed anew; 0 leaves what the run supplies.
 	Depth []uint16
-	// Refs are what Run.Ref indexes: one and more, all of one layout, in the
-	// directory that the recipe is written to.
+	// Layout is the server's, which states of the references' layouts can become.
+	Layout *Layout
+	// Refs are what Run.Ref indexes: one and more, in the directory that the recipe
+	// is written to.
 	Refs []*State
 	RoPE *RoPE
 	// Extra has the agent choose further tokens by deviation.
@@ -43,8 +45,9 @@ type Extra struct {
 
 const (
 	recipeMagic     = 0x726b7373 // "sskr"
-	recipeVersion   = 1
+	recipeVersion   = 2
 	recipeNEOX      = 1
+	recipeVTrans    = 2
 	recipeHeadBytes = 128
 	recipeNameBytes = 248
 	recipeMaxRefs   = 64
@@ -84,6 +87,7 @@ func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
 	if err := r.putRefs(put); err != nil {
 		return 0, err
 	}
+	put(r.types())
 	put(r.Tokens)
 	put(pos)
 	put(r.depths(pos))
@@ -112,8 +116,15 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("%d tokens and %d depths: expected as many, and some", len(r.Tokens), len(r.Depth))
 	case len(r.Refs) == 0 || len(r.Refs) > recipeMaxRefs:
 		return fmt.Errorf("%d references: expected 1 to %d", len(r.Refs), recipeMaxRefs)
+	case r.Layout == nil:
+		return errors.New("the server's layout is not known")
 	case r.RoPE == nil:
 		return errors.New("the model's RoPE is not known")
+	}
+	for _, s := range r.Refs {
+		if err := r.Layout.Takes(&s.Layout); err != nil {
+			return fmt.Errorf("reference %s: %w", filepath.Base(s.Path), err)
+		}
 	}
 	for i, d := range r.Depth {
 		if int(d) > r.layers() {
@@ -128,7 +139,16 @@ func (r *Recipe) validate() error {
 	return nil
 }
 
-func (r *Recipe) layers() int { return len(r.Refs[0].Layout.Layers) }
+func (r *Recipe) layers() int { return len(r.Layout.Layers) }
+
+// types are those of the server's keys and values, layer by layer.
+func (r *Recipe) types() []uint32 {
+	var out []uint32
+	for i := range r.Layout.Layers {
+		out = append(out, uint32(r.Layout.Layers[i].KType), uint32(r.Layout.Layers[i].VType))
+	}
+	return out
+}
 
 // cells returns the runs as rows of references and cells, and the position of each
 // cell. What the reference has no cell for is left out, unless it is computed.
@@ -177,6 +197,9 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	}
 	if r.RoPE.NEOX {
 		h.Flags |= recipeNEOX
+	}
+	if r.Layout.VTrans {
+		h.Flags |= recipeVTrans
 	}
 	p := r.RoPE.Params
 	h.Base, h.Scale, h.AttnFactor = float32(p.Base), float32(p.scale()), 1

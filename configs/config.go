@@ -102,8 +102,7 @@ type Store struct {
 	Novelty float64 `yaml:"novelty" json:"novelty" jsonschema:"minimum=0,maximum=1"`
 	// Compress is how the keys and values of references are kept where the server
 	// has them in f16, bf16 or f32: q8_0 (53 % of the bytes of f16), q8_0/q5_1
-	// (keys in q8_0, values in q5_1: 45 %), or off (as the server saved them). Where
-	// the agent fills the slots they always stay as they are.
+	// (keys in q8_0, values in q5_1: 45 %), or off (as the server saved them).
 	Compress string `yaml:"compress" json:"compress" jsonschema:"enum=off,enum=q8_0,enum=q8_0/q5_1"`
 }
 

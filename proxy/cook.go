@@ -53,7 +53,7 @@ func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 	end := p.Spans[0].From
 	pol := &d.g.Policy
-	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE,
+	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE, Layout: &d.lv.probed.Layout,
 		Extra: bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)}}
 	for i := range r.Depth {
 		if p.Tokens[i].Reason.Recomputed() {

@@ -297,11 +297,6 @@ func (sh *Sharer) openStore(lv *live) (err error) {
 	lv.stored = layout
 	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key, Kernels: sh.kernels, Threads: sh.threads(),
 		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
-	if lv.agent() {
-		// The agent reads references as they lie: they keep the server's types.
-		compression = nil
-		o.Check = func(s *bridge.State) error { return layout.Equal(&s.Layout) }
-	}
 	if compression != nil {
 		lv.stored = compression.Layout(layout)
 		o.Stored = lv.stored

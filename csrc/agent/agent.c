@@ -59,8 +59,8 @@ static bool open_refs(struct job * j, const char * path, struct error * err) {
     bool ok = (j->refs != NULL && dir >= 0) || fail(err, "cannot open the recipe's directory");
     for (uint32_t i = 0; ok && i < r->head.n_refs; i++) {
         ok = state_open(&j->refs[i], dir, r->refs[i].name, r->refs[i].size, err);
-        if (ok && !state_layout_equal(&j->refs[i].layout, &j->refs[0].layout)) {
-            ok = fail(err, "reference %s is laid out otherwise than %s", r->refs[i].name, r->refs[0].name);
+        if (ok && !state_layout_takes(&j->refs[0].layout, &j->refs[i].layout)) {
+            ok = fail(err, "reference %s does not fit %s", r->refs[i].name, r->refs[0].name);
         }
     }
     if (dir >= 0) {
@@ -92,9 +92,12 @@ static bool map_memory(struct job * j, size_t size, struct error * err) {
 /* All of the state but its rows. */
 static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     const struct recipe_head * h = &j->recipe.head;
-    const struct state_layout * l = &j->refs[0].layout;
-    if (l->n_layers != h->n_layers) {
-        return fail(err, "a recipe for %u layers, and references of %u", h->n_layers, l->n_layers);
+    struct state_layout * l = &j->made.layout;
+    if (j->refs[0].layout.n_layers != h->n_layers) {
+        return fail(err, "a recipe for %u layers, and references of %u", h->n_layers, j->refs[0].layout.n_layers);
+    }
+    if (!state_retype(l, &j->refs[0].layout, (h->flags & RECIPE_V_TRANS) != 0, j->recipe.types, err)) {
+        return false;
     }
     if (seq < 0 || (l->streams > 1 && (uint32_t) seq >= l->streams)) {
         return fail(err, "sequence %d: the references have %u streams", seq, l->streams);
@@ -106,19 +109,28 @@ static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     return true;
 }
 
+static int64_t value_bytes(const struct state_layer * y) { return y->v_row + y->v_elem * y->v_width; }
+
+/* Rows of a reference's layer, for a state of the layout to. */
+static struct semshare_source source_of(const struct state * r, const struct state_layout * to, uint32_t layer) {
+    const struct state_layer * y = &r->layout.layers[layer];
+    return (struct semshare_source) {
+        .k = r->k[layer], .v = r->v[layer], .k_size = r->cells * y->k_row, .v_size = r->cells * value_bytes(y), .cells = r->cells,
+        .retyped = !state_layer_equal(&r->layout, to, layer), .k_type = y->k_type, .v_type = y->v_type, .v_trans = r->layout.v_trans,
+    };
+}
+
 static void set_job(struct semshare_job * to, const struct job * j, uint32_t layer, struct semshare_source * sources) {
     const struct state_layer * y = &j->made.layout.layers[layer];
-    const int64_t v_cell = y->v_row + y->v_elem * y->v_width;
     for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
-        const struct state * r = &j->refs[i];
-        sources[i] = (struct semshare_source) {.k = r->k[layer], .v = r->v[layer], .k_size = r->cells * y->k_row, .v_size = r->cells * v_cell, .cells = r->cells};
+        sources[i] = source_of(&j->refs[i], &j->made.layout, layer);
     }
     *to = (struct semshare_job) {
         .k = j->made.k[layer], .v = j->made.v[layer],
-        .k_size = j->made.cells * y->k_row, .v_size = j->made.cells * v_cell,
+        .k_size = j->made.cells * y->k_row, .v_size = j->made.cells * value_bytes(y),
         .k_row = y->k_row, .v_row = y->v_row, .v_elem = y->v_elem, .v_width = y->v_width,
         .dst_cells = j->made.cells, .sources = sources, .n_sources = (int32_t) j->recipe.head.n_refs,
-        .k_rot = (int32_t) j->made.layout.rot_k, .k_type = y->k_type, .v_trans = j->made.layout.v_trans,
+        .k_rot = (int32_t) j->made.layout.rot_k, .k_type = y->k_type, .v_trans = j->made.layout.v_trans, .v_type = y->v_type,
     };
 }
 

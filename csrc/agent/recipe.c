@@ -11,6 +11,7 @@
 
 _Static_assert(sizeof(struct recipe_head) == 128, "the layout of a recipe");
 _Static_assert(sizeof(struct recipe_ref) == 256, "the layout of a recipe");
+_Static_assert(sizeof(struct state_types) == 8, "the layout of a recipe");
 _Static_assert(sizeof(struct semshare_run) == 20, "the layout of a recipe");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "recipes are little-endian");
 
@@ -172,6 +173,8 @@ static size_t lay_out(struct recipe * r, const uint8_t * bytes) {
     size_t at = sizeof *h;
     r->refs = (const void *) (bytes + at);
     at += h->n_refs * sizeof *r->refs;
+    r->types = (const void *) (bytes + at);
+    at += h->n_layers * sizeof *r->types;
     r->tokens = (const void *) (bytes + at);
     at += h->n_tokens * sizeof *r->tokens;
     r->pos = (const void *) (bytes + at);

@@ -5,6 +5,8 @@
  *
  *   struct recipe_head
  *   struct recipe_ref  x n_refs     states in the recipe's directory
+ *   struct state_types x n_layers  how the server's cache holds keys and values, whatever
+ *                                   the references hold them in
  *   i32                x n_tokens   token ids of the prompt
  *   i32                x n_cells    position of each cell, ascending, the last n_tokens-1
  *   u16                x n_cells    depth: in how many layers the cell is computed anew
@@ -22,6 +24,7 @@
 
 #include "error.h"
 #include "semshare.h"
+#include "state.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -29,8 +32,9 @@
 #define RECIPE_MAGIC 0x726b7373u /* "sskr" */
 
 enum {
-    RECIPE_VERSION = 1,
-    RECIPE_NEOX = 1, /* flag: pairs are (i, i + dims/2) */
+    RECIPE_VERSION = 2,
+    RECIPE_NEOX = 1,    /* flag: pairs are (i, i + dims/2) */
+    RECIPE_V_TRANS = 2, /* flag: the cache's values lie in columns */
     RECIPE_MAX_BYTES = 64 << 20,
     RECIPE_MAX_REFS = 64,
 };
@@ -60,6 +64,7 @@ struct recipe {
     uint8_t * bytes;
     struct recipe_head head;
     const struct recipe_ref * refs;
+    const struct state_types * types;
     const int32_t * tokens;
     const int32_t * pos;
     const uint16_t * depth;

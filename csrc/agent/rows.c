@@ -8,18 +8,11 @@
 
 static bool is_plain(uint32_t type) { return type == SEMSHARE_TYPE_F32 || type == SEMSHARE_TYPE_F16 || type == SEMSHARE_TYPE_BF16; }
 
-/* Bytes of width elements of a type. */
-static int64_t packed_bytes(uint32_t type, int32_t width) {
-    int32_t bytes = 0;
-    const int32_t elems = type_block(type, &bytes);
-    return elems == 0 || width % elems != 0 ? -1 : (int64_t) width / elems * bytes;
-}
-
 static bool layer_fits(const struct state_layout * l, const struct state_layer * y, int32_t width) {
-    if (y->k_row != packed_bytes(y->k_type, width)) {
+    if (y->k_row != state_row_bytes(y->k_type, width)) {
         return false;
     }
-    return l->v_trans ? y->v_width == width && is_plain(y->v_type) : y->v_row == packed_bytes(y->v_type, width);
+    return l->v_trans ? y->v_width == width && is_plain(y->v_type) : y->v_row == state_row_bytes(y->v_type, width);
 }
 
 bool rows_init(struct rows * r, struct state * s, int32_t width, struct error * err) {

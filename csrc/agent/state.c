@@ -185,20 +185,67 @@ void state_close(struct state * s) {
     s->data = NULL;
 }
 
-static bool layer_equal(const struct state_layer * a, const struct state_layer * b) {
-    return a->k_type == b->k_type && a->v_type == b->v_type && a->k_row == b->k_row && a->v_row == b->v_row && a->v_elem == b->v_elem && a->v_width == b->v_width;
+/* ---- layouts ---- */
+
+int64_t state_row_bytes(uint32_t type, int64_t width) {
+    int32_t bytes = 0;
+    const int32_t elems = type_block(type, &bytes);
+    return elems == 0 || width % elems != 0 ? -1 : width / elems * bytes;
 }
 
-bool state_layout_equal(const struct state_layout * a, const struct state_layout * b) {
-    if (a->version != b->version || a->packed != b->packed || a->streams != b->streams || a->v_trans != b->v_trans || a->rot_k != b->rot_k || a->rot_v != b->rot_v || a->n_layers != b->n_layers) {
+/* How many elements such a row has; 0 where it is not whole blocks. */
+static int64_t row_elems(uint32_t type, int64_t row) {
+    int32_t bytes = 0;
+    const int32_t elems = type_block(type, &bytes);
+    return elems == 0 || row % bytes != 0 ? 0 : row / bytes * elems;
+}
+
+static int64_t key_elems(const struct state_layer * y) { return row_elems(y->k_type, y->k_row); }
+
+static int64_t value_elems(const struct state_layer * y) { return y->v_width > 0 ? y->v_width : row_elems(y->v_type, y->v_row); }
+
+static bool retype_layer(struct state_layer * y, const struct state_layer * from, bool v_trans, const struct state_types * to) {
+    int32_t bytes = 0;
+    const int64_t k = key_elems(from), v = value_elems(from);
+    if (!type_is_cache(to->k) || !type_is_cache(to->v) || k == 0 || v == 0 || (v_trans && type_block(to->v, &bytes) != 1)) {
         return false;
     }
-    for (uint32_t i = 0; i < a->n_layers; i++) {
-        if (!layer_equal(&a->layers[i], &b->layers[i])) {
+    *y = (struct state_layer) {.k_type = to->k, .v_type = to->v, .k_row = state_row_bytes(to->k, k)};
+    if (v_trans) {
+        y->v_elem = bytes;
+        y->v_width = v;
+        return y->k_row > 0;
+    }
+    y->v_row = state_row_bytes(to->v, v);
+    return y->k_row > 0 && y->v_row > 0;
+}
+
+bool state_retype(struct state_layout * l, const struct state_layout * from, bool v_trans, const struct state_types * types, struct error * err) {
+    *l = *from;
+    l->v_trans = v_trans;
+    for (uint32_t i = 0; i < from->n_layers; i++) {
+        if (!retype_layer(&l->layers[i], &from->layers[i], v_trans, &types[i])) {
+            return fail(err, "layer %u of the references cannot become keys of type %u and values of type %u", i, types[i].k, types[i].v);
+        }
+    }
+    return true;
+}
+
+bool state_layout_takes(const struct state_layout * l, const struct state_layout * from) {
+    if (l->version != from->version || l->packed != from->packed || l->streams != from->streams || l->rot_k != from->rot_k || l->rot_v != from->rot_v || l->n_layers != from->n_layers) {
+        return false;
+    }
+    for (uint32_t i = 0; i < l->n_layers; i++) {
+        if (key_elems(&l->layers[i]) != key_elems(&from->layers[i]) || value_elems(&l->layers[i]) != value_elems(&from->layers[i])) {
             return false;
         }
     }
     return true;
+}
+
+bool state_layer_equal(const struct state_layout * l, const struct state_layout * m, uint32_t layer) {
+    const struct state_layer * a = &l->layers[layer], * b = &m->layers[layer];
+    return l->v_trans == m->v_trans && a->k_type == b->k_type && a->v_type == b->v_type && a->k_row == b->k_row && a->v_row == b->v_row && a->v_elem == b->v_elem && a->v_width == b->v_width;
 }
 
 /* ---- writing ---- */

@@ -47,8 +47,22 @@ bool state_open(struct state * s, int dir, const char * name, uint64_t size, str
 bool state_parse(struct state * s, struct error * err); /* of s->data, s->size */
 void state_close(struct state * s);
 
-/* Whether rows of one can become rows of the other. */
-bool state_layout_equal(const struct state_layout * a, const struct state_layout * b);
+struct state_types {
+    uint32_t k, v; /* enum semshare_type */
+};
+
+/* Bytes of a row of width elements of a type; -1 where its blocks do not divide it. */
+int64_t state_row_bytes(uint32_t type, int64_t width);
+
+/* The layout from with other types, n_layers of them, and values in columns where
+ * v_trans says so. It fails where rows cannot be of such a type. */
+bool state_retype(struct state_layout * l, const struct state_layout * from, bool v_trans, const struct state_types * types, struct error * err);
+
+/* Whether rows of one can become rows of the other: types may differ. */
+bool state_layout_takes(const struct state_layout * l, const struct state_layout * from);
+
+/* Whether the layer's rows lie the same in both. */
+bool state_layer_equal(const struct state_layout * a, const struct state_layout * b, uint32_t layer);
 
 /* What a state of that many tokens and cells takes. */
 size_t state_bytes(const struct state_layout * l, uint32_t tokens, uint32_t cells);

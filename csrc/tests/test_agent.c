@@ -20,6 +20,7 @@ static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
                             .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .share_first = 0.5f, .share_last = 0.1f};
     struct recipe_ref ref = {.size = 100, .name = "reference"};
+    const struct state_types types[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}};
     int32_t tokens[TOKENS], pos[CELLS];
     uint16_t depth[CELLS];
     const struct semshare_run runs[RUNS] = {{0, 5, 0, 4, -5}, {0, 0, 5, 5, 7}};
@@ -34,6 +35,7 @@ static size_t write_recipe(uint8_t * to) {
     uint8_t * p = to + sizeof h;
 #define PUT(x) (memcpy(p, &(x), sizeof(x)), p += sizeof(x))
     PUT(ref);
+    PUT(types);
     PUT(tokens);
     PUT(pos);
     PUT(depth);
@@ -151,7 +153,7 @@ static void test_states(uint32_t version, bool trans, int rounds) {
         const bool ok = state_parse(read, &err);
         accepted += ok;
         if (round == 0) {
-            CHECK(ok && read->cells == CELLS && state_layout_equal(&read->layout, layout(version, trans)), "a state is read as it was written");
+            CHECK(ok && read->cells == CELLS && state_layout_takes(&read->layout, layout(version, trans)) && state_layer_equal(&read->layout, layout(version, trans), LAYERS - 1), "a state is read as it was written");
             CHECK(read->k[2] - read->data == made->k[2] - made->data && read->v[2] - read->data == made->v[2] - made->data, "rows of the last layer");
         }
         free(read->data);
@@ -162,10 +164,32 @@ static void test_states(uint32_t version, bool trans, int rounds) {
     free(read);
 }
 
+static void test_retype(void) {
+    struct error err = {""};
+    struct state_layout * packed = calloc(1, sizeof *packed), * plain = calloc(1, sizeof *plain);
+    *packed = *layout(4, false);
+    for (int i = 0; i < LAYERS; i++) {
+        packed->layers[i] = (struct state_layer) {.k_type = SEMSHARE_TYPE_Q8_0, .v_type = SEMSHARE_TYPE_Q5_1, .k_row = 2 * 34, .v_row = 2 * 24};
+    }
+    struct state_types to[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F32}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F32}, {SEMSHARE_TYPE_Q8_0, SEMSHARE_TYPE_F32}};
+    CHECK(state_retype(plain, packed, true, to, &err), "%s", err.text);
+    CHECK(plain->v_trans && plain->layers[0].k_row == 128 && plain->layers[2].k_row == 68 && plain->layers[0].v_row == 0 && plain->layers[0].v_elem == 4 && plain->layers[0].v_width == 64,
+          "rows of %lld, columns %lld of %lld", (long long) plain->layers[0].k_row, (long long) plain->layers[0].v_width, (long long) plain->layers[0].v_elem);
+    CHECK(state_layout_takes(plain, packed) && !state_layer_equal(plain, packed, 2), "a retyped layout takes what it was made of");
+    CHECK(!state_layout_takes(layout(4, false), packed), "rows of 8 and of 64 elements");
+    to[1].v = SEMSHARE_TYPE_Q8_0;
+    CHECK(!state_retype(plain, packed, true, to, &err), "packed values do not lie in columns");
+    to[1].v = SEMSHARE_TYPE_Q6_K;
+    CHECK(!state_retype(plain, packed, false, to, &err), "no cache has K-quants");
+    free(packed);
+    free(plain);
+}
+
 int main(void) {
     test_hash();
     test_recipe();
     test_recipes_mutated(200000);
+    test_retype();
     test_states(3, false, 20000);
     test_states(4, false, 20000);
     test_states(4, true, 20000);
