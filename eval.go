@@ -13,7 +13,7 @@ func evalCommand() *cobra.Command {
 		Short: "Measure speed and quality on pairs of prompts and write a report",
 		Args:  cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired", "way", "quality-kl")
+	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired", "way", "retention", "quality-kl")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs")
 	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html")

@@ -65,6 +65,9 @@ func (s *settings) define(name string) {
 	case "min-similarity":
 		v := s.flags.Float64(name, 0, "least similarity at which a prompt is shared (default 0.5)")
 		s.set[name] = func(c *configs.Config) { c.Defaults.MinSimilarity = *v }
+	case "retention":
+		v := s.flags.Float64(name, 0, "share of a shared prompt's KV cells that the agent puts into the cache (default 1)")
+		s.set[name] = func(c *configs.Config) { c.Defaults.Retention = *v }
 	case "min-tokens":
 		v := s.flags.Int(name, 0, "shortest prompt that is shared or kept (default 256)")
 		s.set[name] = func(c *configs.Config) { c.Defaults.MinTokens, c.Store.MinTokens = *v, *v }

@@ -34,7 +34,7 @@ func serveCommand() *cobra.Command {
 		Args: serveArgs,
 	}
 	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "listen", "admin", "model", "redis", "budget", "reuse",
-		"min-similarity", "min-tokens", "way", "unrepaired", "library", "log-level", "log-format")
+		"min-similarity", "min-tokens", "way", "unrepaired", "retention", "quality-kl", "library", "log-level", "log-format")
 	check := cmd.Flags().Bool("check", false, "only check the configuration")
 	agent := cmd.Flags().String("agent", "auto", "agent library for the server that is started: `FILE`, off, or auto for the one beside the program")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

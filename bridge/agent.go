@@ -46,9 +46,8 @@ func (fl *Filler) Cook(ctx context.Context, slot int, r *Recipe) (Filled, AgentR
 	if err != nil {
 		return Filled{}, reply, err
 	}
-	_, pos := r.cells()
 	compose := time.Duration(reply.Compose * float64(time.Millisecond))
-	return Filled{Tokens: len(r.Tokens), Cells: len(pos), Compose: compose, Inject: time.Since(start) - compose}, reply, nil
+	return Filled{Tokens: len(r.Tokens), Cells: reply.Cells, Compose: compose, Inject: time.Since(start) - compose}, reply, nil
 }
 
 // agentTokens is the length of the prompt by which the agent is tried out.

@@ -31,6 +31,10 @@ type Recipe struct {
 	RoPE *RoPE
 	// Extra has the agent choose further tokens by deviation.
 	Extra Extra
+	// Retention is the share of the cells that go into the cache; 0 and 1 mean all.
+	// Keep, as long as Tokens or nil, names those that must.
+	Retention float64
+	Keep      []bool
 }
 
 // Extra is the share of tokens that are computed because their values in the
@@ -51,7 +55,12 @@ const (
 	recipeHeadBytes = 128
 	recipeNameBytes = 248
 	recipeMaxRefs   = 64
+	recipeKeep      = 1 << 15
 )
+
+// RetentionWindow is how many of a prompt's last cells tell by their attention which
+// cells are kept; they are computed anew for it.
+const RetentionWindow = 32
 
 // recipeHead is struct recipe_head.
 type recipeHead struct {
@@ -63,7 +72,9 @@ type recipeHead struct {
 	Base, Scale, ExtFactor, AttnFactor       float32
 	BetaFast, BetaSlow                       float32
 	OrigCtx                                  uint32
-	_                                        [8]uint32
+	Retention                                float32
+	Window                                   uint32
+	_                                        [6]uint32
 }
 
 type recipeRef struct {
@@ -116,6 +127,10 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("%d tokens and %d depths: expected as many, and some", len(r.Tokens), len(r.Depth))
 	case len(r.Refs) == 0 || len(r.Refs) > recipeMaxRefs:
 		return fmt.Errorf("%d references: expected 1 to %d", len(r.Refs), recipeMaxRefs)
+	case r.Keep != nil && len(r.Keep) != len(r.Tokens):
+		return fmt.Errorf("%d tokens, and %d to keep or not: expected as many", len(r.Tokens), len(r.Keep))
+	case !(r.Retention >= 0 && r.Retention <= 1):
+		return fmt.Errorf("retention %v: expected 0 to 1", r.Retention)
 	case r.Layout == nil:
 		return errors.New("the server's layout is not known")
 	case r.RoPE == nil:
@@ -201,6 +216,10 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	if r.Layout.VTrans {
 		h.Flags |= recipeVTrans
 	}
+	h.Retention = 1
+	if r.thins() {
+		h.Retention, h.Window = float32(r.Retention), uint32(min(RetentionWindow, cells))
+	}
 	p := r.RoPE.Params
 	h.Base, h.Scale, h.AttnFactor = float32(p.Base), float32(p.scale()), 1
 	if y := p.YaRN; y != nil {
@@ -222,11 +241,16 @@ func (r *Recipe) putRefs(put func(any)) error {
 	return nil
 }
 
-// depths are those of the cells, padded to four bytes.
+func (r *Recipe) thins() bool { return r.Retention > 0 && r.Retention < 1 }
+
+// depths are those of the cells, with the mark of those to keep, padded to four bytes.
 func (r *Recipe) depths(pos []int32) []uint16 {
 	out := make([]uint16, (len(pos)+1)/2*2)
 	for i, p := range pos {
 		out[i] = r.Depth[p]
+		if r.Keep != nil && r.Keep[p] {
+			out[i] |= recipeKeep
+		}
 	}
 	return out
 }

@@ -180,6 +180,10 @@ type Policy struct {
 	// AgentShareLast is that share in the last layer, to which it falls
 	// exponentially; at most agent_share_first.
 	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
+	// Retention is the share of a shared prompt's KV cells that the agent puts into
+	// the cache: those that the prompt's end attends to most. 1 is all of them; 0.58
+	// leaves room for 1.7 times as many prompts.
+	Retention float64 `yaml:"retention" json:"retention" jsonschema:"exclusiveMinimum=0,maximum=1"`
 }
 
 // Quality is what sharing may cost in fidelity.

@@ -48,5 +48,6 @@ func defaultPolicy() Policy {
 		CriticalFollowers: 6,
 		Seam:              64,
 		AgentFollowers:    2,
+		Retention:         1,
 	}
 }

@@ -80,3 +80,23 @@ func TestSharingGoesOnWhenTheAgentFails(t *testing.T) {
 	}
 	s.want(s.complete(tale("1913")), "shared")
 }
+
+// TestRetentionKeepsFewerCells: the slot of a shared prompt holds a share of its cells,
+// and nothing that is made of it becomes a reference, however much is allowed.
+func TestRetentionKeepsFewerCells(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 1, Threads: 1, Preload: agentLibrary(t)}, func(c *configs.Config) {
+		c.Backend.Way, c.Defaults.Retention = "agent", 0.58
+		c.Store.MaxGeneration, c.Store.Novelty = 1000, 1
+	})
+	s.want(s.complete(tale("1812")), "cold")
+	r := s.complete(tale("1847"))
+	s.want(r, "shared")
+	if n := len(r.report.Tokens); r.report.CacheN < n*8/10 || r.report.Cells > n*65/100 {
+		t.Errorf("of %d tokens %d were in the cache, in %d cells: expected most, in 58 %%", n, r.report.CacheN, r.report.Cells)
+	}
+	more := tale("1847") + unrelated
+	s.want(s.complete(more), "exact")
+	if n := s.live().store.Stats().References; n != 1 {
+		t.Errorf("%d references: expected the first prompt's alone", n)
+	}
+}

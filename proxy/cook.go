@@ -26,6 +26,9 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 			out.inside += costs.Long(i, i+1)
 		}
 	}
+	if end := s.Spans[0].From; pol.Retention < 1 {
+		out.inside += costs.Long(max(0, end-bridge.RetentionWindow), end)
+	}
 	out.inside += extra
 	return d.worth(ctx, out, costs)
 }
@@ -46,6 +49,9 @@ func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 	d.lv.costs.cooked(done.Tokens, p.inside, reply.Recompute, float64(time.Since(start).Microseconds())/1000)
 	d.report.Work = d.work(done, reply)
 	d.shared(p, done)
+	if done.Cells < done.Tokens && d.g.Policy.Retention < 1 {
+		d.generation = thinned
+	}
 	return ""
 }
 
@@ -54,8 +60,10 @@ func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 	end := p.Spans[0].From
 	pol := &d.g.Policy
 	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE, Layout: &d.lv.probed.Layout,
-		Extra: bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)}}
+		Extra:     bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)},
+		Retention: pol.Retention, Keep: make([]bool, end)}
 	for i := range r.Depth {
+		r.Keep[i] = p.Tokens[i].Reason == matcher.Critical
 		if p.Tokens[i].Reason.Recomputed() {
 			r.Depth[i] = uint16(len(d.lv.probed.Layout.Layers))
 		}

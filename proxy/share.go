@@ -311,7 +311,9 @@ func (d *Decision) pin(prefix int, reason string) {
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
 	}
-	if d.slot.tenant != "" && d.slot.tenant != d.g.Tenant {
+	if d.slot.tenant != "" && d.slot.tenant != d.g.Tenant || d.slot.generation == thinned && d.State != StateExact {
+		// Another's prompt, or a few tokens of a cache that lacks some: this one's
+		// KV may yet become a reference.
 		d.set("cache_prompt", false)
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -28,6 +29,10 @@ type slot struct {
 	// generation of the KV it holds: 0 computed, more where composed.
 	generation int
 }
+
+// thinned is the generation of KV that lacks cells (retention): above any that is kept
+// as a reference.
+const thinned = math.MaxInt
 
 func newSlots(n int) *slots {
 	s := &slots{freed: make(chan struct{})}

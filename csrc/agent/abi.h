@@ -85,6 +85,7 @@ enum {
       (ggctx *, ggt *, ggt *, ggt *, int, int, int, float, float, float, float, float, float))                   \
     X(ggt *, ggml_flash_attn_ext, (ggctx *, ggt *, ggt *, ggt *, ggt *, float, float, float))                    \
     X(void, ggml_flash_attn_ext_set_prec, (ggt *, int32_t))                                                      \
+    X(ggt *, ggml_soft_max_ext, (ggctx *, ggt *, ggt *, float, float))                                           \
     X(ggml_backend_buffer_type_t, ggml_backend_buffer_get_type, (void *))                                        \
     X(ggml_backend_dev_t, ggml_backend_buft_get_device, (ggml_backend_buffer_type_t))                            \
     X(int32_t, ggml_backend_dev_type, (ggml_backend_dev_t))                                                      \

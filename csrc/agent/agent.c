@@ -2,6 +2,7 @@
 
 #include "recipe.h"
 #include "recompute.h"
+#include "retain.h"
 #include "state.h"
 
 #include <fcntl.h>
@@ -15,12 +16,14 @@
 
 enum { DEFAULT_BATCH = 512 };
 
-/* The memory file in which states are made. It is kept, since its pages cost more to
- * get than to fill. */
+/* The memory files in which states are made: as composed, and with fewer cells. They are
+ * kept, since their pages cost more to get than to fill. */
+enum { WHOLE, THINNED };
+
 static struct {
     pthread_mutex_t lock;
-    int fd;
-} memory = {PTHREAD_MUTEX_INITIALIZER, -1};
+    int fd[2];
+} memory = {PTHREAD_MUTEX_INITIALIZER, {-1, -1}};
 
 /* One recipe being carried out. */
 struct job {
@@ -32,7 +35,7 @@ struct job {
     struct model * model;
     struct recomputed did;
     double compose_ms, recompute_ms, restore_ms;
-    char path[32]; /* of the memory file */
+    char path[32]; /* of the memory file that holds made */
 };
 
 static double now_ms(void) {
@@ -71,23 +74,27 @@ static bool open_refs(struct job * j, const char * path, struct error * err) {
 
 /* ---- the new state ---- */
 
-/* Maps size bytes of the memory file. The lock is held. */
-static bool map_memory(struct job * j, size_t size, struct error * err) {
-    if (memory.fd < 0) {
-        memory.fd = memfd_create("semshare-state", MFD_CLOEXEC);
+/* Maps size bytes of a memory file for a state. The lock is held. */
+static bool map_memory(struct job * j, int which, struct state * s, size_t size, struct error * err) {
+    int * fd = &memory.fd[which];
+    if (*fd < 0) {
+        *fd = memfd_create("semshare-state", MFD_CLOEXEC);
     }
-    if (memory.fd < 0 || ftruncate(memory.fd, (off_t) size) != 0) {
+    if (*fd < 0 || ftruncate(*fd, (off_t) size) != 0) {
         return fail(err, "cannot make a memory file of %zu bytes", size);
     }
-    void * data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.fd, 0);
+    void * data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
     if (data == MAP_FAILED) {
         return fail(err, "cannot map a memory file of %zu bytes", size);
     }
-    j->made.data = data;
-    j->made.size = size;
-    snprintf(j->path, sizeof j->path, "/proc/self/fd/%d", memory.fd);
+    s->data = data;
+    s->size = size;
+    snprintf(j->path, sizeof j->path, "/proc/self/fd/%d", *fd);
     return true;
 }
+
+/* The stream of a sequence. */
+static uint32_t stream_of(const struct state_layout * l, int32_t seq) { return l->streams == 1 ? 0 : (uint32_t) seq; }
 
 /* All of the state but its rows. */
 static bool begin_state(struct job * j, int32_t seq, struct error * err) {
@@ -102,10 +109,10 @@ static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     if (seq < 0 || (l->streams > 1 && (uint32_t) seq >= l->streams)) {
         return fail(err, "sequence %d: the references have %u streams", seq, l->streams);
     }
-    if (!map_memory(j, state_bytes(l, h->n_tokens, h->n_cells), err)) {
+    if (!map_memory(j, WHOLE, &j->made, state_bytes(l, h->n_tokens, h->n_cells), err)) {
         return false;
     }
-    state_write(&j->made, l, l->streams == 1 ? 0 : (uint32_t) seq, j->recipe.tokens, h->n_tokens, j->recipe.pos, h->n_cells);
+    state_write(&j->made, l, stream_of(l, seq), j->recipe.tokens, h->n_tokens, j->recipe.pos, h->n_cells);
     return true;
 }
 
@@ -120,31 +127,32 @@ static struct semshare_source source_of(const struct state * r, const struct sta
     };
 }
 
-static void set_job(struct semshare_job * to, const struct job * j, uint32_t layer, struct semshare_source * sources) {
-    const struct state_layer * y = &j->made.layout.layers[layer];
-    for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
-        sources[i] = source_of(&j->refs[i], &j->made.layout, layer);
+static void set_job(struct semshare_job * to, const struct state * s, const struct state * refs, uint32_t n_refs, uint32_t layer, struct semshare_source * sources) {
+    const struct state_layer * y = &s->layout.layers[layer];
+    for (uint32_t i = 0; i < n_refs; i++) {
+        sources[i] = source_of(&refs[i], &s->layout, layer);
     }
     *to = (struct semshare_job) {
-        .k = j->made.k[layer], .v = j->made.v[layer],
-        .k_size = j->made.cells * y->k_row, .v_size = j->made.cells * value_bytes(y),
+        .k = s->k[layer], .v = s->v[layer],
+        .k_size = s->cells * y->k_row, .v_size = s->cells * value_bytes(y),
         .k_row = y->k_row, .v_row = y->v_row, .v_elem = y->v_elem, .v_width = y->v_width,
-        .dst_cells = j->made.cells, .sources = sources, .n_sources = (int32_t) j->recipe.head.n_refs,
-        .k_rot = (int32_t) j->made.layout.rot_k, .k_type = y->k_type, .v_trans = j->made.layout.v_trans, .v_type = y->v_type,
+        .dst_cells = s->cells, .sources = sources, .n_sources = (int32_t) n_refs,
+        .k_rot = (int32_t) s->layout.rot_k, .k_type = y->k_type, .v_trans = s->layout.v_trans, .v_type = y->v_type,
     };
 }
 
-static bool compose(struct job * j, struct error * err) {
+/* Fills the rows of s with those of refs that the runs name. */
+static bool compose(const struct job * j, const struct state * s, const struct state * refs, uint32_t n_refs, const struct semshare_run * runs, uint32_t n_runs, struct error * err) {
     const struct recipe_head * h = &j->recipe.head;
     struct semshare_job * jobs = malloc(h->n_layers * sizeof *jobs);
-    struct semshare_source * sources = malloc((size_t) h->n_layers * h->n_refs * sizeof *sources);
+    struct semshare_source * sources = malloc((size_t) h->n_layers * n_refs * sizeof *sources);
     int32_t status = SEMSHARE_ERR_MEMORY;
     if (jobs != NULL && sources != NULL) {
         for (uint32_t i = 0; i < h->n_layers; i++) {
-            set_job(&jobs[i], j, i, sources + (size_t) i * h->n_refs);
+            set_job(&jobs[i], s, refs, n_refs, i, sources + (size_t) i * n_refs);
         }
         const struct semshare_rope rope = {(h->flags & RECIPE_NEOX) != 0, (int32_t) h->head_dim, (int32_t) h->dims, 0, j->recipe.freqs};
-        status = semshare_compose(jobs, (int32_t) h->n_layers, j->recipe.runs, (int32_t) h->n_runs, &rope, j->abi->llama_n_threads_batch(j->ctx));
+        status = semshare_compose(jobs, (int32_t) h->n_layers, runs, (int32_t) n_runs, &rope, j->abi->llama_n_threads_batch(j->ctx));
     }
     free(jobs);
     free(sources);
@@ -155,11 +163,11 @@ static bool compose(struct job * j, struct error * err) {
 
 static bool wants_computing(const struct recipe * r) {
     for (uint32_t i = 0; i < r->head.n_cells; i++) {
-        if (r->depth[i] > 0) {
+        if (recipe_depth(r, i) > 0) {
             return true;
         }
     }
-    return r->head.share_first > 0;
+    return r->head.share_first > 0 || recipe_thins(r);
 }
 
 static bool compute_with(struct job * j, struct rows * rows, struct engine * e, struct error * err) {
@@ -190,11 +198,56 @@ static bool compute(struct job * j, struct error * err) {
     return ok;
 }
 
+/* ---- retention ---- */
+
+/* Puts a state of the kept cells in the place of the whole one. */
+static bool take_kept(struct job * j, uint32_t stream, const uint8_t * keep, uint32_t n_kept, int32_t * pos, struct semshare_run * runs, struct error * err) {
+    const struct recipe_head * h = &j->recipe.head;
+    struct state whole = j->made;
+    uint32_t n = 0, n_runs = 0;
+    for (uint32_t c = 0; c < h->n_cells; c++) {
+        if (keep[c]) {
+            const bool goes_on = c > 0 && keep[c - 1];
+            if (goes_on) {
+                runs[n_runs - 1].len++;
+            } else {
+                runs[n_runs++] = (struct semshare_run) {.src = (int32_t) c, .dst = (int32_t) n, .len = 1};
+            }
+            pos[n++] = j->recipe.pos[c];
+        }
+    }
+    j->made.data = NULL;
+    bool ok = map_memory(j, THINNED, &j->made, state_bytes(&whole.layout, h->n_tokens, n_kept), err);
+    if (ok) {
+        state_write(&j->made, &whole.layout, stream, j->recipe.tokens, h->n_tokens, pos, n_kept);
+        ok = compose(j, &j->made, &whole, 1, runs, n_runs, err);
+    }
+    state_close(&whole);
+    return ok;
+}
+
+static bool thin(struct job * j, uint32_t stream, struct error * err) {
+    const uint32_t n = j->recipe.head.n_cells;
+    uint8_t * keep = malloc(n);
+    int32_t * pos = malloc(n * sizeof *pos);
+    struct semshare_run * runs = malloc(n * sizeof *runs);
+    const uint32_t kept = keep != NULL && pos != NULL && runs != NULL ? retain(&j->recipe, j->did.attention, keep) : 0;
+    const bool ok = kept > 0 ? take_kept(j, stream, keep, kept, pos, runs, err) : fail(err, "out of memory");
+    free(keep);
+    free(pos);
+    free(runs);
+    return ok;
+}
+
 /* Fills the state's rows. */
-static bool make_rows(struct job * j, struct error * err) {
+static bool make_rows(struct job * j, int32_t seq, struct error * err) {
     const double start = now_ms();
-    if (!compose(j, err)) {
+    const struct recipe_head * h = &j->recipe.head;
+    if (!compose(j, &j->made, j->refs, h->n_refs, j->recipe.runs, h->n_runs, err)) {
         return false;
+    }
+    if (recipe_thins(&j->recipe) && (j->did.attention = calloc(h->n_cells, sizeof *j->did.attention)) == NULL) {
+        return fail(err, "out of memory");
     }
     const double composed = now_ms();
     j->compose_ms = composed - start;
@@ -202,7 +255,7 @@ static bool make_rows(struct job * j, struct error * err) {
         return false;
     }
     j->recompute_ms = now_ms() - composed;
-    return true;
+    return !recipe_thins(&j->recipe) || thin(j, stream_of(&j->made.layout, seq), err);
 }
 
 /* ---- the reply ---- */
@@ -250,6 +303,7 @@ static void job_free(struct job * j) {
     }
     free(j->refs);
     free(j->model);
+    free(j->did.attention);
     state_close(&j->made);
     recipe_free(&j->recipe);
 }
@@ -268,7 +322,7 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
     /* Newer servers first ask, with no room for tokens, how many there are. */
     const bool asks = tokens == NULL;
     if (ok && !asks) {
-        ok = make_rows(j, &err);
+        ok = make_rows(j, seq, &err);
     }
     if (ok) {
         const double start = now_ms();

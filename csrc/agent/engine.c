@@ -288,3 +288,32 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
     free(hidden);
     return ok;
 }
+
+float * engine_attention(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, int64_t * padded, struct error * err) {
+    const struct model * m = e->model;
+    const struct weights * w = &m->layers[layer];
+    const int64_t cells = visible[n - 1], rows = pad(n, ROW_PAD);
+    *padded = pad(cells, CELL_PAD);
+    const int64_t all = *padded * n * m->n_heads;
+    struct graph g;
+    uint16_t * hidden = make_mask(visible, n, rows, *padded);
+    float * out = malloc((size_t) all * sizeof *out);
+    bool ok = (hidden != NULL && out != NULL) || fail(err, "out of memory");
+    if (ok && (ok = graph_begin(&g, e, err))) {
+        ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, input_rows(&g, x, m->n_embd, n), w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));
+        ggt * k = input_cached(&g, cached->k_type, cached->k, cells, *padded);
+        ggt * mask = input(&g, e->abi->ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, *padded, rows), hidden, (size_t) (rows * *padded) * sizeof *hidden);
+        ggt * weights = e->abi->ggml_soft_max_ext(g.ctx, e->abi->ggml_mul_mat(g.ctx, k, e->abi->ggml_permute(g.ctx, q, 0, 2, 1, 3)), mask, m->scale, 0);
+        want(&g, weights);
+        if ((ok = graph_run(&g, err))) {
+            fetch(&g, weights, out, all);
+        }
+        graph_end(&g);
+    }
+    free(hidden);
+    if (!ok) {
+        free(out);
+        out = NULL;
+    }
+    return out;
+}

@@ -49,4 +49,9 @@ bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_
  * visible[i] of cached, which must hold the token's own. visible must ascend. */
 bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, struct error * err);
 
+/* How n tokens share out their attention in the layer: n_heads times n rows of *padded
+ * floats, of which those of the cells before visible[i] add up to 1 and the others are
+ * 0. The caller frees them; null where it fails. */
+float * engine_attention(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, int64_t * padded, struct error * err);
+
 #endif

@@ -92,6 +92,9 @@ static bool check_head(const struct recipe_head * h, size_t size, struct error *
             return fail(err, "RoPE setting %zu is %g: expected 0 and more", i, (double) rope[i]);
         }
     }
+    if (!(h->retention > 0 && h->retention <= 1) || h->window > h->n_cells || (h->retention < 1 && h->window == 0)) {
+        return fail(err, "retention %g by the attention of %u cells: expected above 0 up to 1, and 1 to %u cells where it is below", (double) h->retention, h->window, h->n_cells);
+    }
     return h->orig_ctx <= INT32_MAX || fail(err, "original context of %u tokens", h->orig_ctx);
 }
 
@@ -117,8 +120,8 @@ static bool check_cells(const struct recipe * r, struct error * err) {
         if (r->pos[i] < 0 || (uint32_t) r->pos[i] >= h->n_tokens || (i > 0 && r->pos[i] <= r->pos[i - 1])) {
             return fail(err, "cell %u at position %d: expected ascending ones below %u", i, r->pos[i], h->n_tokens);
         }
-        if (r->depth[i] > h->n_layers) {
-            return fail(err, "cell %u has depth %u of %u layers", i, r->depth[i], h->n_layers);
+        if (recipe_depth(r, i) > h->n_layers) {
+            return fail(err, "cell %u has depth %u of %u layers", i, recipe_depth(r, i), h->n_layers);
         }
     }
     if ((uint32_t) r->pos[h->n_cells - 1] != h->n_tokens - 1) {
@@ -142,7 +145,7 @@ static bool check_coverage(const struct recipe * r, uint8_t * covered, struct er
         }
     }
     for (uint32_t i = 0; i < h->n_cells; i++) {
-        if (!covered[i] && r->depth[i] != h->n_layers) {
+        if (!covered[i] && recipe_depth(r, i) != h->n_layers) {
             return fail(err, "cell %u is in no run and not computed", i);
         }
     }

@@ -10,7 +10,8 @@
  *   i32                x n_tokens   token ids of the prompt
  *   i32                x n_cells    position of each cell, ascending, the last n_tokens-1
  *   u16                x n_cells    depth: in how many layers the cell is computed anew
- *                                   (n_layers: in all); padded to a multiple of 4 bytes
+ *                                   (n_layers: in all), with RECIPE_KEEP added where
+ *                                   retention must keep it; padded to a multiple of 4 bytes
  *   i32 x 5            x n_runs     struct semshare_run: rows of a reference that become
  *                                   cells; cells in no run have depth n_layers
  *   f32                x dims/2     radians by which a pair turns when its token moves by one
@@ -18,6 +19,9 @@
  * With share_first above 0, further tokens are chosen by how much their values in the
  * second layer deviate: share_first of all cells in the third layer, falling
  * exponentially to share_last in the last one.
+ *
+ * With retention below 1 only that share of the cells goes into the cache: those that
+ * the last window cells attend to most. Those are computed in every layer.
  */
 #ifndef AGENT_RECIPE_H
 #define AGENT_RECIPE_H
@@ -35,6 +39,7 @@ enum {
     RECIPE_VERSION = 2,
     RECIPE_NEOX = 1,    /* flag: pairs are (i, i + dims/2) */
     RECIPE_V_TRANS = 2, /* flag: the cache's values lie in columns */
+    RECIPE_KEEP = 1 << 15,
     RECIPE_MAX_BYTES = 64 << 20,
     RECIPE_MAX_REFS = 64,
 };
@@ -51,7 +56,9 @@ struct recipe_head {
     /* What ggml_rope_ext takes, for computing as the server does, to the last bit. */
     float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
     uint32_t orig_ctx;
-    uint32_t reserved[8];
+    float retention; /* above 0, up to 1 */
+    uint32_t window; /* 0 where retention is 1 */
+    uint32_t reserved[6];
 };
 
 struct recipe_ref {
@@ -82,6 +89,12 @@ bool recipe_read(struct recipe * r, const char * path, struct error * err);
 bool recipe_parse(struct recipe * r, const uint8_t * bytes, size_t size, struct error * err);
 
 void recipe_free(struct recipe * r);
+
+/* Whether fewer cells are to be kept than made. */
+static inline bool recipe_thins(const struct recipe * r) { return r->head.retention < 1; }
+
+/* In how many layers the cell is computed anew. */
+static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { return r->depth[cell] & ~(uint32_t) RECIPE_KEEP; }
 
 /* xxHash64 with seed 0. */
 uint64_t xxhash64(const uint8_t * p, size_t n);

@@ -44,8 +44,10 @@ static int32_t share(const struct work * w, int32_t layer) {
     return (int32_t) lroundf(s * (float) h->n_cells);
 }
 
+/* The window's cells are active in every layer, and so the last of those that are. */
 static bool active(const struct work * w, int32_t cell, int32_t layer) {
-    return w->recipe->depth[cell] > layer || (probes(w) && w->rank[cell] < share(w, layer));
+    const struct recipe_head * h = &w->recipe->head;
+    return (int32_t) recipe_depth(w->recipe, (uint32_t) cell) > layer || cell >= (int32_t) (h->n_cells - h->window) || (probes(w) && w->rank[cell] < share(w, layer));
 }
 
 struct scored {
@@ -66,7 +68,7 @@ static void set_ranks(struct work * w, struct scored * scores, float mean) {
     int32_t next = 0;
     for (uint32_t i = 0; i < h->n_cells; i++) {
         const int32_t cell = scores[i].cell;
-        const bool worth = w->recipe->depth[cell] < h->n_layers && scores[i].score > h->min_deviation * mean;
+        const bool worth = recipe_depth(w->recipe, (uint32_t) cell) < h->n_layers && scores[i].score > h->min_deviation * mean;
         w->rank[cell] = worth ? next++ : INT32_MAX;
     }
 }
@@ -184,11 +186,47 @@ static void narrow(struct work * w, int32_t layer) {
     w->n = kept;
 }
 
-static bool go_through(struct work * w, int32_t layer, struct error * err) {
-    const struct cached cached = rows_cached(w->rows, layer);
+/* Adds, for each head, the logarithm of each cell's share of the window's attention:
+ * what several heads care for a little counts for more than what one cares for a lot. */
+static void add_attention(struct work * w, const float * weights, int64_t padded, int32_t n, float * mean) {
+    const uint32_t n_cells = w->recipe->head.n_cells;
+    const float least = 1e-5f; /* a share below it is none */
+    for (int32_t h = 0; h < w->e->model->n_heads; h++) {
+        memset(mean, 0, n_cells * sizeof *mean);
+        for (int32_t i = 0; i < n; i++) {
+            const float * row = weights + ((int64_t) h * n + i) * padded;
+            for (uint32_t c = 0; c < n_cells; c++) {
+                mean[c] += row[c] / (float) n;
+            }
+        }
+        for (uint32_t c = 0; c < n_cells; c++) {
+            w->did->attention[c] += logf(mean[c] + least);
+        }
+    }
+}
+
+/* Weighs the cells by what the window attends to in the layer. */
+static bool weigh(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
+    const int32_t n = (int32_t) w->recipe->head.window, first = w->n - n;
+    int64_t padded;
+    float * mean = malloc(w->recipe->head.n_cells * sizeof *mean);
+    if (mean == NULL) {
+        return fail(err, "out of memory");
+    }
+    float * weights = engine_attention(w->e, layer, w->x + (size_t) first * (size_t) w->e->model->n_embd, w->pos + first, w->visible + first, n, cached, &padded, err);
+    if (weights != NULL) {
+        add_attention(w, weights, padded, n, mean);
+    }
+    const bool ok = weights != NULL;
+    free(weights);
+    free(mean);
+    return ok;
+}
+
+static bool go_through(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
     for (int32_t at = 0; at < w->n; at += w->batch) {
         const int32_t n = least(w->batch, w->n - at);
-        if (!engine_layer(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, w->visible + at, n, &cached, err)) {
+        if (!engine_layer(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, w->visible + at, n, cached, err)) {
             return false;
         }
     }
@@ -202,11 +240,19 @@ static bool all_layers(struct work * w, struct error * err) {
         if (!(rank ? renew_and_rank(w, layer, err) : renew(w, layer, NULL, NULL, err))) {
             return false;
         }
-        if (layer + 1 == w->e->model->n_layers) {
-            return true; /* what the last layer puts out is not needed */
+        const bool last = layer + 1 == w->e->model->n_layers; /* what it puts out is not needed */
+        if (last && w->did->attention == NULL) {
+            return true;
+        }
+        const struct cached cached = rows_cached(w->rows, layer);
+        if (w->did->attention != NULL && !weigh(w, layer, &cached, err)) {
+            return false;
+        }
+        if (last) {
+            return true;
         }
         narrow(w, layer + 1);
-        if (w->n > 0 && !go_through(w, layer, err)) {
+        if (w->n > 0 && !go_through(w, layer, &cached, err)) {
             return false;
         }
     }

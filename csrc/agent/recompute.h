@@ -8,6 +8,7 @@
 struct recomputed {
     int64_t keys;   /* cells whose keys and values were computed, added up over the layers */
     int64_t layers; /* cells that went through a whole layer, added up likewise */
+    float * attention; /* the window's, to each cell: logarithms, added up over layers and heads; null where nobody asks */
 };
 
 /* Works on the rows of r, composed before, in batches of at most batch cells. */

@@ -2,6 +2,7 @@
  * names, and the recipe itself, may hold anything. Run under the sanitizers, where a
  * read outside the file ends the test. */
 #include "agent/recipe.h"
+#include "agent/retain.h"
 #include "agent/state.h"
 #include "check.h"
 
@@ -18,7 +19,7 @@ enum { TOKENS = 12, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
 
 static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
-                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .share_first = 0.5f, .share_last = 0.1f};
+                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .window = 3, .share_first = 0.5f, .share_last = 0.1f};
     struct recipe_ref ref = {.size = 100, .name = "reference"};
     const struct state_types types[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}};
     int32_t tokens[TOKENS], pos[CELLS];
@@ -65,7 +66,7 @@ static bool parses(const uint8_t * bytes, size_t n, struct recipe * r) {
     if (ok) { /* all that may be read is there */
         int64_t sum = 0;
         for (uint32_t i = 0; i < r->head.n_cells; i++) {
-            sum += r->tokens[r->pos[i]] + r->depth[i];
+            sum += r->tokens[r->pos[i]] + (int64_t) recipe_depth(r, i);
         }
         for (uint32_t i = 0; i < r->head.n_runs; i++) {
             sum += r->runs[i].dst;
@@ -185,11 +186,30 @@ static void test_retype(void) {
     free(plain);
 }
 
+static void test_retain(void) {
+    enum { N = 100, WINDOW = 10 };
+    float attention[N] = {0};
+    uint16_t depth[N] = {0};
+    uint8_t keep[N];
+    const struct recipe r = {.head = {.n_cells = N, .n_layers = LAYERS, .retention = 0.4f, .window = WINDOW}, .depth = depth};
+    depth[70] = RECIPE_KEEP;
+    depth[71] = LAYERS;
+    for (int i = 40; i < 50; i++) {
+        attention[i] = 1;
+    }
+    const uint32_t kept = retain(&r, attention, keep);
+    CHECK(kept == 40, "%u cells kept", kept);
+    CHECK(keep[0] && keep[15] && keep[N - WINDOW] && keep[N - 1] && keep[70], "the first, the last and the named");
+    CHECK(keep[40] && keep[49], "what is attended to");
+    CHECK(keep[16] && keep[18] && !keep[19] && !keep[71], "then the earliest");
+}
+
 int main(void) {
     test_hash();
     test_recipe();
     test_recipes_mutated(200000);
     test_retype();
+    test_retain();
     test_states(3, false, 20000);
     test_states(4, false, 20000);
     test_states(4, true, 20000);
