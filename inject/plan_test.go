@@ -2,7 +2,6 @@ package inject
 
 import (
 	"encoding/json"
-	"flag"
 	"os"
 	"slices"
 	"strings"
@@ -14,8 +13,6 @@ import (
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 )
-
-var update = flag.Bool("update", false, "write the golden files and the README's pod")
 
 // controller-runtime logs what the tests provoke.
 func TestMain(m *testing.M) {
