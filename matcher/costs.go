@@ -72,15 +72,20 @@ func (c Costs) lengthen(s, room Span) Span {
 	return s
 }
 
-// lengthenAll lengthens spans that do not touch, so that they still do not.
+// lengthenAll lengthens spans that do not touch, so that they still do not. The
+// last ends the prompt of n tokens and grows to the left, all others to the right.
 func (c Costs) lengthenAll(spans []Span, n int) []Span {
 	out := make([]Span, len(spans))
 	for i, s := range spans {
-		r := room(spans, i, i+1, n)
-		if i > 0 {
-			r.From = out[i-1].To + 1
+		room := Span{s.From, n}
+		if i < len(spans)-1 {
+			room.To = spans[i+1].From - 1
+		} else if i > 0 {
+			room.From = out[i-1].To + 1
+		} else {
+			room.From = 0
 		}
-		out[i] = c.lengthen(s, r)
+		out[i] = c.lengthen(s, room)
 	}
 	return out
 }

@@ -99,38 +99,38 @@ func wantedRuns(p *Plan) []Span {
 }
 
 // group joins neighbouring runs into spans at the least cost: best[j] is that of
-// the runs before j, the last span among them being the runs from[j] to j. n is
-// the length of the prompt.
+// the runs before j where all their spans are stages, the last of them being the
+// runs from[j] to j. How far the span at the prompt's end can be lengthened hangs
+// on the stage before it, so the two are chosen together. n is the length of the
+// prompt.
 func group(runs []Span, c Costs, n int) []Span {
-	best := make([]float64, len(runs)+1)
-	from := make([]int, len(runs)+1)
-	for j := 1; j <= len(runs); j++ {
+	best := make([]float64, len(runs))
+	from := make([]int, len(runs))
+	least, end, before := math.Inf(1), 0, 0
+	for j := range runs {
+		if j == 0 {
+			least = c.span(c.lengthen(Span{runs[0].From, n}, Span{0, n}), true)
+			continue
+		}
 		best[j] = math.Inf(1)
-		for i := j - 1; i >= 0; i-- {
-			s := c.lengthen(Span{runs[i].From, runs[j-1].To}, room(runs, i, j, n))
-			if v := best[i] + c.span(s, j == len(runs)); v < best[j] {
+		for i := range j {
+			stage := c.lengthen(Span{runs[i].From, runs[j-1].To}, Span{runs[i].From, runs[j].From - 1})
+			v := best[i] + c.span(stage, false)
+			if v < best[j] {
 				best[j], from[j] = v, i
+			}
+			v += c.span(c.lengthen(Span{runs[j].From, n}, Span{stage.To + 1, n}), true)
+			if v < least {
+				least, end, before = v, j, i
 			}
 		}
 	}
-	var out []Span
-	for j := len(runs); j > 0; j = from[j] {
-		out = append(out, Span{runs[from[j]].From, runs[j-1].To})
+	out := []Span{{runs[end].From, n}}
+	for j, i := end, before; j > 0; j, i = i, from[i] {
+		out = append(out, Span{runs[i].From, runs[j-1].To})
 	}
 	slices.Reverse(out)
 	return out
-}
-
-// room is what the runs i to j may be lengthened to without touching others.
-func room(runs []Span, i, j, n int) Span {
-	r := Span{0, n}
-	if i > 0 {
-		r.From = runs[i-1].To + 1
-	}
-	if j < len(runs) {
-		r.To = runs[j].From - 1
-	}
-	return r
 }
 
 // bridgeShortest joins the over shortest gaps.
