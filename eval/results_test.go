@@ -1,0 +1,182 @@
+package eval
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the tables into the READMEs")
+
+const (
+	tablesBegin = "<!-- tables: made by `go test ./eval -run Results -update` -->\n"
+	tablesEnd   = "<!-- end of tables -->\n"
+)
+
+// published are the reports under results/ in the READMEs' order. Those of a
+// title are one run in several parts. The brief ones are columns of the README.
+var published = []struct {
+	title, brief string
+	dirs         []string
+}{
+	{"SmolLM2-135M, slot way", "SmolLM2-135M, slot", []string{"smollm2-135m", "smollm2-135m-more"}},
+	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent"}},
+	{"Qwen2.5-Coder-0.5B, slot way", "Qwen2.5-Coder-0.5B, slot", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more"}},
+	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent"}},
+	{"SmolLM2-135M, slot way, `unrepaired: accept`", "", []string{"smollm2-135m-accept"}},
+}
+
+// groupsInWords are the groups of eval/pairs in the README's order.
+var groupsInWords = [][2]string{
+	{"number", "a number, and a question about it"},
+	{"template", "the fields of a form"},
+	{"edited", "a document edited in up to 8 places"},
+	{"reordered", "documents in another order"},
+	{"releases", "two releases of a document"},
+	{"synonyms", "synonyms all over (3 to 25 %)"},
+	{"unrelated", "an unrelated document"},
+}
+
+// The tables of the READMEs are what the reports say.
+func TestResultsAreInTheREADMEs(t *testing.T) {
+	columns := make([][]Result, len(published))
+	var long strings.Builder
+	for i, p := range published {
+		for _, dir := range p.dirs {
+			columns[i] = append(columns[i], readResults(t, filepath.Join("results", dir))...)
+		}
+		slices.SortStableFunc(columns[i], func(a, b Result) int { return groupRank(a.Group) - groupRank(b.Group) })
+		fmt.Fprintf(&long, "\n**%s** (%s)\n\n%s", p.title, links(p.dirs), table(columns[i]))
+	}
+	long.WriteByte('\n')
+	checkBetween(t, "results/README.md", long.String())
+	checkBetween(t, "../README.md", briefTable(columns))
+}
+
+func readResults(t *testing.T, dir string) []Result {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "report.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatalf("%s: %v", dir, err)
+	}
+	for _, p := range r.Pairs {
+		if p.Error != "" {
+			t.Errorf("%s: %s failed: %s", dir, p.ID, p.Error)
+		}
+	}
+	return r.Pairs
+}
+
+func groupRank(group string) int {
+	return slices.IndexFunc(groupsInWords, func(g [2]string) bool { return g[0] == group })
+}
+
+func links(dirs []string) string {
+	var out []string
+	for _, d := range dirs {
+		out = append(out, fmt.Sprintf("[%s](%s/report.json)", d, d))
+	}
+	return strings.Join(out, ", ")
+}
+
+func table(results []Result) string {
+	var b strings.Builder
+	b.WriteString("| pair | tokens | similarity | decision | recomputed | TTFT cold | TTFT shared | sooner | KL mean (max) | top-1 |\n")
+	b.WriteString("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	for _, r := range results {
+		decision := r.Decision
+		if r.Reason != "" {
+			decision += " (" + r.Reason + ")"
+		}
+		fmt.Fprintf(&b, "| %s | %d | %.2f | %s | %.1f %% | %.1f s | %.2f s | %.1fx | %.4f (%.2f) | %.2f |\n",
+			r.ID, r.Tokens, r.Similarity, decision, 100*r.Recomputed, r.TTFTCold/1000, r.TTFTShared/1000, r.Speedup, r.KLMean, r.KLMax, r.Top1)
+	}
+	return b.String()
+}
+
+// briefTable has a column for each published run with a brief name.
+func briefTable(columns [][]Result) string {
+	var b strings.Builder
+	b.WriteString("\n| what changed |")
+	rule := "\n| --- |"
+	for _, p := range published {
+		if p.brief != "" {
+			b.WriteString(" " + p.brief + " |")
+			rule += " --- |"
+		}
+	}
+	b.WriteString(rule + "\n")
+	for _, g := range groupsInWords {
+		b.WriteString("| " + g[1] + " |")
+		for i, p := range published {
+			if p.brief != "" {
+				b.WriteString(" " + brief(columns[i], g[0]) + " |")
+			}
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteByte('\n')
+	return b.String()
+}
+
+// brief is a group's median speed-up, its range, and the mean KL.
+func brief(results []Result, group string) string {
+	var speedups []float64
+	var kl float64
+	shared := 0
+	for _, r := range results {
+		if r.Group == group {
+			speedups = append(speedups, r.Speedup)
+			kl += r.KLMean
+			shared += count(r.Decision != "cold")
+		}
+	}
+	n := len(speedups)
+	if n == 0 {
+		return "not measured"
+	}
+	if shared == 0 {
+		return "cold"
+	}
+	slices.Sort(speedups)
+	return fmt.Sprintf("%sx (%s to %s), KL %.4f", short(interval(speedups).Median), short(speedups[0]), short(speedups[n-1]), kl/float64(n))
+}
+
+func short(x float64) string {
+	if x < 10 {
+		return fmt.Sprintf("%.1f", x)
+	}
+	return fmt.Sprintf("%.0f", x)
+}
+
+// checkBetween compares what stands between the marks of a file, or writes it.
+func checkBetween(t *testing.T, file, want string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), tablesBegin)
+	has, after, ok2 := strings.Cut(rest, tablesEnd)
+	if !ok || !ok2 {
+		t.Fatalf("%s lacks the lines %q and %q", file, tablesBegin, tablesEnd)
+	}
+	switch {
+	case has == want:
+	case *update:
+		if err := os.WriteFile(file, []byte(before+tablesBegin+want+tablesEnd+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		t.Errorf("%s is not what the reports say: run go test ./eval -run Results -update", file)
+	}
+}
