@@ -18,7 +18,8 @@ const (
 )
 
 // admin serves what operators ask: /healthz, whether the process lives,
-// /readyz, whether requests would be answered, and /metrics.
+// /readyz, whether requests would be answered and, in the text, whether they
+// would be shared, and /metrics.
 func (s *Server) admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -32,6 +33,10 @@ func (s *Server) admin() http.Handler {
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		if err := s.sharer.Ready(); err != nil {
+			fmt.Fprintf(w, "ok, but nothing is shared: %v\n", err)
 			return
 		}
 		_, _ = io.WriteString(w, "ok\n")

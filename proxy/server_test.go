@@ -301,7 +301,7 @@ func TestClientDisconnectCancelsTheBackend(t *testing.T) {
 			select {
 			case at := <-gone:
 				t.Logf("the backend was told %v after the client left", at.Sub(left))
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("the backend was never told")
 			}
 			within(t, "the cancellation is counted", func() bool { return testutil.ToFloat64(s.metrics.ClientGone) == 1 })
