@@ -26,8 +26,8 @@ func randomTokens(n int, seed uint64) []int32 {
 }
 
 // TestMovedKeysAreWhatTheServerItselfMakes has a real server shift a passage by
-// itself (--cache-reuse), and compares its cache with a state in which we moved
-// the same rows by as much.
+// itself (--cache-reuse), and compares its cache, and what it predicts next, with a
+// state in which we moved the same rows by as much.
 func TestMovedKeysAreWhatTheServerItselfMakes(t *testing.T) {
 	// A YaRN model's keys carry mscale = 1 + 0.1 ln(factor). llama.cpp's own shift
 	// multiplies by it once more, which ours must not: so the server's are longer.
@@ -125,9 +125,43 @@ func testMoved(t *testing.T, b *lab.Backend, scale, tolerance float64) {
 	if got, err := backend.Restore(ctx, 1, "moved"); err != nil || got != n {
 		t.Fatalf("restored %d tokens, %v: expected %d", got, err, n)
 	}
-	if got, err := backend.Prefill(ctx, 1, slices.Concat(passage, []int32{'e', 'n', 'd'})); err != nil || got.CacheN != n {
+	end := slices.Concat(passage, []int32{'e', 'n', 'd'})
+	if got, err := backend.Prefill(ctx, 1, end); err != nil || got.CacheN != n {
 		t.Errorf("%d tokens from the cache, %v: expected %d", got.CacheN, err, n)
 	}
+	if scale != 1 {
+		return
+	}
+	shifted, ours := nextLogprobs(t, backend, 0, end), nextLogprobs(t, backend, 1, end)
+	least, worst := 0.0, 0.0
+	for token, p := range shifted {
+		least, worst = min(least, p), max(worst, math.Abs(p-ours[token]))
+	}
+	if worst > -tolerance*least {
+		t.Errorf("what follows has log-probabilities down to %.1f; after the server's shift and ours they differ by up to %.2g: expected %.2g", least, worst, -tolerance*least)
+	}
+}
+
+// nextLogprobs are those of the next token behind what a slot has cached.
+func nextLogprobs(t *testing.T, backend *Backend, slot int, tokens []int32) map[int64]float64 {
+	t.Helper()
+	reply, err := backend.post(context.Background(), "/completion", "", map[string]any{
+		"prompt": tokens, "n_predict": 1, "id_slot": slot, "cache_prompt": true, "n_probs": 64, "temperature": 0,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := int(gjson.GetBytes(reply, "timings.cache_n").Int()); got < len(tokens)-3 {
+		t.Fatalf("slot %d: %d tokens from the cache, expected %d and more", slot, got, len(tokens)-3)
+	}
+	out := map[int64]float64{}
+	for _, p := range gjson.GetBytes(reply, "completion_probabilities.0.top_logprobs").Array() {
+		out[p.Get("id").Int()] = p.Get("logprob").Float()
+	}
+	if len(out) < 64 {
+		t.Fatalf("%d log-probabilities: expected 64", len(out))
+	}
+	return out
 }
 
 // keyError is the largest difference between the keys of the n positions from from
