@@ -1,0 +1,113 @@
+package eval
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/semsharekv/semsharekv/internal/lab"
+)
+
+// TestRunOnARealServer measures an edited and an unrelated pair, cut short, and reads
+// the report as a program and as a browser does.
+func TestRunOnARealServer(t *testing.T) {
+	b := lab.StartBackend(t, lab.BackendOptions{Context: 4096})
+	dir := t.TempDir()
+	o := Options{Backend: b.URL, SlotDir: b.SlotDir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Progress: io.Discard}
+	if err := Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	r := readReport(t, o.Out)
+	if len(r.Pairs) != 2 || !r.Summary.Complete || r.Summary.Groups["edited"].Decisions["shared"] != 1 {
+		t.Fatalf("%d pairs, groups %+v: expected 2, the edited one shared", len(r.Pairs), r.Summary.Groups)
+	}
+	edited, other := &r.Pairs[0], &r.Pairs[1]
+	if edited.Error != "" || edited.Similarity < .8 || edited.Reused < .5 || edited.KLMean <= 0 || edited.KLMean > 1 || len(edited.KL) == 0 || edited.AnswerCold == "" {
+		t.Errorf("edited: %+v", edited)
+	}
+	if other.Error != "" || other.Decision != "cold" || other.KLMean > 1e-3 || !other.SameAnswer {
+		t.Errorf("unrelated: %+v", other)
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.SlotDir, "*.bin")); len(left) != 0 {
+		t.Errorf("left in the slot directory: %v", left)
+	}
+	dom := browse(t, filepath.Join(o.Out, "report.html")+"#edited-short")
+	for _, want := range []string{`reused, R1:`, `unmatched`, "edited-short", "unrelated-short", "<svg"} {
+		if !strings.Contains(dom, want) {
+			t.Errorf("the page in a browser has no %q", want)
+		}
+	}
+}
+
+// writeShortPairs cuts two real documents to some 400 tokens.
+func writeShortPairs(t *testing.T, dir string) string {
+	t.Helper()
+	pairs, err := ReadPairs("pairs/small.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 1800
+	text := pairs[0].Reference[:n]
+	other := pairs[len(pairs)-1].Target[:n]
+	middle := n / 2
+	var out bytes.Buffer
+	for _, p := range []Pair{
+		{ID: "edited-short", Group: "edited", Reference: text, Target: text[:middle] + " The lighthouse was built of granite. " + text[middle:]},
+		{ID: "unrelated-short", Group: "unrelated", Reference: text, Target: other},
+	} {
+		if err := json.NewEncoder(&out).Encode(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "pairs.jsonl")
+	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func readReport(t *testing.T, dir string) *Report {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "report.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+// browse is a page's DOM after its scripts ran in a real browser.
+func browse(t *testing.T, file string) string {
+	t.Helper()
+	var browser string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			browser = path
+			break
+		}
+	}
+	if browser == "" {
+		t.Skip("no chromium here: the page was not opened in a browser")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	var errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--user-data-dir="+t.TempDir(), "--virtual-time-budget=10000", "--dump-dom", "file://"+file)
+	cmd.Stderr = &errs
+	dom, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", browser, err, errs.String())
+	}
+	return string(dom)
+}
