@@ -94,7 +94,7 @@ type Store struct {
 	scratch  scratchPool
 	next     int
 	stats    StoreStats
-	onDrop   []func(Meta)
+	onDrop   []func(Meta, string)
 	closed   bool
 }
 
@@ -113,6 +113,7 @@ type entry struct {
 	checked fileStamp
 	pins    int
 	gone    bool
+	why     string // it is gone
 }
 
 // states are mappings that nobody uses any more.
@@ -189,8 +190,8 @@ func makePrivate(dir string) error {
 }
 
 // OnDrop has f called, outside of any lock, with each reference that leaves the
-// store for good.
-func (s *Store) OnDrop(f func(Meta)) {
+// store for good, and why.
+func (s *Store) OnDrop(f func(m Meta, reason string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onDrop = append(s.onDrop, f)
@@ -264,7 +265,7 @@ func (s *Store) Drop(id, reason string) {
 	e := s.entries[id]
 	if e != nil {
 		s.stats.Dropped[reason]++
-		s.detach(e)
+		s.detach(e, reason)
 	}
 	s.mu.Unlock()
 	if e != nil {
@@ -275,8 +276,8 @@ func (s *Store) Drop(id, reason string) {
 // detach takes e out of the store and deletes its metadata: from then on the
 // reference does not exist, whatever happens. The caller holds s.mu, and calls
 // discard after releasing it.
-func (s *Store) detach(e *entry) {
-	e.gone = true
+func (s *Store) detach(e *entry, reason string) {
+	e.gone, e.why = true, reason
 	delete(s.entries, e.meta.ID)
 	_ = os.Remove(s.metaPath(e.meta.ID))
 }
@@ -291,7 +292,7 @@ func (s *Store) discard(gone ...*entry) {
 		s.mu.Unlock()
 		unused.close()
 		for _, f := range drops {
-			f(e.meta)
+			f(e.meta, e.why)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func saveUntilKilled(dir string) {
 	if err != nil {
 		die(err)
 	}
-	s.OnDrop(func(m Meta) { fmt.Println("dropped", m.ID) })
+	s.OnDrop(func(m Meta, _ string) { fmt.Println("dropped", m.ID) })
 	tokens, pos := make([]int32, storeTokens), make([]int32, storeTokens)
 	for i := range pos {
 		pos[i] = int32(i)

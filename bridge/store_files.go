@@ -220,7 +220,7 @@ func (s *Store) refresh() []*entry {
 	var gone []*entry
 	for id, e := range s.entries {
 		if !there[id] && e.pins == 0 {
-			s.detach(e)
+			s.detach(e, dropElsewhere)
 			gone = append(gone, e)
 		}
 	}
@@ -240,7 +240,7 @@ func (s *Store) shrink() {
 		}
 		over -= v.entry.meta.Bytes
 		s.stats.Evicted++
-		s.detach(v.entry)
+		s.detach(v.entry, dropEvicted)
 		s.discard(v.entry)
 	}
 }

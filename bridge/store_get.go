@@ -51,7 +51,13 @@ func (s *Store) Get(id string) (*Reference, error) {
 	return ref, nil
 }
 
-// dropReason is the label under which a dropped reference is counted.
+// Why a reference left the store that nobody asked to leave.
+const (
+	dropEvicted   = "evicted"            // for the budget
+	dropElsewhere = "removed by another" // its files went, by a sidecar that shares the directory
+)
+
+// dropReason is the label under which a reference that cannot be read is counted.
 func dropReason(err error) string {
 	switch {
 	case errors.Is(err, ErrCorrupt):

@@ -194,7 +194,7 @@ func TestDamagedReferencesAreDropped(t *testing.T) {
 		if restart {
 			s = openStore(t, dir, StoreOptions{})
 		}
-		s.OnDrop(func(m Meta) { dropped = append(dropped, m.ID) })
+		s.OnDrop(func(m Meta, _ string) { dropped = append(dropped, m.ID) })
 		_, found := s.entries[id]
 		ref, err := s.Get(id)
 		if err == nil {
@@ -314,7 +314,12 @@ func TestBudgetHoldsAndLeastValuedGoesFirst(t *testing.T) {
 	s.Hit(a, 10)
 	s.Hit(c, 1000)
 	var dropped []string
-	s.OnDrop(func(m Meta) { dropped = append(dropped, m.ID) })
+	s.OnDrop(func(m Meta, reason string) {
+		dropped = append(dropped, m.ID)
+		if reason != dropEvicted {
+			t.Errorf("%s was dropped as %q: expected %q", m.ID, reason, dropEvicted)
+		}
+	})
 	d := save(t, s, 4, 1) // b was never used
 	e := save(t, s, 5, 2) // d neither
 	f := save(t, s, 6, 2) // nor e

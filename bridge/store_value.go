@@ -59,7 +59,7 @@ func (s *Store) makeRoom(bytes int64, frequency int) ([]*entry, error) {
 		return gone, fmt.Errorf("%w: the store is full of references that earn their place: %d bytes short for a prompt seen %d times", ErrNotAdmitted, need, frequency)
 	}
 	for _, e := range out {
-		s.detach(e)
+		s.detach(e, dropEvicted)
 	}
 	s.stats.Evicted += int64(len(out))
 	return append(out, gone...), nil

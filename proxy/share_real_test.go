@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"github.com/tidwall/gjson"
 	"golang.org/x/sys/unix"
@@ -294,6 +295,13 @@ func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
 	f("corrupt", func(p string) error { return overwrite(p, 90000, []byte("garbage")) })
 	f("wrong version", func(p string) error { return overwrite(p, 4, []byte{9}) })
 	f("removed", os.Remove)
+	damaged := 0.0
+	for _, reason := range []string{"corrupt", "unsupported", "missing"} {
+		damaged += testutil.ToFloat64(s.server.metrics.Dropped.WithLabelValues(reason))
+	}
+	if damaged == 0 {
+		t.Error("no reference is counted as dropped for its damage")
+	}
 	if err := s.server.EmptySlots(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -277,7 +277,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 		lv.close()
 		return nil, err
 	}
-	lv.store.OnDrop(func(m bridge.Meta) { sh.forget(m) })
+	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
 	lv.tokens = tokenizer{sh.backend, lv.model}
 	sh.loadCalibration(lv)
@@ -440,6 +440,13 @@ func (sh *Sharer) reindex(ctx context.Context, lv *live) error {
 
 func (lv *live) scope(tenant string) matcher.Scope {
 	return matcher.Scope{Tenant: tenant, Model: lv.key}
+}
+
+// dropped counts a reference that left the store and takes it out of the index.
+func (sh *Sharer) dropped(lv *live, m bridge.Meta, reason string) {
+	sh.metrics.Dropped.WithLabelValues(reason).Inc()
+	sh.gauges(lv)
+	sh.forget(m)
 }
 
 // forget takes a dropped reference out of the index.
