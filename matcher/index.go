@@ -276,7 +276,7 @@ type seenCmds struct {
 func (x *Index) count(ctx context.Context, p redis.Pipeliner, k *scopeKeys, fp Fingerprint, by int64) seenCmds {
 	fields := make([]string, 0, seenSamples)
 	for _, key := range fp.Keys[:min(len(fp.Keys), seenSamples)] {
-		fields = append(fields, strconv.FormatUint(mix(key)%seenCounters, 36))
+		fields = append(fields, k.counter(key))
 	}
 	period := x.now().Unix() / int64(seenPeriod/time.Second)
 	var c seenCmds
@@ -396,6 +396,18 @@ func (k *scopeKeys) posting(key uint64) string    { return k.number('p', key) }
 func (k *scopeKeys) counters(period int64) string { return k.number('c', uint64(period)) }
 func (k *scopeKeys) entry(id string) string       { return k.name('e', []byte(id)) }
 func (k *scopeKeys) references() string           { return k.name('r', nil) }
+
+// counter is a key's field among the counters, one of seenCounters. Without the
+// secret a guessed prompt could be looked up there.
+func (k *scopeKeys) counter(key uint64) string {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], key)
+	k.mac.Reset()
+	k.mac.Write([]byte{'f'})
+	k.mac.Write(b[:])
+	var sum [sha256.Size]byte
+	return strconv.FormatUint(binary.LittleEndian.Uint64(k.mac.Sum(sum[:0]))%seenCounters, 36)
+}
 
 // seal hides (or shows again) the keys kept with an entry: shingle hashes could
 // be guessed from likely words. The pad is HMAC in counter mode and used for

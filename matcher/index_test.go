@@ -282,6 +282,38 @@ func TestIndexHoldsNoContent(t *testing.T) {
 	}
 }
 
+// Who reads Redis and not the secret cannot look a guessed prompt up among the
+// counters.
+func TestIndexCountersDependOnTheSecret(t *testing.T) {
+	s := testSigner(t, 1)
+	fp := s.Fingerprint(prose(1, 500))
+	sc := Scope{"tenant", "model"}
+	fields := func(secret string) []string {
+		x := openTest(t, IndexOptions{Secret: []byte(secret)})
+		if _, err := x.Find(context.Background(), sc, fp, 1); err != nil {
+			t.Fatal(err)
+		}
+		names, err := x.db.Keys(context.Background(), "*:c:*").Result()
+		if err != nil || len(names) != 1 {
+			t.Fatalf("counters %v: %v", names, err)
+		}
+		f, err := x.db.HKeys(context.Background(), names[0]).Result()
+		if err != nil || len(f) < seenSamples/2 {
+			t.Fatalf("fields %v: %v", f, err)
+		}
+		return f
+	}
+	other, same := fields("another secret.."), 0
+	for _, f := range fields("sixteen bytes ..") {
+		if slices.Contains(other, f) {
+			same++
+		}
+	}
+	if same > 2 { // of 65,536
+		t.Errorf("%d of %d fields are the same under two secrets", same, len(other))
+	}
+}
+
 func TestIndexTakesEmptyFingerprints(t *testing.T) {
 	everyIndex(t, func(t *testing.T, x *Index) {
 		mustAdd(t, x, testScope, "a", Fingerprint{})
