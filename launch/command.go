@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -72,6 +73,17 @@ func (c *Command) APIKey() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the server's %s %s holds no key", optKeyFile.name, file)
+}
+
+// shown is the command line as it may be logged: without keys.
+func (c *Command) shown() []string {
+	args := slices.Clone(c.Args)
+	for i := 1; i < len(args); i++ {
+		if spelled(args[i-1]) == optKey.name {
+			args[i] = "(withheld)"
+		}
+	}
+	return args
 }
 
 // Move gives the server a free port on the loopback address and returns where it

@@ -132,3 +132,14 @@ func TestFreePortIsFree(t *testing.T) {
 	}
 	_ = ln.Close()
 }
+
+func TestKeysAreNotShown(t *testing.T) {
+	c := command("llama-server -m model.gguf --api-key secret --api_key secret,other --port 1")
+	want := strings.Fields("llama-server -m model.gguf --api-key (withheld) --api_key (withheld) --port 1")
+	if got := c.shown(); !slices.Equal(got, want) {
+		t.Errorf("%v is shown, want %v", got, want)
+	}
+	if c.Args[4] != "secret" {
+		t.Error("the command itself lost its key")
+	}
+}

@@ -52,7 +52,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 		s.running.Store(p)
-		s.Log.Info().Strs("command", s.Command.Args).Int("pid", p.pid).Msg("llama-server started")
+		s.Log.Info().Strs("command", s.Command.shown()).Int("pid", p.pid).Msg("llama-server started")
 		began := time.Now()
 		ready := s.awaitReady(ctx, p)
 		if ready {
