@@ -156,13 +156,16 @@ func (x *examination) probe(b *backend) {
 }
 
 func (x *examination) cache(p *bridge.Probed) {
-	perToken := p.Layout.BytesPerToken()
-	whole := p.Layout.FileBytes(p.Props.Context, p.Props.Context)
 	l := p.Layout.Layers[0]
-	x.ok("KV cache", "%d layers, K %s, V %s, %d bytes a token", len(p.Layout.Layers), l.KType, l.VType, perToken)
+	x.ok("KV cache", "%d layers, K %s, V %s, %d bytes a token", len(p.Layout.Layers), l.KType, l.VType, p.Layout.BytesPerToken())
+	stored := &p.Layout
+	if c, err := bridge.ParseCompression(x.cfg.Store.Compress); err == nil && c != nil {
+		stored = c.Layout(stored)
+	}
+	whole := stored.FileBytes(p.Props.Context, p.Props.Context)
 	if budget := x.cfg.Store.Budget; whole > budget {
 		x.add(Warning, "budget", "raise store.budget_bytes", "%s holds not even one prompt of a whole context (%s)", configs.FormatSize(budget), configs.FormatSize(whole))
 	} else {
-		x.ok("budget", "%s holds about %d tokens of prompts", configs.FormatSize(budget), budget/max(1, perToken))
+		x.ok("budget", "%s holds about %d tokens of prompts", configs.FormatSize(budget), budget/max(1, stored.BytesPerToken()))
 	}
 }
