@@ -50,8 +50,8 @@ lint: ## formatting, vet, staticcheck
 fmt: ## format the Go code
 	gofmt -w .
 
-generate: ## the example configuration, its schema and the README's table
-	$(GO) generate ./configs
+generate: ## the example configuration, its schema, the README's table, the figures of docs/
+	$(GO) generate ./configs ./docs
 
 check-bindings: ## compare the Go bindings with csrc/semshare.h
 	$(MAKE) -C csrc check-bindings

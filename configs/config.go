@@ -208,7 +208,7 @@ type Tenant struct {
 
 // Route is one rule.
 type Route struct {
-	// Name stands in the log and in the metrics.
+	// Name stands in the log.
 	Name string `yaml:"name" json:"name"`
 	// Match fits a request when every field that is set fits.
 	Match Match `yaml:"match" json:"match"`
