@@ -1,9 +1,15 @@
 package matcher
 
+// BatchTail is how many tokens before the end that is left to the forwarded request
+// are computed whatever the plan says. The answer attends through them, and what they
+// hold of the reference's prompt misleads it: of two releases of a document the KL was
+// .22 nats with them taken over and .01 with them computed.
+const BatchTail = 32
+
 // NewBatch is the schedule for a backend that computes any tokens in one go,
 // wherever they stand (the agent): all that the plan wants is computed, and what
-// stands at the end of the prompt is left to the forwarded request. The only span
-// is that end. With keepFuzzy, tokens with a near counterpart take its KV;
+// stands at the end of the prompt is left to the forwarded request, and the
+// BatchTail tokens before it are computed too. The only span is that end. With keepFuzzy, tokens with a near counterpart take its KV;
 // otherwise they become Unmatched.
 func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
 	n := len(p.Tokens)
@@ -22,5 +28,21 @@ func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
 			wanted += c.Long(i, i+1)
 		}
 	}
+	for i := max(end-BatchTail, p.firstChange()); i < end; i++ {
+		if t := &p.Tokens[i]; !t.Reason.Recomputed() {
+			t.Reason = Tail
+			wanted += c.Long(i, i+1)
+		}
+	}
 	return Schedule{Spans: []Span{{end, n}}, Cost: c.Agent*wanted + c.restore(end) + c.Prefill(end, n), Cold: c.Prefill(0, n)}
+}
+
+// firstChange is the first token that is not where, or what, it was in its reference.
+func (p *Plan) firstChange() int {
+	for i, t := range p.Tokens {
+		if t.Reason != Reused || int(t.Pos) != i {
+			return i
+		}
+	}
+	return len(p.Tokens)
 }

@@ -8,10 +8,13 @@ import (
 // TestBatchComputesWhatIsWantedAndLeavesTheEnd checks spans, costs and reasons.
 func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 	plan := func() *Plan {
-		p := &Plan{Tokens: make([]PlanToken, 20)}
+		p := &Plan{Tokens: make([]PlanToken, 60)}
+		for i := range p.Tokens {
+			p.Tokens[i].Pos = int32(i)
+		}
 		p.Tokens[3].Reason, p.Tokens[4].Reason = Critical, Follows
 		p.Tokens[9].Reason = Fuzzy
-		for i := 17; i < 20; i++ {
+		for i := 57; i < 60; i++ {
 			p.Tokens[i].Reason = Unmatched
 		}
 		return p
@@ -21,16 +24,21 @@ func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 		t.Helper()
 		p := plan()
 		s := NewBatch(p, c, keepFuzzy)
-		if len(s.Spans) != 1 || s.Spans[0] != (Span{17, 20}) {
-			t.Errorf("spans are %v: expected the end, 17 to 20", s.Spans)
+		if len(s.Spans) != 1 || s.Spans[0] != (Span{57, 60}) {
+			t.Errorf("spans are %v: expected the end, 57 to 60", s.Spans)
 		}
-		if math.Abs(s.Cost-cost) > 1e-9 || s.Cold != 200 {
-			t.Errorf("cost %v of %v: expected %v of 200", s.Cost, s.Cold, cost)
+		if math.Abs(s.Cost-cost) > 1e-9 || s.Cold != 600 {
+			t.Errorf("cost %v of %v: expected %v of 600", s.Cost, s.Cold, cost)
+		}
+		for i, token := range p.Tokens[:57] {
+			if before := i < 57-BatchTail; before == (token.Reason == Tail) {
+				t.Errorf("token %d is %v", i, token.Reason)
+			}
 		}
 		if r := p.Tokens[9].Reason; r != fuzzy {
 			t.Errorf("a near token is %v: expected %v", r, fuzzy)
 		}
 	}
-	f(false, 2*3*10+5+30, Unmatched)
-	f(true, 2*2*10+5+30, Fuzzy)
+	f(false, 2*(3+BatchTail)*10+5+30, Unmatched)
+	f(true, 2*(2+BatchTail)*10+5+30, Fuzzy)
 }
