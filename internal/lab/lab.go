@@ -91,6 +91,7 @@ type BackendOptions struct {
 	NoRAMCache      bool   // --cache-ram 0
 	Threads         int    // 0: the server's choice
 	APIKey          string
+	ChatTemplate    string // Jinja; empty: the model's own
 	Preload         string // a library for LD_PRELOAD
 	SlotDir         string // empty: a new one, removed at the end
 	Progress        io.Writer
@@ -216,6 +217,9 @@ func (b *Backend) args() []string {
 	}
 	if o.CacheIdleSlots {
 		args = append(args, "--cache-idle-slots")
+	}
+	if o.ChatTemplate != "" {
+		args = append(args, "--chat-template", o.ChatTemplate)
 	}
 	if o.NoRAMCache {
 		args = append(args, "--cache-ram", "0")

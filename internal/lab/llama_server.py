@@ -24,6 +24,7 @@ def options():
     p.add_argument("--cache-ram", type=int, default=None, help="MiB, 0 for none")
     p.add_argument("--threads", type=int, default=0)
     p.add_argument("--api-key", default="")
+    p.add_argument("--chat-template", default="")
     p.add_argument("--verbosity", type=int, default=None)
     return p.parse_args()
 
@@ -56,6 +57,8 @@ def params(o):
         p.cpuparams_batch.n_threads = o.threads
     if o.api_key:
         p.api_keys = [o.api_key]
+    if o.chat_template:
+        p.chat_template = o.chat_template
     if o.verbosity is not None:
         p.verbosity = o.verbosity
     p.warmup = False
