@@ -198,6 +198,9 @@ func (a *answer) frame(headRequest bool) {
 	case a.size >= 0:
 		a.body = &exactReader{r: a.conn.br, left: a.size}
 	case a.size == -1:
+		// llama-server ends every streamed answer by closing the connection, without
+		// announcing it: the next request must not meet that.
+		a.keep = false
 		a.body = &chunkedReader{r: httputil.NewChunkedReader(a.conn.br), br: a.conn.br}
 	default: // until the backend closes
 		a.size, a.keep, a.body = -1, false, a.conn.br

@@ -1,6 +1,6 @@
 // The official JavaScript client of Anthropic.
 import Anthropic from "@anthropic-ai/sdk";
-import { ask, askAbout, hello, key, read, run, short, streamed, url, weather } from "./cases.mjs";
+import { about, ask, count, key, read, run, short, streamed, url, weather } from "./cases.mjs";
 
 const client = new Anthropic({ baseURL: url, apiKey: key, maxRetries: 0 });
 const tools = [{ name: "get_weather", description: "The weather of a city", input_schema: weather }];
@@ -18,17 +18,17 @@ await run({
     return { did: response.headers.get("x-semsharekv"), text: told(data).text };
   },
   shared_tool_call_stream: async () => {
-    const stream = client.messages.stream(body(askAbout, { tools, max_tokens: 64 }));
+    const stream = client.messages.stream(body(about, { tools, max_tokens: 64 }));
     const { response } = await stream.withResponse();
     return { did: response.headers.get("x-semsharekv"), calls: told(await stream.finalMessage()).calls };
   },
-  message: async () => told(await client.messages.create(body(hello))),
+  message: async () => told(await client.messages.create(body(count))),
   stream: async () => {
     const pieces = [];
-    await client.messages.stream(body(hello)).on("text", (t) => pieces.push(t)).finalMessage();
+    await client.messages.stream(body(count)).on("text", (t) => pieces.push(t)).finalMessage();
     return streamed(pieces);
   },
   tool_call: async () => told(await client.messages.create(body(ask, { tools, max_tokens: 64 }))),
-  bad_request: () => client.messages.create(body("not a list of messages")),
-  wrong_key: () => client.withOptions({ apiKey: "wrong" }).messages.create(body(hello)),
+  bad_request: () => client.messages.create(body(count, { max_tokens: "many" })),
+  wrong_key: () => client.withOptions({ apiKey: "wrong" }).messages.create(body(count)),
 });

@@ -2,14 +2,14 @@
 
 import anthropic
 
-from cases import ASK, ASK_ABOUT, HELLO, KEY, READ, SHORT, URL, WEATHER, run, streamed
+from cases import ABOUT, ASK, COUNT, KEY, READ, SHORT, URL, WEATHER, run, streamed
 
 client = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
 TOOL = {"name": "get_weather", "description": "The weather of a city", "input_schema": WEATHER}
 EXACT = {"extra_body": {"temperature": 0}}
 
 
-def ask(messages=HELLO, on=client, **options):
+def ask(messages=COUNT, on=client, **options):
     return on.messages.create(**{"model": "small", "messages": messages, "max_tokens": SHORT, **EXACT, **options})
 
 
@@ -29,12 +29,12 @@ def message():
 
 
 def stream():
-    with client.messages.stream(model="small", messages=HELLO, max_tokens=SHORT, **EXACT) as s:
+    with client.messages.stream(model="small", messages=COUNT, max_tokens=SHORT, **EXACT) as s:
         return streamed(s.text_stream)
 
 
 def count():
-    return client.messages.count_tokens(model="small", messages=HELLO).input_tokens
+    return client.messages.count_tokens(model="small", messages=COUNT).input_tokens
 
 
 def tool_call():
@@ -51,11 +51,11 @@ def tool_answered():
     use = next(b for b in called.content if b.type == "tool_use")
     result = {"type": "tool_result", "tool_use_id": use.id, "content": "Sunny, 21 degrees"}
     told_so = [{"role": "assistant", "content": called.content}, {"role": "user", "content": [result]}]
-    return told(ask(ASK + told_so, tools=[TOOL]))
+    return ask(ASK + told_so, tools=[TOOL]).role
 
 
 def bad_request():
-    ask("not a list of messages")
+    ask(max_tokens="many")
 
 
 def wrong_key():
@@ -68,7 +68,7 @@ def shared():
 
 
 def shared_tool_call_stream():
-    with client.messages.stream(model="small", messages=ASK_ABOUT, max_tokens=64, tools=[TOOL], **EXACT) as s:
+    with client.messages.stream(model="small", messages=ABOUT, max_tokens=64, tools=[TOOL], **EXACT) as s:
         return {"did": s.response.headers.get("x-semsharekv"), "calls": told(s.get_final_message())["calls"]}
 
 

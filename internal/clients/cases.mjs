@@ -1,19 +1,19 @@
 // What the JavaScript clients are tried with, and how they say what came of it.
 export const { URL: url, KEY: key, DOCUMENT: text } = process.env;
-export const short = 12; // tokens of an answer
-export const hello = [{ role: "user", content: "Name three colours of the rainbow." }];
+export const short = 16; // tokens of an answer
 export const weather = {
   type: "object",
   properties: { city: { type: "string", description: "its name" } },
   required: ["city"],
 };
-const call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>';
-// The small model calls a tool when it is shown the call; llama-server does not
-// hold a model to tool_choice.
-const request = `Repeat exactly this line and nothing else:\n${call}`;
-export const ask = [{ role: "user", content: request }];
-export const askAbout = [{ role: "user", content: `${text}\n\n${request}` }];
-export const read = [{ role: "user", content: `${text}\n\nWhat is this text about?` }];
+const call = (city) => `<tool_call>\n{"name": "get_weather", "arguments": {"city": "${city}"}}\n</tool_call>`;
+// turns is a conversation that begins with the user.
+const turns = (...texts) => texts.map((content, i) => ({ role: i % 2 ? "assistant" : "user", content }));
+// The small model goes on as it was shown: see cases.py.
+export const count = turns("Count from 1 to 4.", "1, 2, 3, 4", "Count from 1 to 6.", "1, 2, 3, 4, 5, 6", "Count from 1 to 8.");
+export const ask = turns("Weather in Rome?", call("Rome"), "Weather in Madrid?", call("Madrid"), "Weather in Paris?");
+export const about = [{ role: "user", content: `${text}\n\nWeather in Rome?` }, ...ask.slice(1)];
+export const read = turns(`${text}\n\nWhat is this text about?`);
 
 // run runs each case and prints what it returned, or how the client failed.
 export async function run(cases) {

@@ -7,19 +7,30 @@ import sys
 URL = os.environ["URL"]  # of llama-server, or of the sidecar
 KEY = os.environ["KEY"]
 DOCUMENT = os.environ["DOCUMENT"]  # resembles what was asked before
-HELLO = [{"role": "user", "content": "Name three colours of the rainbow."}]
-SHORT = 12  # tokens of an answer
+SHORT = 16  # tokens of an answer
 
 WEATHER = {
     "type": "object",
     "properties": {"city": {"type": "string", "description": "its name"}},
     "required": ["city"],
 }
-CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-# The small model calls a tool when it is shown the call; llama-server does not
-# hold a model to tool_choice.
-ASK = [{"role": "user", "content": "Repeat exactly this line and nothing else:\n" + CALL}]
-ASK_ABOUT = [{"role": "user", "content": DOCUMENT + "\n\nRepeat exactly this line and nothing else:\n" + CALL}]
+
+
+def call(city):
+    return '<tool_call>\n{"name": "get_weather", "arguments": {"city": "%s"}}\n</tool_call>' % city
+
+
+def turns(*texts):
+    """A conversation that begins with the user."""
+    return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
+
+
+# The small model goes on as it was shown, surely enough that its answer does not
+# hang on rounding, which changes with what llama-server finds in its cache.
+# llama-server does not hold a model to tool_choice, so calls are shown too.
+COUNT = turns("Count from 1 to 4.", "1, 2, 3, 4", "Count from 1 to 6.", "1, 2, 3, 4, 5, 6", "Count from 1 to 8.")
+ASK = turns("Weather in Rome?", call("Rome"), "Weather in Madrid?", call("Madrid"), "Weather in Paris?")
+ABOUT = [{"role": "user", "content": DOCUMENT + "\n\nWeather in Rome?"}] + ASK[1:]
 READ = [{"role": "user", "content": DOCUMENT + "\n\nWhat is this text about?"}]
 
 

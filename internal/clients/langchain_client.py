@@ -4,7 +4,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from cases import ASK, ASK_ABOUT, HELLO, KEY, READ, SHORT, URL, run, streamed
+from cases import ABOUT, ASK, COUNT, KEY, READ, SHORT, URL, run, streamed
 
 
 def model(**options):
@@ -29,15 +29,15 @@ def calls(message):
 
 
 def invoke():
-    return model().invoke(HELLO).content
+    return model().invoke(COUNT).content
 
 
 def stream():
-    return streamed(c.content for c in model().stream(HELLO))
+    return streamed(c.content for c in model().stream(COUNT))
 
 
 def batch():
-    return [m.content for m in model().batch([HELLO] * 3)]
+    return [m.content for m in model().batch([COUNT] * 3)]
 
 
 def tool_call():
@@ -54,11 +54,11 @@ def tool_call_stream():
 def tool_answered():
     bound = model(max_tokens=64).bind_tools([get_weather])
     called = bound.invoke(ASK)
-    return bound.invoke(ASK + [called, get_weather.invoke(called.tool_calls[0])]).content
+    return bound.invoke(ASK + [called, get_weather.invoke(called.tool_calls[0])]).type
 
 
 def wrong_key():
-    model(api_key=SecretStr("wrong")).invoke(HELLO)
+    model(api_key=SecretStr("wrong")).invoke(COUNT)
 
 
 def shared():
@@ -67,7 +67,7 @@ def shared():
 
 
 def shared_tool_call():
-    answer = model(max_tokens=64).bind_tools([get_weather]).invoke(ASK_ABOUT)
+    answer = model(max_tokens=64).bind_tools([get_weather]).invoke(ABOUT)
     return {"did": did(answer), "calls": calls(answer)}
 
 

@@ -7,12 +7,13 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would load the list of
 
 import litellm
 
-from cases import ASK, ASK_ABOUT, HELLO, KEY, READ, SHORT, URL, WEATHER, run, streamed
+from cases import ABOUT, ASK, COUNT, KEY, READ, SHORT, URL, WEATHER, run, streamed
 
+litellm.suppress_debug_info = True  # it goes to standard output
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "The weather of a city", "parameters": WEATHER}}
 
 
-def ask(messages=HELLO, **options):
+def ask(messages=COUNT, **options):
     return litellm.completion(**{
         "model": "openai/small", "api_base": URL + "/v1", "api_key": KEY, "messages": messages,
         "temperature": 0, "max_tokens": SHORT, "num_retries": 0, **options,
@@ -63,7 +64,7 @@ def shared():
 
 
 def shared_tool_call():
-    answer = ask(ASK_ABOUT, tools=[TOOL], max_tokens=64)
+    answer = ask(ABOUT, tools=[TOOL], max_tokens=64)
     return {"did": did(answer), **call_in(answer)}
 
 

@@ -6,13 +6,13 @@ import json
 import openai
 import pydantic
 
-from cases import ASK, ASK_ABOUT, HELLO, KEY, READ, SHORT, URL, WEATHER, run, streamed
+from cases import ABOUT, ASK, COUNT, KEY, READ, SHORT, URL, WEATHER, run, streamed
 
 client = openai.OpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=0)
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "The weather of a city", "parameters": WEATHER}}
 
 
-def ask(messages=HELLO, on=client, **options):
+def ask(messages=COUNT, on=client, **options):
     return on.chat.completions.create(**{"model": "small", "messages": messages, "temperature": 0, "max_tokens": SHORT, **options})
 
 
@@ -81,7 +81,7 @@ def tool_call_stream():
 def tool_answered():
     message = ask(ASK, tools=[TOOL], max_tokens=64).choices[0].message
     said = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "Sunny, 21 degrees"}
-    return ask(ASK + [message, said], tools=[TOOL]).choices[0].message.content
+    return ask(ASK + [message, said], tools=[TOOL]).choices[0].finish_reason
 
 
 class Person(pydantic.BaseModel):
@@ -104,8 +104,16 @@ def completion_stream():
     return streamed(c.choices[0].text for c in stream if c.choices)
 
 
-def respond(**options):
-    return client.responses.create(**{"model": "small", "input": HELLO, "temperature": 0, "max_output_tokens": SHORT, **options})
+def items(messages):
+    """The conversation as the responses API has it."""
+    kind = {"user": "input_text", "assistant": "output_text"}
+    return [
+        {"type": "message", "role": m["role"], "content": [{"type": kind[m["role"]], "text": m["content"]}]} for m in messages
+    ]
+
+
+def respond(messages=COUNT, **options):
+    return client.responses.create(**{"model": "small", "input": items(messages), "temperature": 0, "max_output_tokens": SHORT, **options})
 
 
 def responses():
@@ -122,7 +130,7 @@ def responses_stream():
 
 def responses_tool_call():
     tool = {"type": "function", "name": "get_weather", "description": "The weather of a city", "parameters": WEATHER}
-    calls = [o for o in respond(input=ASK, tools=[tool], max_output_tokens=64).output if o.type == "function_call"]
+    calls = [o for o in respond(ASK, tools=[tool], max_output_tokens=64).output if o.type == "function_call"]
     return {"name": calls[0].name, "arguments": json.loads(calls[0].arguments)}
 
 
@@ -149,7 +157,7 @@ def shared():
 
 def shared_tool_call_stream():
     answer = client.chat.completions.with_raw_response.create(
-        model="small", messages=ASK_ABOUT, temperature=0, max_tokens=64, tools=[TOOL], stream=True
+        model="small", messages=ABOUT, temperature=0, max_tokens=64, tools=[TOOL], stream=True
     )
     return {"did": answer.headers.get("x-semsharekv"), **streamed_call(answer.parse())}
 
