@@ -498,10 +498,6 @@ func TestConnectionsToTheBackendAreReused(t *testing.T) {
 	var dials atomic.Int32
 	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		if r.URL.Path == "/chunked" {
-			_, _ = io.WriteString(w, "a")
-			_ = http.NewResponseController(w).Flush()
-		}
 		_, _ = io.WriteString(w, "b")
 	}))
 	backend.Config.ConnState = func(_ net.Conn, st http.ConnState) {
@@ -514,7 +510,7 @@ func TestConnectionsToTheBackendAreReused(t *testing.T) {
 	s := startSidecar(t, backend.URL, nil)
 	c := freshClient(t)
 	for i := range 30 {
-		path := []string{"/", "/chunked", "/completion"}[i%3]
+		path := []string{"/", "/completion"}[i%2]
 		resp, err := c.Post(s.url+path, "application/json", strings.NewReader("{}"))
 		if err != nil {
 			t.Fatal(err)
@@ -528,9 +524,10 @@ func TestConnectionsToTheBackendAreReused(t *testing.T) {
 }
 
 // A backend that closes kept connections without a word, as one that was
-// restarted does.
+// restarted does, and llama-server after a stream.
 func TestStaleConnections(t *testing.T) {
-	f := func(name, method string, closeAfterReading bool, want int, wantSeen int32) {
+	const whole, stream = "Content-Length: 0\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+	f := func(name, method, first string, closeAfterReading bool, want int, wantSeen int32) {
 		t.Run(name, func(t *testing.T) {
 			var seen atomic.Int32
 			kept := make(chan net.Conn, 1)
@@ -551,7 +548,7 @@ func TestStaleConnections(t *testing.T) {
 							}
 							_, _ = io.Copy(io.Discard, req.Body)
 							if req.URL.Path == "/first" {
-								_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+								_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+first)
 								kept <- c
 								continue
 							}
@@ -560,7 +557,7 @@ func TestStaleConnections(t *testing.T) {
 								_ = c.Close()
 								return
 							}
-							_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+							_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+whole)
 						}
 					}()
 				}
@@ -573,6 +570,7 @@ func TestStaleConnections(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				_, _ = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
 				return resp.StatusCode
 			}
@@ -587,10 +585,11 @@ func TestStaleConnections(t *testing.T) {
 			}
 		})
 	}
-	f("closed before, POST", "POST", false, 200, 1)
-	f("closed before, GET", "GET", false, 200, 1)
-	f("closed after the request was read, GET", "GET", true, 200, 2)
-	f("closed after the request was read, POST is not repeated", "POST", true, 502, 1)
+	f("closed before, POST", "POST", whole, false, 200, 1)
+	f("closed before, GET", "GET", whole, false, 200, 1)
+	f("closed after the request was read, GET", "GET", whole, true, 200, 2)
+	f("closed after the request was read, POST is not repeated", "POST", whole, true, 502, 1)
+	f("closed after a stream, POST", "POST", stream, true, 200, 1)
 }
 
 func TestDrain(t *testing.T) {

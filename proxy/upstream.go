@@ -198,10 +198,10 @@ func (a *answer) frame(headRequest bool) {
 	case a.size >= 0:
 		a.body = &exactReader{r: a.conn.br, left: a.size}
 	case a.size == -1:
-		// llama-server ends every streamed answer by closing the connection, without
+		// llama-server closes the connection after every streamed answer, without
 		// announcing it: the next request must not meet that.
 		a.keep = false
-		a.body = &chunkedReader{r: httputil.NewChunkedReader(a.conn.br), br: a.conn.br}
+		a.body = httputil.NewChunkedReader(a.conn.br)
 	default: // until the backend closes
 		a.size, a.keep, a.body = -1, false, a.conn.br
 	}
@@ -327,32 +327,4 @@ func (e *exactReader) Read(p []byte) (int, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
-}
-
-// chunkedReader reads a chunked body to its very end, trailers included, so
-// that the connection can be used again. Its end may be asked for twice.
-type chunkedReader struct {
-	r     io.Reader
-	br    *bufio.Reader
-	ended bool
-}
-
-func (c *chunkedReader) Read(p []byte) (int, error) {
-	if c.ended {
-		return 0, io.EOF
-	}
-	n, err := c.r.Read(p)
-	if err != io.EOF {
-		return n, err
-	}
-	for {
-		line, lineErr := c.br.ReadSlice('\n')
-		if lineErr != nil {
-			return n, io.ErrUnexpectedEOF
-		}
-		if len(strings.TrimRight(string(line), "\r\n")) == 0 {
-			c.ended = true
-			return n, io.EOF
-		}
-	}
 }
