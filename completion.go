@@ -12,6 +12,7 @@ import (
 var completions = map[string]cobra.CompletionFunc{
 	"reuse":      words(string(configs.ReuseOff), string(configs.ReuseExact), string(configs.ReuseFuzzy)),
 	"unrepaired": words(string(configs.UnrepairedCold), string(configs.UnrepairedAccept)),
+	"way":        words("auto", "slot", "agent"),
 	"log-level":  words("trace", "debug", "info", "warn", "error"),
 	"log-format": words("json", "console"),
 	"config":     files("yaml", "yml"),

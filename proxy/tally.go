@@ -22,7 +22,7 @@ type tally struct {
 	fromTimings     bool
 	cacheN, promptN int // -1 unknown
 	promptMS        float64
-	predictedN      int
+	predictedN      int // tokens of the answer so far, 0 unknown
 }
 
 func newTally() *tally { return &tally{cacheN: -1, promptN: -1} }
@@ -47,13 +47,25 @@ func (t *tally) scan() {
 			t.fromTimings = true
 			t.cacheN, t.promptN = count(o.Get("cache_n")), count(o.Get("prompt_n"))
 			t.promptMS = o.Get("prompt_ms").Float()
+			t.predictedN = max(0, count(o.Get("predicted_n")))
 			break
 		}
 	}
 	if t.fromTimings {
 		return
 	}
+	t.scanUsage()
+}
+
+// scanUsage takes the answer's length from the last usage object, and the prompt's
+// from the last that has it: Anthropic's stream tells them apart.
+func (t *tally) scanUsage() {
+	last := true
 	for o := range t.all("usage") {
+		if last {
+			t.predictedN = int(max(o.Get("completion_tokens").Int(), o.Get("output_tokens").Int(), 0))
+			last = false
+		}
 		if t.usage(o) {
 			return
 		}

@@ -6,7 +6,7 @@ import (
 )
 
 func TestTally(t *testing.T) {
-	f := func(answer string, cacheN, promptN int) {
+	f := func(answer string, cacheN, promptN, predictedN int) {
 		t.Helper()
 		for _, step := range []int{1, 7, len(answer)} {
 			y := newTally()
@@ -14,22 +14,23 @@ func TestTally(t *testing.T) {
 				y.add([]byte(answer[i:min(i+step, len(answer))]))
 			}
 			y.scan()
-			if y.cacheN != cacheN || y.promptN != promptN {
-				t.Errorf("%.200s in steps of %d: cache_n %d, prompt_n %d; expected %d and %d", answer, step, y.cacheN, y.promptN, cacheN, promptN)
+			if y.cacheN != cacheN || y.promptN != promptN || y.predictedN != predictedN {
+				t.Errorf("%.200s in steps of %d: cache_n %d, prompt_n %d, predicted_n %d; expected %d, %d and %d",
+					answer, step, y.cacheN, y.promptN, y.predictedN, cacheN, promptN, predictedN)
 			}
 		}
 	}
-	const timings = `"timings":{"cache_n":90,"prompt_n":10,"prompt_ms":1.5,"x":[{}]}`
+	const timings = `"timings":{"cache_n":90,"prompt_n":10,"prompt_ms":1.5,"predicted_n":7,"x":[{}]}`
 	long := strings.Repeat("x", 3*tallyWindow)
-	f(`{"content":"a",`+timings+`}`, 90, 10)
-	f(`{"content":"`+long+`",`+timings+`}`, 90, 10)
-	f(`{`+timings+`,"completion_probabilities":"`+long+`"}`, 90, 10)
-	f("data: {\"usage\":{\"prompt_tokens\":1,\"prompt_tokens_details\":{\"cached_tokens\":1}},"+timings+"}\n\ndata: [DONE]\n\n", 90, 10)
-	f(`{"usage":{"prompt_tokens":100,"prompt_tokens_details":{"cached_tokens":60}}}`, 60, 40)
-	f(`{"usage":{"input_tokens":100,"input_tokens_details":{"cached_tokens":60}}}`, 60, 40)
-	f(`{"message":{"usage":{"cache_read_input_tokens":60,"input_tokens":40}}} {"usage":{"output_tokens":3}}`, 60, 40)
-	f(`{"content":"\"timings\":{\"cache_n\":1}"}`, -1, -1)
-	f(`{"timings":{"prompt_n":5}}`, -1, -1)
-	f(``, -1, -1)
-	f(`{"timings":{"cache_n":9`, -1, -1)
+	f(`{"content":"a",`+timings+`}`, 90, 10, 7)
+	f(`{"content":"`+long+`",`+timings+`}`, 90, 10, 7)
+	f(`{`+timings+`,"completion_probabilities":"`+long+`"}`, 90, 10, 7)
+	f("data: {\"usage\":{\"prompt_tokens\":1,\"prompt_tokens_details\":{\"cached_tokens\":1}},"+timings+"}\n\ndata: [DONE]\n\n", 90, 10, 7)
+	f(`{"usage":{"prompt_tokens":100,"prompt_tokens_details":{"cached_tokens":60},"completion_tokens":5}}`, 60, 40, 5)
+	f(`{"usage":{"input_tokens":100,"input_tokens_details":{"cached_tokens":60},"output_tokens":4}}`, 60, 40, 4)
+	f(`{"message":{"usage":{"cache_read_input_tokens":60,"input_tokens":40}}} {"usage":{"output_tokens":3}}`, 60, 40, 3)
+	f(`{"content":"\"timings\":{\"cache_n\":1}"}`, -1, -1, 0)
+	f(`{"timings":{"prompt_n":5}}`, -1, -1, 0)
+	f(``, -1, -1, 0)
+	f(`{"timings":{"cache_n":9`, -1, -1, 0)
 }
