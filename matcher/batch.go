@@ -1,34 +1,37 @@
 package matcher
 
 // BatchTail is how many tokens before the end that is left to the forwarded request
-// are computed whatever the plan says. The answer attends through them, and what they
-// hold of the reference's prompt misleads it: of two releases of a document the KL was
-// .22 nats with them taken over and .01 with them computed.
+// are computed whatever the plan says, if it wants as many others: a changed number
+// does not cost 32 tokens more. The answer attends through them, and what they hold
+// of the reference's prompt misleads it: of two releases of a document the KL was .22
+// nats with them taken over and .01 with them computed.
 const BatchTail = 32
 
 // NewBatch is the schedule for a backend that computes any tokens in one go,
-// wherever they stand (the agent): all that the plan wants is computed, and what
-// stands at the end of the prompt is left to the forwarded request, and the
-// BatchTail tokens before it are computed too. The only span is that end. With keepFuzzy, tokens with a near counterpart take its KV;
-// otherwise they become Unmatched.
+// wherever they stand (the agent): all that the plan wants is computed, but what
+// stands at the end of the prompt, the only span, is left to the forwarded request;
+// up to BatchTail tokens before that end are computed too. With keepFuzzy, tokens
+// with a near counterpart take its KV; otherwise they become Unmatched.
 func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
 	n := len(p.Tokens)
-	wanted := 0.0
+	wanted, changed := 0.0, 0
 	end := n
 	for i := n - 1; i >= 0; i-- {
 		t := &p.Tokens[i]
 		if t.Reason == Fuzzy && !keepFuzzy {
 			t.Reason = Unmatched
 		}
-		switch {
-		case !t.Reason.Recomputed():
-		case i == end-1:
+		if !t.Reason.Recomputed() {
+			continue
+		}
+		changed++
+		if i == end-1 {
 			end = i
-		default:
+		} else {
 			wanted += c.Long(i, i+1)
 		}
 	}
-	for i := max(end-BatchTail, p.firstChange()); i < end; i++ {
+	for i := max(end-min(BatchTail, changed), p.firstChange()); i < end; i++ {
 		if t := &p.Tokens[i]; !t.Reason.Recomputed() {
 			t.Reason = Tail
 			wanted += c.Long(i, i+1)

@@ -7,6 +7,7 @@ import (
 
 // TestBatchComputesWhatIsWantedAndLeavesTheEnd checks spans, costs and reasons.
 func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
+	var extra []int // further tokens that differ
 	plan := func() *Plan {
 		p := &Plan{Tokens: make([]PlanToken, 60)}
 		for i := range p.Tokens {
@@ -14,13 +15,16 @@ func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 		}
 		p.Tokens[3].Reason, p.Tokens[4].Reason = Critical, Follows
 		p.Tokens[9].Reason = Fuzzy
+		for _, i := range extra {
+			p.Tokens[i].Reason = Unmatched
+		}
 		for i := 57; i < 60; i++ {
 			p.Tokens[i].Reason = Unmatched
 		}
 		return p
 	}
 	c := Costs{Token: 10, Agent: 2, Restore: 5}
-	f := func(keepFuzzy bool, cost float64, fuzzy Reason) {
+	f := func(keepFuzzy bool, tail int, cost float64, fuzzy Reason) {
 		t.Helper()
 		p := plan()
 		s := NewBatch(p, c, keepFuzzy)
@@ -31,7 +35,7 @@ func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 			t.Errorf("cost %v of %v: expected %v of 600", s.Cost, s.Cold, cost)
 		}
 		for i, token := range p.Tokens[:57] {
-			if before := i < 57-BatchTail; before == (token.Reason == Tail) {
+			if before := i < 57-tail; before == (token.Reason == Tail) {
 				t.Errorf("token %d is %v", i, token.Reason)
 			}
 		}
@@ -39,6 +43,10 @@ func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 			t.Errorf("a near token is %v: expected %v", r, fuzzy)
 		}
 	}
-	f(false, 2*(3+BatchTail)*10+5+30, Unmatched)
-	f(true, 2*(2+BatchTail)*10+5+30, Fuzzy)
+	f(false, 6, 2*(3+6)*10+5+30, Unmatched)
+	f(true, 5, 2*(2+5)*10+5+30, Fuzzy)
+	for i := 10; i < 20; i++ {
+		extra = append(extra, i)
+	}
+	f(true, 15, 2*(12+15)*10+5+30, Fuzzy)
 }
