@@ -12,6 +12,7 @@ OUT ?= eval-out
 PAIRS ?= eval/pairs/small.jsonl
 UNREPAIRED ?= cold
 LIMIT ?= 0
+WAY ?= slot
 
 # The program is static. The tests are built the same way, so that everything is
 # compiled once; only the race detector needs cgo.
@@ -59,8 +60,8 @@ check-bindings: ## compare the Go bindings with csrc/semshare.h
 cuda: ## compile the CUDA kernels (gets nvcc from Python wheels where there is none)
 	$(MAKE) -C csrc cuda
 
-demo: build ## a real llama-server, a real model, real texts: cold against shared
-	$(GO) run ./internal/demo -bin bin/semsharekv
+demo: build ## a real llama-server, a real model, real texts: cold against shared (WAY=agent: by the agent)
+	$(GO) run ./internal/demo -bin bin/semsharekv -way $(WAY)
 
 eval: build ## measure pairs of prompts (PAIRS, OUT, MODEL, UNREPAIRED, LIMIT)
 	$(GO) run ./internal/lab/with-backend $(if $(MODEL),-model $(MODEL)) \

@@ -24,16 +24,17 @@ const pairsFile = "eval/pairs/small.jsonl"
 func main() {
 	bin := flag.String("bin", "bin/semsharekv", "the program to show")
 	model := flag.String("model", "", "GGUF `FILE`; default: SmolLM2-135M-Instruct")
+	way := flag.String("way", "slot", "slot: a stock server; agent: with libsemshare-agent.so in it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *bin, *model); err != nil {
+	if err := run(ctx, *bin, *model, *way); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, bin, model string) error {
+func run(ctx context.Context, bin, model, way string) error {
 	pairs, err := readPairs(pairsFile)
 	if err != nil {
 		return err
@@ -42,8 +43,12 @@ func run(ctx context.Context, bin, model string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("starting llama-server (unmodified, from xllamacpp) with SmolLM2-135M-Instruct")
-	backend, err := lab.Start(ctx, lab.BackendOptions{Model: model, Context: 3 * 6144, Slots: 3, Progress: os.Stdout})
+	preload, inside, err := agent(way, bin)
+	if err != nil {
+		return err
+	}
+	fmt.Println("starting llama-server (unmodified, from xllamacpp) with SmolLM2-135M-Instruct" + inside)
+	backend, err := lab.Start(ctx, lab.BackendOptions{Model: model, Context: 3 * 6144, Slots: 3, Preload: preload, Progress: os.Stdout})
 	if err != nil {
 		return err
 	}
@@ -88,4 +93,19 @@ func run(ctx context.Context, bin, model string) error {
 	}
 	fmt.Printf("all that must hold does; %s\n", time.Since(began).Round(time.Second))
 	return nil
+}
+
+// agent returns the library for the server to load, and how to say so.
+func agent(way, bin string) (preload, inside string, err error) {
+	switch way {
+	case "slot":
+		return "", "", nil
+	case "agent":
+		preload, err = filepath.Abs(filepath.Join(filepath.Dir(bin), "libsemshare-agent.so"))
+		if err == nil {
+			_, err = os.Stat(preload)
+		}
+		return preload, ", the agent inside", err
+	}
+	return "", "", fmt.Errorf("-way %q: expected slot or agent", way)
 }
