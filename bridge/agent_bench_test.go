@@ -1,9 +1,12 @@
 package bridge
 
 import (
+	"bufio"
 	"context"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,4 +100,73 @@ func median(v []float64) float64 {
 	v = slices.Clone(v)
 	slices.Sort(v)
 	return v[len(v)/2]
+}
+
+// BenchmarkAgentBlocks decodes in one slot while the other is filled, by the server's
+// own prefill of 2,000 tokens and by a recipe that computes a tenth of them, and
+// reports the longest that a token of the first slot took in each: the server does
+// nothing else while it carries a recipe out, nor during a batch of a prompt.
+func BenchmarkAgentBlocks(b *testing.B) {
+	k := newKitchen(b, lab.BackendOptions{Context: 8192})
+	tokens := benchTokens(b, k, 2000)
+	ref := k.cold("ref", tokens)
+	r := &Recipe{Tokens: tokens, Depth: make([]uint16, len(tokens)), Runs: []Run{{Len: int32(len(tokens))}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
+	for i := 0; i < len(tokens); i += 10 {
+		r.Depth[i] = uint16(len(ref.Layout.Layers))
+	}
+	ctx := context.Background()
+	var prefill, recipe []float64
+	for b.Loop() {
+		if err := k.backend.Erase(ctx, 1); err != nil {
+			b.Fatal(err)
+		}
+		prefill = append(prefill, longestToken(b, k.lab.URL, func() {
+			if _, err := k.backend.Prefill(ctx, 1, tokens); err != nil {
+				b.Fatal(err)
+			}
+		}))
+		recipe = append(recipe, longestToken(b, k.lab.URL, func() { k.cook(r) }))
+	}
+	b.ReportMetric(median(prefill), "prefill-ms")
+	b.ReportMetric(median(recipe), "recipe-ms")
+	b.ReportMetric(median(recipe)/median(prefill), "recipe/prefill")
+}
+
+// longestToken decodes in slot 0 while f runs and returns the longest time between
+// two tokens, in ms.
+func longestToken(b *testing.B, url string, f func()) float64 {
+	b.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/completion",
+		strings.NewReader(`{"prompt":"Once upon a time","n_predict":-1,"ignore_eos":true,"stream":true,"id_slot":0}`))
+	if err != nil {
+		b.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	gaps := make(chan time.Duration, 1<<16)
+	go func() {
+		defer close(gaps)
+		last := time.Now()
+		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+			if strings.HasPrefix(lines.Text(), "data:") {
+				gaps <- time.Since(last)
+				last = time.Now()
+			}
+		}
+	}()
+	<-gaps // the prompt
+	<-gaps
+	f()
+	time.Sleep(100 * time.Millisecond) // the token that waited
+	cancel()
+	longest := time.Duration(0)
+	for g := range gaps {
+		longest = max(longest, g)
+	}
+	return float64(longest.Microseconds()) / 1000
 }
