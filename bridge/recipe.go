@@ -35,6 +35,11 @@ type Recipe struct {
 	// Keep, as long as Tokens or nil, names those that must.
 	Retention float64
 	Keep      []bool
+	// Passage, as long as Tokens or nil, numbers from 1 the passages whose keys and
+	// values are all off in the same way; how far is measured at the tokens that
+	// Sample names, which are computed in all layers, and taken off the others.
+	Passage []uint16
+	Sample  []bool
 }
 
 // Extra is the share of tokens that are computed because their values in the
@@ -49,13 +54,14 @@ type Extra struct {
 
 const (
 	recipeMagic     = 0x726b7373 // "sskr"
-	recipeVersion   = 2
+	recipeVersion   = 3
 	recipeNEOX      = 1
 	recipeVTrans    = 2
 	recipeHeadBytes = 128
 	recipeNameBytes = 248
 	recipeMaxRefs   = 64
 	recipeKeep      = 1 << 15
+	recipeSample    = 1 << 14
 )
 
 // RetentionWindow is how many of a prompt's last cells tell by their attention which
@@ -102,6 +108,7 @@ func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
 	put(r.Tokens)
 	put(pos)
 	put(r.depths(pos))
+	put(r.passages(pos))
 	put(runs)
 	put(r.RoPE.Freqs)
 	out := b.Bytes()
@@ -129,6 +136,8 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("%d references: expected 1 to %d", len(r.Refs), recipeMaxRefs)
 	case r.Keep != nil && len(r.Keep) != len(r.Tokens):
 		return fmt.Errorf("%d tokens, and %d to keep or not: expected as many", len(r.Tokens), len(r.Keep))
+	case (r.Passage == nil) != (r.Sample == nil) || r.Passage != nil && (len(r.Passage) != len(r.Tokens) || len(r.Sample) != len(r.Tokens)):
+		return fmt.Errorf("%d tokens, %d passages, %d samples: expected as many, or neither of the latter", len(r.Tokens), len(r.Passage), len(r.Sample))
 	case !(r.Retention >= 0 && r.Retention <= 1):
 		return fmt.Errorf("retention %v: expected 0 to 1", r.Retention)
 	case r.Layout == nil:
@@ -250,6 +259,20 @@ func (r *Recipe) depths(pos []int32) []uint16 {
 		out[i] = r.Depth[p]
 		if r.Keep != nil && r.Keep[p] {
 			out[i] |= recipeKeep
+		}
+		if r.Sample != nil && r.Sample[p] {
+			out[i] |= recipeSample
+		}
+	}
+	return out
+}
+
+// passages are those of the cells, padded to four bytes.
+func (r *Recipe) passages(pos []int32) []uint16 {
+	out := make([]uint16, (len(pos)+1)/2*2)
+	if r.Passage != nil {
+		for i, p := range pos {
+			out[i] = r.Passage[p]
 		}
 	}
 	return out

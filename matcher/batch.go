@@ -10,9 +10,11 @@ const BatchTail = 32
 // NewBatch is the schedule for a backend that computes any tokens in one go,
 // wherever they stand (the agent): all that the plan wants is computed, but what
 // stands at the end of the prompt, the only span, is left to the forwarded request;
-// up to BatchTail tokens before that end are computed too. With keepFuzzy, tokens
-// with a near counterpart take its KV; otherwise they become Unmatched.
+// up to BatchTail tokens before that end are computed too, and samples of passages
+// whose context changed. With keepFuzzy, tokens with a near counterpart take its KV;
+// otherwise they become Unmatched.
 func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
+	p.sample()
 	n := len(p.Tokens)
 	wanted, changed := 0.0, 0
 	end := n
@@ -37,7 +39,22 @@ func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
 			wanted += c.Long(i, i+1)
 		}
 	}
-	return Schedule{Spans: []Span{{end, n}}, Cost: c.Agent*wanted + c.restore(end) + c.Prefill(end, n), Cold: c.Prefill(0, n)}
+	end, inside := leftToForward(end, n, c)
+	return Schedule{Spans: []Span{{end, n}}, Cost: c.Agent*(wanted+inside) + c.restore(end) + c.Prefill(end, n), Cold: c.Prefill(0, n)}
+}
+
+// leftToForward is where the forwarded request goes on. What the plan wants from end on
+// is computed with the rest where that is cheaper than in a short batch of its own, at
+// the price of a prefill returned; the last token is the forwarded request's always.
+func leftToForward(end, n int, c Costs) (from int, inside float64) {
+	if n-1 <= end {
+		return end, 0
+	}
+	inside = c.Long(end, n-1)
+	if c.Agent*inside+c.Prefill(n-1, n) < c.Prefill(end, n) {
+		return n - 1, inside
+	}
+	return end, 0
 }
 
 // firstChange is the first token that is not where, or what, it was in its reference.

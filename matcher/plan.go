@@ -15,11 +15,12 @@ const (
 	Cold                        // behind the point from which the prompt is computed cold
 	Tail                        // the end that the backend always computes itself
 	Hole                        // no counterpart and not recomputed: the position has no cell
+	Sample        // tells by how much the passage around it is off
 	numReasons
 )
 
 var reasonNames = [numReasons]string{"reused", "fuzzy", "unmatched", "critical", "follows", "seam",
-	"low-similarity", "bridged", "cold", "tail", "hole"}
+	"low-similarity", "bridged", "cold", "tail", "hole", "sample"}
 
 func (r Reason) String() string {
 	if r < numReasons {
@@ -47,6 +48,9 @@ type Plan struct {
 	// Similarity is the share of the target's tokens that have an identical or
 	// near counterpart in the references, 0 to 1.
 	Similarity float64
+	// Passages are stretches whose KV is off in the same way throughout, since other
+	// text stands before them; by how much is measured at their Sample tokens.
+	Passages []Span
 }
 
 // Count returns how many tokens have the reason.

@@ -68,10 +68,23 @@ func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 			r.Depth[i] = uint16(len(d.lv.probed.Layout.Layers))
 		}
 	}
+	r.Passage, r.Sample = passages(p.Plan, end)
 	for _, ref := range refs {
 		r.Refs = append(r.Refs, ref.State)
 	}
 	return r
+}
+
+// passages numbers the passages of the first end tokens from 1, and names their samples.
+func passages(p *matcher.Plan, end int) (passage []uint16, sample []bool) {
+	passage, sample = make([]uint16, end), make([]bool, end)
+	for k, s := range p.Passages {
+		for i := s.From; i < min(s.To, end); i++ {
+			passage[i] = uint16(k + 1)
+			sample[i] = p.Tokens[i].Reason == matcher.Sample
+		}
+	}
+	return passage, sample
 }
 
 // work is the share of a cold prefill's token-layers that is computed, the forwarded

@@ -14,8 +14,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_BATCH = 512 };
-
 /* The memory files in which states are made: as composed, and with fewer cells. They are
  * kept, since their pages cost more to get than to fill. */
 enum { WHOLE, THINNED };
@@ -183,7 +181,7 @@ static bool compute_with(struct job * j, struct rows * rows, struct engine * e, 
         return false;
     }
     const uint32_t ubatch = j->abi->llama_n_ubatch(j->ctx);
-    return recompute(e, &j->recipe, rows, ubatch > 0 && ubatch < DEFAULT_BATCH ? (int32_t) ubatch : DEFAULT_BATCH, &j->did, err);
+    return recompute(e, &j->recipe, rows, ubatch > 0 && ubatch < ENGINE_MAX_BATCH ? (int32_t) ubatch : ENGINE_MAX_BATCH, &j->did, err);
 }
 
 static bool compute(struct job * j, struct error * err) {

@@ -10,6 +10,9 @@ enum {
     MAX_NODES = 256,
     CELL_PAD = 256, /* some of ggml's kernels want so many cells, or a multiple */
     ROW_PAD = 64,   /* rows of a mask; older ggml insists */
+    TILE = 64,      /* rows from which on ggml's attention is fast on a CPU */
+    MAX_GROUPS = ENGINE_MAX_BATCH / TILE,
+    MAX_INPUTS = MAX_GROUPS + 8,
 };
 
 /* ---- devices ---- */
@@ -94,7 +97,7 @@ struct graph {
         ggt * tensor;
         const void * data;
         size_t size;
-    } inputs[8];
+    } inputs[MAX_INPUTS];
     int32_t n_inputs;
 };
 
@@ -182,23 +185,16 @@ static ggt * heads(struct graph * g, ggt * x, int64_t n_heads, ggt * normed, ggt
                                  r->freq_base, r->freq_scale, r->ext_factor, r->attn_factor, r->beta_fast, r->beta_slow);
 }
 
-/* What is cached, head by head: rows n_heads_kv x head_dim wide. */
+/* What is cached: rows n_heads_kv x head_dim wide. */
 static ggt * input_cached(struct graph * g, int32_t type, const uint8_t * rows, int64_t cells, int64_t padded) {
-    const struct model * m = g->e->model;
-    const int64_t width = (int64_t) m->n_heads_kv * m->head_dim;
-    const size_t row = g->abi->ggml_row_size(type, width);
-    ggt * t = g->abi->ggml_new_tensor_2d(g->ctx, type, width, padded);
-    input(g, t, rows, (size_t) cells * row);
-    return g->abi->ggml_view_3d(g->ctx, t, m->head_dim, padded, m->n_heads_kv, row, g->abi->ggml_row_size(type, m->head_dim), 0);
+    const int64_t width = (int64_t) g->e->model->n_heads_kv * g->e->model->head_dim;
+    return input(g, g->abi->ggml_new_tensor_2d(g->ctx, type, width, padded), rows, (size_t) cells * g->abi->ggml_row_size(type, width));
 }
 
-static ggt * attend(struct graph * g, ggt * q, ggt * k, ggt * v, ggt * mask) {
+/* The first cells of it, head by head. */
+static ggt * by_head(struct graph * g, ggt * cached, int64_t cells) {
     const struct model * m = g->e->model;
-    const int64_t n = q->ne[2];
-    q = g->abi->ggml_permute(g->ctx, q, 0, 2, 1, 3);
-    ggt * out = g->abi->ggml_flash_attn_ext(g->ctx, q, k, v, mask, m->scale, 0, 0);
-    g->abi->ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
-    return g->abi->ggml_reshape_2d(g->ctx, out, (int64_t) m->n_heads * m->head_dim, n);
+    return g->abi->ggml_view_3d(g->ctx, cached, m->head_dim, cells, m->n_heads_kv, cached->nb[1], g->abi->ggml_row_size(cached->type, m->head_dim), 0);
 }
 
 static ggt * mlp(struct graph * g, const struct weights * w, ggt * x) {
@@ -259,25 +255,76 @@ static uint16_t * make_mask(const int32_t * visible, int32_t n, int64_t rows, in
 
 static int64_t pad(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+static ggt * rows_of(struct graph * g, ggt * x, int64_t first, int64_t n) {
+    return g->abi->ggml_view_3d(g->ctx, x, x->ne[0], x->ne[1], n, x->nb[1], x->nb[2], (size_t) first * x->nb[2]);
+}
+
+/* Queries that attend together: rows of a batch, and what hides cells from them. */
+struct group {
+    int64_t first, n, rows, cells;
+    uint16_t * hidden;
+};
+
+/* Cuts a batch into groups, so that each attends to little more than it sees: the rows of
+ * a recipe may stand anywhere in the prompt, and what a mask hides is computed all the
+ * same. Returns how many; 0 without memory. */
+static int32_t make_groups(struct group * groups, const int32_t * visible, int32_t n) {
+    const int32_t n_groups = n / TILE > 0 ? n / TILE : 1;
+    for (int32_t i = 0; i < n_groups; i++) {
+        const int32_t first = i * TILE, end = i + 1 == n_groups ? n : first + TILE;
+        struct group * to = &groups[i];
+        *to = (struct group) {.first = first, .n = end - first, .rows = pad(end - first, ROW_PAD), .cells = pad(visible[end - 1], CELL_PAD)};
+        to->hidden = make_mask(visible + first, end - first, to->rows, to->cells);
+        if (to->hidden == NULL) {
+            return 0;
+        }
+    }
+    return n_groups;
+}
+
+static void free_groups(struct group * groups) {
+    for (int32_t i = 0; i < MAX_GROUPS; i++) {
+        free(groups[i].hidden);
+    }
+}
+
+static ggt * attend_group(struct graph * g, const struct group * group, ggt * q, ggt * k, ggt * v) {
+    const struct model * m = g->e->model;
+    const struct abi * abi = g->abi;
+    ggt * mask = input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->rows), group->hidden, (size_t) (group->rows * group->cells) * sizeof *group->hidden);
+    q = rows_of(g, q, group->first, group->n);
+    if (group->n < TILE) {
+        q = abi->ggml_pad(g->ctx, q, 0, 0, (int) (TILE - group->n), 0);
+    }
+    ggt * out = abi->ggml_flash_attn_ext(g->ctx, abi->ggml_permute(g->ctx, q, 0, 2, 1, 3), by_head(g, k, group->cells), by_head(g, v, group->cells), mask, m->scale, 0, 0);
+    abi->ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
+    return abi->ggml_reshape_2d(g->ctx, rows_of(g, out, 0, group->n), (int64_t) m->n_heads * m->head_dim, group->n);
+}
+
+static ggt * attend(struct graph * g, const struct group * groups, int32_t n_groups, ggt * q, ggt * k, ggt * v) {
+    ggt * out = attend_group(g, &groups[0], q, k, v);
+    for (int32_t i = 1; i < n_groups; i++) {
+        out = g->abi->ggml_concat(g->ctx, out, attend_group(g, &groups[i], q, k, v), 1);
+    }
+    return out;
+}
+
 bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, struct error * err) {
     const struct model * m = e->model;
     const struct weights * w = &m->layers[layer];
-    const int64_t cells = visible[n - 1], padded = pad(cells, CELL_PAD), rows = pad(n, ROW_PAD);
+    const int64_t cells = visible[n - 1], padded = pad(cells, CELL_PAD);
     struct graph g;
-    uint16_t * hidden = make_mask(visible, n, rows, padded);
-    if (hidden == NULL) {
-        return fail(err, "out of memory");
-    }
-    if (!graph_begin(&g, e, err)) {
-        free(hidden);
-        return false;
+    struct group groups[MAX_GROUPS] = {0};
+    const int32_t n_groups = make_groups(groups, visible, n);
+    if (n_groups == 0 || !graph_begin(&g, e, err)) {
+        free_groups(groups);
+        return n_groups != 0 ? false : fail(err, "out of memory");
     }
     ggt * in = input_rows(&g, x, m->n_embd, n);
     ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, in, w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));
     ggt * k = input_cached(&g, cached->k_type, cached->k, cells, padded);
     ggt * v = input_cached(&g, cached->v_type, cached->v, cells, padded);
-    ggt * mask = input(&g, e->abi->ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, padded, rows), hidden, (size_t) (rows * padded) * sizeof *hidden);
-    ggt * mid = e->abi->ggml_add(g.ctx, linear(&g, w->wo, w->bo, attend(&g, q, k, v, mask)), in);
+    ggt * mid = e->abi->ggml_add(g.ctx, linear(&g, w->wo, w->bo, attend(&g, groups, n_groups, q, k, v)), in);
     ggt * out = e->abi->ggml_add(g.ctx, mlp(&g, w, norm(&g, mid, w->ffn_norm)), mid);
     want(&g, out);
     const bool ok = graph_run(&g, err);
@@ -285,7 +332,7 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
         fetch(&g, out, x, (int64_t) n * m->n_embd);
     }
     graph_end(&g);
-    free(hidden);
+    free_groups(groups);
     return ok;
 }
 
@@ -301,7 +348,7 @@ float * engine_attention(struct engine * e, int32_t layer, const float * x, cons
     bool ok = (hidden != NULL && out != NULL) || fail(err, "out of memory");
     if (ok && (ok = graph_begin(&g, e, err))) {
         ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, input_rows(&g, x, m->n_embd, n), w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));
-        ggt * k = input_cached(&g, cached->k_type, cached->k, cells, *padded);
+        ggt * k = by_head(&g, input_cached(&g, cached->k_type, cached->k, cells, *padded), *padded);
         ggt * mask = input(&g, e->abi->ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, *padded, rows), hidden, (size_t) (rows * *padded) * sizeof *hidden);
         ggt * weights = e->abi->ggml_soft_max_ext(g.ctx, e->abi->ggml_mul_mat(g.ctx, k, e->abi->ggml_permute(g.ctx, q, 0, 2, 1, 3)), mask, m->scale, 0);
         want(&g, weights);

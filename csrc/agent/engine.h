@@ -7,7 +7,10 @@
 
 #include "model.h"
 
-enum { ENGINE_MAX_BACKENDS = 16 };
+enum {
+    ENGINE_MAX_BACKENDS = 16,
+    ENGINE_MAX_BATCH = 512, /* rows of one call */
+};
 
 /* RoPE as ggml takes it. */
 struct rope {

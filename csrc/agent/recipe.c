@@ -123,6 +123,12 @@ static bool check_cells(const struct recipe * r, struct error * err) {
         if (recipe_depth(r, i) > h->n_layers) {
             return fail(err, "cell %u has depth %u of %u layers", i, recipe_depth(r, i), h->n_layers);
         }
+        if (r->passage[i] > h->n_cells || (r->passage[i] != 0 && h->dims == 0)) {
+            return fail(err, "cell %u is of passage %u: expected at most %u, and none where keys do not turn", i, r->passage[i], h->n_cells);
+        }
+        if (recipe_is_sample(r, i) && recipe_depth(r, i) != h->n_layers) {
+            return fail(err, "cell %u is a sample and computed in %u of %u layers", i, recipe_depth(r, i), h->n_layers);
+        }
     }
     if ((uint32_t) r->pos[h->n_cells - 1] != h->n_tokens - 1) {
         return fail(err, "the last cell is at position %d of %u tokens", r->pos[h->n_cells - 1], h->n_tokens);
@@ -147,6 +153,9 @@ static bool check_coverage(const struct recipe * r, uint8_t * covered, struct er
     for (uint32_t i = 0; i < h->n_cells; i++) {
         if (!covered[i] && recipe_depth(r, i) != h->n_layers) {
             return fail(err, "cell %u is in no run and not computed", i);
+        }
+        if (!covered[i] && recipe_is_sample(r, i)) {
+            return fail(err, "cell %u is a sample and in no run", i);
         }
     }
     return true;
@@ -184,6 +193,8 @@ static size_t lay_out(struct recipe * r, const uint8_t * bytes) {
     at += h->n_cells * sizeof *r->pos;
     r->depth = (const void *) (bytes + at);
     at += (h->n_cells * sizeof *r->depth + 3) / 4 * 4;
+    r->passage = (const void *) (bytes + at);
+    at += (h->n_cells * sizeof *r->passage + 3) / 4 * 4;
     r->runs = (const void *) (bytes + at);
     at += h->n_runs * sizeof *r->runs;
     r->freqs = (const void *) (bytes + at);

@@ -11,7 +11,10 @@
  *   i32                x n_cells    position of each cell, ascending, the last n_tokens-1
  *   u16                x n_cells    depth: in how many layers the cell is computed anew
  *                                   (n_layers: in all), with RECIPE_KEEP added where
- *                                   retention must keep it; padded to a multiple of 4 bytes
+ *                                   retention must keep it and RECIPE_SAMPLE where it tells
+ *                                   how far its passage is off; padded to a multiple of 4 bytes
+ *   u16                x n_cells    passage: which cells are off in the same way, numbered
+ *                                   from 1; 0 for none; padded to a multiple of 4 bytes
  *   i32 x 5            x n_runs     struct semshare_run: rows of a reference that become
  *                                   cells; cells in no run have depth n_layers
  *   f32                x dims/2     radians by which a pair turns when its token moves by one
@@ -36,10 +39,11 @@
 #define RECIPE_MAGIC 0x726b7373u /* "sskr" */
 
 enum {
-    RECIPE_VERSION = 2,
+    RECIPE_VERSION = 3,
     RECIPE_NEOX = 1,    /* flag: pairs are (i, i + dims/2) */
     RECIPE_V_TRANS = 2, /* flag: the cache's values lie in columns */
     RECIPE_KEEP = 1 << 15,
+    RECIPE_SAMPLE = 1 << 14,
     RECIPE_MAX_BYTES = 64 << 20,
     RECIPE_MAX_REFS = 64,
 };
@@ -75,6 +79,7 @@ struct recipe {
     const int32_t * tokens;
     const int32_t * pos;
     const uint16_t * depth;
+    const uint16_t * passage;
     const struct semshare_run * runs;
     const float * freqs;
 };
@@ -94,7 +99,9 @@ void recipe_free(struct recipe * r);
 static inline bool recipe_thins(const struct recipe * r) { return r->head.retention < 1; }
 
 /* In how many layers the cell is computed anew. */
-static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { return r->depth[cell] & ~(uint32_t) RECIPE_KEEP; }
+static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { return r->depth[cell] & ~(uint32_t) (RECIPE_KEEP | RECIPE_SAMPLE); }
+
+static inline bool recipe_is_sample(const struct recipe * r, uint32_t cell) { return (r->depth[cell] & RECIPE_SAMPLE) != 0; }
 
 /* xxHash64 with seed 0. */
 uint64_t xxhash64(const uint8_t * p, size_t n);

@@ -9,6 +9,8 @@
  */
 #include "recompute.h"
 
+#include "shift.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,8 @@ struct work {
     float * x;
     float * k, * v;  /* one batch */
     int32_t * rank;  /* of each cell by deviation, 0 the most deviating; INT32_MAX never */
+    uint8_t * computed; /* of each cell, whether it is active */
+    struct shift shift;
     struct recomputed * did;
 };
 
@@ -83,9 +87,10 @@ static bool work_init(struct work * w, struct error * err) {
     w->cells = malloc(n_cells * sizeof *w->cells);
     w->pos = malloc(n_cells * sizeof *w->pos);
     w->visible = malloc(n_cells * sizeof *w->visible);
+    w->computed = malloc(n_cells);
     w->k = malloc((size_t) w->batch * width * sizeof *w->k);
     w->v = malloc((size_t) w->batch * width * sizeof *w->v);
-    if (w->rank == NULL || w->cells == NULL || w->pos == NULL || w->visible == NULL || w->k == NULL || w->v == NULL) {
+    if (w->rank == NULL || w->cells == NULL || w->pos == NULL || w->visible == NULL || w->computed == NULL || w->k == NULL || w->v == NULL) {
         return fail(err, "out of memory");
     }
     for (int32_t c = 0; c < (int32_t) n_cells; c++) {
@@ -105,6 +110,8 @@ static void work_free(struct work * w) {
     free(w->pos);
     free(w->visible);
     free(w->x);
+    free(w->computed);
+    shift_free(&w->shift);
     free(w->k);
     free(w->v);
 }
@@ -133,6 +140,8 @@ static bool embed(struct work * w, struct error * err) {
  * far the values are off, one for each active cell; *sum is the sum of their squares. */
 static bool renew(struct work * w, int32_t layer, struct scored * scores, double * sum, struct error * err) {
     const size_t width = (size_t) w->rows->width;
+    shift_begin(&w->shift, layer);
+    memset(w->computed, 0, w->recipe->head.n_cells);
     for (int32_t at = 0; at < w->n; at += w->batch) {
         const int32_t n = least(w->batch, w->n - at);
         if (!engine_keys(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, n, w->k, w->v, err)) {
@@ -140,16 +149,19 @@ static bool renew(struct work * w, int32_t layer, struct scored * scores, double
         }
         for (int32_t i = 0; i < n; i++) {
             const int32_t cell = w->cells[at + i];
+            w->computed[cell] = 1;
             const float * v = w->v + (size_t) i * width;
             if (scores != NULL) {
                 float norm;
                 scores[at + i] = (struct scored) {rows_deviation(w->rows, layer, cell, v, &norm), cell};
                 *sum += (double) norm;
             }
+            shift_observe(&w->shift, cell, w->k + (size_t) i * width, v);
             rows_put_keys(w->rows, layer, cell, w->k + (size_t) i * width);
             rows_put_values(w->rows, layer, cell, v);
         }
     }
+    shift_apply(&w->shift, w->computed);
     w->did->keys += w->n;
     return true;
 }
@@ -261,7 +273,7 @@ static bool all_layers(struct work * w, struct error * err) {
 
 bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, struct error * err) {
     struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .did = did};
-    const bool ok = work_init(&w, err) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
+    const bool ok = work_init(&w, err) && shift_init(&w.shift, recipe, r, err) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
     work_free(&w);
     return ok;
 }

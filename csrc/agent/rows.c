@@ -29,13 +29,15 @@ bool rows_init(struct rows * r, struct state * s, int32_t width, struct error * 
     }
     const size_t all = (size_t) s->cells * (size_t) width;
     r->one = malloc((size_t) width * sizeof *r->one);
+    r->two = malloc((size_t) width * sizeof *r->two);
     r->k16 = malloc(all * sizeof(uint32_t));
     r->v16 = malloc(all * sizeof(uint32_t));
-    return (r->one != NULL && r->k16 != NULL && r->v16 != NULL) || fail(err, "out of memory");
+    return (r->one != NULL && r->two != NULL && r->k16 != NULL && r->v16 != NULL) || fail(err, "out of memory");
 }
 
 void rows_free(struct rows * r) {
     free(r->one);
+    free(r->two);
     free(r->k16);
     free(r->v16);
     memset(r, 0, sizeof *r);
@@ -76,6 +78,13 @@ void rows_put_values(struct rows * r, int32_t layer, int32_t cell, const float *
 
 /* ---- reading ---- */
 
+void rows_get_keys(struct rows * r, int32_t layer, int32_t cell, float * k) {
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    semshare_dequantize(y->k_type, r->state->k[layer] + cell * y->k_row, y->k_row, k, r->width);
+    hadamard(k, r->width, (int32_t) r->state->layout.rot_k);
+}
+
+/* As they lie there, turned where the cache turns them. */
 static void get_values(const struct rows * r, int32_t layer, int32_t cell, float * v) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     if (!r->state->layout.v_trans) {
@@ -87,10 +96,32 @@ static void get_values(const struct rows * r, int32_t layer, int32_t cell, float
     }
 }
 
+void rows_get_values(struct rows * r, int32_t layer, int32_t cell, float * v) {
+    get_values(r, layer, cell, v);
+    hadamard(v, r->width, (int32_t) r->state->layout.rot_v);
+}
+
+static void add(float * x, const float * d, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        x[i] += d[i];
+    }
+}
+
+void rows_add_keys(struct rows * r, int32_t layer, int32_t cell, const float * d) {
+    rows_get_keys(r, layer, cell, r->two);
+    add(r->two, d, r->width);
+    rows_put_keys(r, layer, cell, r->two);
+}
+
+void rows_add_values(struct rows * r, int32_t layer, int32_t cell, const float * d) {
+    rows_get_values(r, layer, cell, r->two);
+    add(r->two, d, r->width);
+    rows_put_values(r, layer, cell, r->two);
+}
+
 float rows_deviation(struct rows * r, int32_t layer, int32_t cell, const float * v, float * norm) {
     float far = 0, own = 0;
-    get_values(r, layer, cell, r->one);
-    hadamard(r->one, r->width, (int32_t) r->state->layout.rot_v);
+    rows_get_values(r, layer, cell, r->one);
     for (int32_t i = 0; i < r->width; i++) {
         const float d = r->one[i] - v[i];
         far += d * d;

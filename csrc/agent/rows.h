@@ -9,7 +9,7 @@
 struct rows {
     struct state * state;
     int32_t width; /* elements of a row, of keys as of values */
-    float * one;   /* a row */
+    float * one, * two; /* a row each */
     uint16_t * k16, * v16; /* a layer as the graph reads it, where it cannot read it as it lies */
 };
 
@@ -20,6 +20,14 @@ void rows_free(struct rows * r);
 
 void rows_put_keys(struct rows * r, int32_t layer, int32_t cell, const float * k);
 void rows_put_values(struct rows * r, int32_t layer, int32_t cell, const float * v);
+
+/* What is cached as the cell's keys and values. */
+void rows_get_keys(struct rows * r, int32_t layer, int32_t cell, float * k);
+void rows_get_values(struct rows * r, int32_t layer, int32_t cell, float * v);
+
+/* Adds a row to them. */
+void rows_add_keys(struct rows * r, int32_t layer, int32_t cell, const float * d);
+void rows_add_values(struct rows * r, int32_t layer, int32_t cell, const float * d);
 
 /* Squared distance of what is cached as the cell's values from v; *norm gets v's square. */
 float rows_deviation(struct rows * r, int32_t layer, int32_t cell, const float * v, float * norm);

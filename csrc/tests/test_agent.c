@@ -23,7 +23,7 @@ static size_t write_recipe(uint8_t * to) {
     struct recipe_ref ref = {.size = 100, .name = "reference"};
     const struct state_types types[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}};
     int32_t tokens[TOKENS], pos[CELLS];
-    uint16_t depth[CELLS];
+    uint16_t depth[CELLS], passage[CELLS] = {0};
     const struct semshare_run runs[RUNS] = {{0, 5, 0, 4, -5}, {0, 0, 5, 5, 7}};
     float freqs[DIMS / 2] = {1, 0.5f, 0.1f, 0.01f};
     for (int i = 0; i < TOKENS; i++) {
@@ -40,6 +40,7 @@ static size_t write_recipe(uint8_t * to) {
     PUT(tokens);
     PUT(pos);
     PUT(depth);
+    PUT(passage);
     PUT(runs);
     PUT(freqs);
 #undef PUT

@@ -1,0 +1,42 @@
+/*
+ * Passages whose keys and values are all off in the same way, since what stands before
+ * them is not what stood there when they were computed: how far, is measured at the
+ * recipe's samples, which are computed anew, and taken off the other cells.
+ *
+ * Keys are compared turned back to position 0. Measured on documents in another order
+ * (Qwen2.5-0.5B): half of what keys are off by is one vector a layer and passage, so
+ * that a document as a whole drew too much attention or too little.
+ */
+#ifndef AGENT_SHIFT_H
+#define AGENT_SHIFT_H
+
+#include "recipe.h"
+#include "rows.h"
+
+/* Of one layer at a time. */
+struct shift {
+    const struct recipe * recipe;
+    struct rows * rows;
+    int32_t layer;
+    uint32_t n_passages; /* numbered from 1; 0: the recipe has none */
+    float * turns;       /* cosine and sine for each cell and pair: n_cells x dims */
+    float * sums;        /* for each passage, of keys and of values: 2 x width */
+    double * squares;    /* for each passage, of keys and of values: 2 */
+    uint32_t * counts;   /* samples of each passage */
+    float * row;         /* scratch: 2 x width */
+};
+
+/* Free it with shift_free, also after a failure. */
+bool shift_init(struct shift * s, const struct recipe * recipe, struct rows * rows, struct error * err);
+void shift_free(struct shift * s);
+
+/* Begins a layer. */
+void shift_begin(struct shift * s, int32_t layer);
+
+/* Takes note of new keys and values that are about to be put, where the cell is a sample. */
+void shift_observe(struct shift * s, int32_t cell, const float * k, const float * v);
+
+/* Ends the layer's observations: shifts the cells for which computed is 0. */
+void shift_apply(struct shift * s, const uint8_t * computed);
+
+#endif

@@ -1,0 +1,91 @@
+package matcher
+
+// What stands before a passage shows in the keys and values of all its tokens. Where
+// something else stands there than in the reference, they are off, and largely all in
+// the same way: on documents in another order half of what keys are off by, the keys
+// turned back to position 0, was one vector a layer and passage (Qwen2.5-0.5B). So some
+// of the passage's tokens are computed, as samples, and tell the agent how far the
+// others are to be shifted.
+
+const (
+	// passageLength is up to how many tokens are shifted alike: half as long left a
+	// tenth less of the error, and wants twice the samples.
+	passageLength = 1024
+	// sampleEvery tokens one is computed.
+	sampleEvery = 64
+	// leastSamples of a passage, or it is left as it is.
+	leastSamples = 4
+	// changedContext is the share of what stands before a passage that must be new to
+	// it, or gone, for samples to be worth their price.
+	changedContext = 0.25
+)
+
+// stretch is target tokens [From, To) that stand in order in one reference, from about
+// src on.
+type stretch struct {
+	Span
+	ref  int16
+	src  int32
+	kept int // tokens taken over
+}
+
+// sample marks the passages whose context changed, and some of their tokens as Sample.
+func (p *Plan) sample() {
+	stretches := p.stretches()
+	for i, s := range stretches {
+		if s.kept < leastSamples*sampleEvery || contextChange(stretches[:i], s) < changedContext {
+			continue
+		}
+		p.Passages = append(p.Passages, s.Span)
+		p.sampleOf(s)
+	}
+}
+
+// stretches cuts the plan where the source jumps, and what is long into passages.
+func (p *Plan) stretches() []stretch {
+	var out []stretch
+	last := int32(-1) // position of the latest token that has a source
+	for i, t := range p.Tokens {
+		if t.Ref < 0 {
+			continue
+		}
+		s := len(out) - 1
+		if s < 0 || t.Ref != out[s].ref || t.Pos <= last || t.Pos-last > nearJump || i-out[s].From >= passageLength {
+			out = append(out, stretch{Span: Span{i, i}, ref: t.Ref, src: t.Pos})
+			s++
+		}
+		out[s].To = i + 1
+		if t.Reason == Reused {
+			out[s].kept++
+		}
+		last = t.Pos
+	}
+	return out
+}
+
+// contextChange is which share of what stood before s in its reference, or stands before
+// it now, is not both; before are the stretches before it.
+func contextChange(before []stretch, s stretch) float64 {
+	kept := 0
+	for _, b := range before {
+		if b.ref == s.ref && b.src < s.src {
+			kept += b.kept
+		}
+	}
+	return 1 - float64(kept)/float64(max(1, s.From, int(s.src)))
+}
+
+// sampleOf marks every sampleEvery-th of the tokens that the stretch takes over.
+func (p *Plan) sampleOf(s stretch) {
+	n := 0
+	for i := s.From; i < s.To; i++ {
+		t := &p.Tokens[i]
+		if t.Reason != Reused {
+			continue
+		}
+		if n%sampleEvery == sampleEvery/2 {
+			t.Reason = Sample
+		}
+		n++
+	}
+}
