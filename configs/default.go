@@ -47,7 +47,7 @@ func defaultPolicy() Policy {
 		Followers:         2,
 		CriticalFollowers: 6,
 		Seam:              64,
-		AgentFollowers:    2,
+		AgentFollowers:    1,
 		Retention:         1,
 	}
 }

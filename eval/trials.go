@@ -50,6 +50,7 @@ func ablations() []variant {
 	return []variant{
 		{"as configured", proxy.Trial{}},
 		{"no RoPE delta", proxy.Trial{Unrotated: true}},
+		{"passages not shifted", proxy.Trial{Plan: shiftNothing}},
 		{"no recompute", proxy.Trial{Policy: noExtra, Plan: recomputeNothing}},
 		{"random tokens recomputed", proxy.Trial{Policy: noExtra, Plan: recomputeRandom}},
 		{"no fuzzy tokens (near counterparts recomputed)", proxy.Trial{Policy: policy(configs.UnrepairedCold)}},
@@ -62,6 +63,15 @@ func takeOver(t *matcher.PlanToken) {
 	t.Reason = matcher.Reused
 	if t.Ref < 0 {
 		t.Reason = matcher.Hole
+	}
+}
+
+// shiftNothing computes the samples as before, but nothing is learnt from them.
+func shiftNothing(tokens []matcher.PlanToken) {
+	for i := range tokens {
+		if tokens[i].Reason == matcher.Sample {
+			tokens[i].Reason = matcher.Follows
+		}
 	}
 }
 

@@ -50,3 +50,23 @@ func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 	}
 	f(true, 15, 2*(12+15)*10+5+30, Fuzzy)
 }
+
+// TestBatchTakesTheEndInWhereItIsShort: a short batch of its own may cost more than the
+// same tokens computed with the others, but the last token is always the request's.
+func TestBatchTakesTheEndInWhereItIsShort(t *testing.T) {
+	f := func(short float64, want Span, cost float64) {
+		t.Helper()
+		p := fromRef([2]int{0, 57})
+		for range 3 {
+			p.Tokens = append(p.Tokens, PlanToken{Ref: -1, Reason: Unmatched})
+		}
+		c := Costs{Token: 10, Agent: 1, Restore: 5}
+		c.Short[0], c.Short[1] = short, short
+		s := NewBatch(p, c, false)
+		if len(s.Spans) != 1 || s.Spans[0] != want || math.Abs(s.Cost-cost) > 1e-9 {
+			t.Errorf("short batches cost %v times as much: span %v at %v: expected %v at %v", short, s.Spans, s.Cost, want, cost)
+		}
+	}
+	f(1, Span{57, 60}, 5+30)
+	f(4, Span{59, 60}, 20+5+40)
+}

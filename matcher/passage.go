@@ -72,7 +72,11 @@ func contextChange(before []stretch, s stretch) float64 {
 			kept += b.kept
 		}
 	}
-	return 1 - float64(kept)/float64(max(1, s.From, int(s.src)))
+	stood := max(s.From, int(s.src))
+	if stood == 0 {
+		return 0 // nothing stands before it
+	}
+	return 1 - float64(kept)/float64(stood)
 }
 
 // sampleOf marks every sampleEvery-th of the tokens that the stretch takes over.

@@ -15,7 +15,7 @@ const (
 	Cold                        // behind the point from which the prompt is computed cold
 	Tail                        // the end that the backend always computes itself
 	Hole                        // no counterpart and not recomputed: the position has no cell
-	Sample        // tells by how much the passage around it is off
+	Sample                      // tells by how much the passage around it is off
 	numReasons
 )
 

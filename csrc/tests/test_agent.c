@@ -32,7 +32,9 @@ static size_t write_recipe(uint8_t * to) {
     for (int i = 0; i < CELLS; i++) {
         pos[i] = i + 2;
         depth[i] = (uint16_t) (i == 4 ? LAYERS : i % LAYERS);
+        passage[i] = i >= 5;
     }
+    depth[6] = LAYERS | RECIPE_SAMPLE;
     uint8_t * p = to + sizeof h;
 #define PUT(x) (memcpy(p, &(x), sizeof(x)), p += sizeof(x))
     PUT(ref);
@@ -92,6 +94,25 @@ static void test_recipe(void) {
     CHECK(r.head.n_cells == CELLS, "%u cells", r.head.n_cells);
     bytes[n - 1] ^= 1;
     CHECK(!parses(bytes, n, &r), "a wrong checksum was accepted");
+}
+
+/* A sample has a row to compare with, and is computed. */
+static void test_samples(void) {
+    uint8_t sound[2048], bytes[2048];
+    struct recipe r;
+    const size_t n = write_recipe(sound);
+    uint8_t * depths = bytes + sizeof(struct recipe_head) + sizeof(struct recipe_ref) + LAYERS * sizeof(struct state_types) + (TOKENS + CELLS) * sizeof(int32_t);
+    const struct {
+        int cell;
+        uint16_t depth;
+        bool sound;
+    } cases[] = {{7, LAYERS | RECIPE_SAMPLE, true}, {7, 1 | RECIPE_SAMPLE, false}, {4, LAYERS | RECIPE_SAMPLE, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        memcpy(bytes, sound, n);
+        memcpy(depths + 2 * cases[i].cell, &cases[i].depth, 2);
+        seal(bytes, n);
+        CHECK(parses(bytes, n, &r) == cases[i].sound, "cell %d as a sample of depth %d", cases[i].cell, cases[i].depth & ~RECIPE_SAMPLE);
+    }
 }
 
 static void test_recipes_mutated(int rounds) {
@@ -208,6 +229,7 @@ static void test_retain(void) {
 int main(void) {
     test_hash();
     test_recipe();
+    test_samples();
     test_recipes_mutated(200000);
     test_retype();
     test_retain();

@@ -1,0 +1,66 @@
+package matcher
+
+import "testing"
+
+// fromRef is a plan whose tokens come from stretches of one reference, each given by the
+// position it starts at and its length.
+func fromRef(stretches ...[2]int) *Plan {
+	p := &Plan{}
+	for _, s := range stretches {
+		for i := range s[1] {
+			p.Tokens = append(p.Tokens, PlanToken{Pos: int32(s[0] + i)})
+		}
+	}
+	return p
+}
+
+// TestPassagesWhoseContextChangedAreSampled names the passages and counts their samples.
+func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
+	f := func(name string, p *Plan, passages []Span, samples int) {
+		t.Helper()
+		p.sample()
+		if len(p.Passages) != len(passages) {
+			t.Fatalf("%s: passages %v: expected %v", name, p.Passages, passages)
+		}
+		for i, s := range passages {
+			if p.Passages[i] != s {
+				t.Errorf("%s: passage %v: expected %v", name, p.Passages[i], s)
+			}
+		}
+		if n := p.Count(Sample); n != samples {
+			t.Errorf("%s: %d samples: expected %d", name, n, samples)
+		}
+		for i, token := range p.Tokens {
+			if token.Reason == Sample && !within(i, passages) {
+				t.Errorf("%s: token %d is a sample outside of %v", name, i, passages)
+			}
+		}
+	}
+	f("the same prompt", fromRef([2]int{0, 3000}), nil, 0)
+	f("two documents exchanged", fromRef([2]int{0, 40}, [2]int{840, 800}, [2]int{40, 800}), []Span{{40, 840}, {840, 1640}}, 24)
+	f("a long one, in passages", fromRef([2]int{3000, 2500}), []Span{{0, 1024}, {1024, 2048}, {2048, 2500}}, 39)
+	f("a moved paragraph, short", fromRef([2]int{0, 1000}, [2]int{1800, 100}, [2]int{1000, 800}), nil, 0)
+	f("a deletion", fromRef([2]int{0, 500}, [2]int{600, 1000}), nil, 0)
+
+	differs := fromRef([2]int{3000, 640})
+	for i := range differs.Tokens {
+		if i%2 == 0 {
+			differs.Tokens[i] = PlanToken{Ref: -1, Reason: Unmatched}
+		}
+	}
+	f("only tokens taken over are sampled", differs, []Span{{1, 640}}, 5)
+	for i := 0; i < 640; i += 2 {
+		if differs.Tokens[i].Reason != Unmatched {
+			t.Fatalf("token %d, without a source, became %v", i, differs.Tokens[i].Reason)
+		}
+	}
+}
+
+func within(i int, spans []Span) bool {
+	for _, s := range spans {
+		if i >= s.From && i < s.To {
+			return true
+		}
+	}
+	return false
+}
