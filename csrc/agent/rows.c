@@ -30,14 +30,16 @@ bool rows_init(struct rows * r, struct state * s, int32_t width, struct error * 
     const size_t all = (size_t) s->cells * (size_t) width;
     r->one = malloc((size_t) width * sizeof *r->one);
     r->two = malloc((size_t) width * sizeof *r->two);
+    r->column = malloc((size_t) s->cells * sizeof *r->column);
     r->k16 = malloc(all * sizeof(uint32_t));
     r->v16 = malloc(all * sizeof(uint32_t));
-    return (r->one != NULL && r->two != NULL && r->k16 != NULL && r->v16 != NULL) || fail(err, "out of memory");
+    return (r->one != NULL && r->two != NULL && r->column != NULL && r->k16 != NULL && r->v16 != NULL) || fail(err, "out of memory");
 }
 
 void rows_free(struct rows * r) {
     free(r->one);
     free(r->two);
+    free(r->column);
     free(r->k16);
     free(r->v16);
     memset(r, 0, sizeof *r);
@@ -113,10 +115,31 @@ void rows_add_keys(struct rows * r, int32_t layer, int32_t cell, const float * d
     rows_put_keys(r, layer, cell, r->two);
 }
 
-void rows_add_values(struct rows * r, int32_t layer, int32_t cell, const float * d) {
-    rows_get_values(r, layer, cell, r->two);
-    add(r->two, d, r->width);
-    rows_put_values(r, layer, cell, r->two);
+static void add_to_column(struct rows * r, int32_t layer, int64_t i, const float * const * d) {
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    const int64_t bytes = r->state->cells * y->v_elem;
+    uint8_t * at = element(r, layer, 0, i);
+    semshare_dequantize(y->v_type, at, bytes, r->column, r->state->cells);
+    for (uint32_t c = 0; c < r->state->cells; c++) {
+        r->column[c] += d[c] != NULL ? d[c][i] : 0;
+    }
+    semshare_quantize(y->v_type, r->column, r->state->cells, at, bytes);
+}
+
+void rows_add_values(struct rows * r, int32_t layer, const float * const * d) {
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    for (int64_t i = 0; r->state->layout.v_trans && i < r->width; i++) {
+        add_to_column(r, layer, i, d);
+    }
+    for (uint32_t c = 0; !r->state->layout.v_trans && c < r->state->cells; c++) {
+        if (d[c] == NULL) {
+            continue;
+        }
+        uint8_t * at = r->state->v[layer] + c * y->v_row;
+        semshare_dequantize(y->v_type, at, y->v_row, r->two, r->width);
+        add(r->two, d[c], r->width);
+        semshare_quantize(y->v_type, r->two, r->width, at, y->v_row);
+    }
 }
 
 float rows_deviation(struct rows * r, int32_t layer, int32_t cell, const float * v, float * norm) {

@@ -10,6 +10,7 @@ struct rows {
     struct state * state;
     int32_t width; /* elements of a row, of keys as of values */
     float * one, * two; /* a row each */
+    float * column;     /* one element of all cells */
     uint16_t * k16, * v16; /* a layer as the graph reads it, where it cannot read it as it lies */
 };
 
@@ -25,9 +26,12 @@ void rows_put_values(struct rows * r, int32_t layer, int32_t cell, const float *
 void rows_get_keys(struct rows * r, int32_t layer, int32_t cell, float * k);
 void rows_get_values(struct rows * r, int32_t layer, int32_t cell, float * v);
 
-/* Adds a row to them. */
+/* Adds a row to the cell's keys. */
 void rows_add_keys(struct rows * r, int32_t layer, int32_t cell, const float * d);
-void rows_add_values(struct rows * r, int32_t layer, int32_t cell, const float * d);
+
+/* Adds the row d[c], turned as the cache turns values, to those of each cell c for which
+ * it is not null. */
+void rows_add_values(struct rows * r, int32_t layer, const float * const * d);
 
 /* Squared distance of what is cached as the cell's values from v; *norm gets v's square. */
 float rows_deviation(struct rows * r, int32_t layer, int32_t cell, const float * v, float * norm);

@@ -1,5 +1,7 @@
 #include "shift.h"
 
+#include "internal.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +38,8 @@ bool shift_init(struct shift * s, const struct recipe * recipe, struct rows * ro
     s->squares = malloc(n * 2 * sizeof *s->squares);
     s->counts = malloc(n * sizeof *s->counts);
     s->row = malloc(2 * width(s) * sizeof *s->row);
-    if (s->turns == NULL || s->sums == NULL || s->squares == NULL || s->counts == NULL || s->row == NULL) {
+    s->values = malloc((size_t) recipe->head.n_cells * sizeof *s->values);
+    if (s->values == NULL || s->turns == NULL || s->sums == NULL || s->squares == NULL || s->counts == NULL || s->row == NULL) {
         return fail(err, "out of memory");
     }
     set_turns(s);
@@ -49,6 +52,7 @@ void shift_free(struct shift * s) {
     free(s->squares);
     free(s->counts);
     free(s->row);
+    free(s->values);
     memset(s, 0, sizeof *s);
 }
 
@@ -135,10 +139,12 @@ void shift_apply(struct shift * s, const uint8_t * computed) {
         if (s->counts[p] > 0) {
             settle(sums, width(s), s->squares[2 * p], s->counts[p]);
             settle(sums + width(s), width(s), s->squares[2 * p + 1], s->counts[p]);
+            hadamard(sums + width(s), s->rows->width, (int32_t) s->rows->state->layout.rot_v);
         }
     }
     for (uint32_t c = 0; c < s->recipe->head.n_cells; c++) {
         const uint32_t p = s->recipe->passage[c];
+        s->values[c] = NULL;
         if (p == 0 || s->counts[p] < LEAST_SAMPLES || computed[c]) {
             continue;
         }
@@ -146,6 +152,7 @@ void shift_apply(struct shift * s, const uint8_t * computed) {
         memcpy(s->row, mean, width(s) * sizeof *mean);
         turn(s, (int32_t) c, s->row, false);
         rows_add_keys(s->rows, s->layer, (int32_t) c, s->row);
-        rows_add_values(s->rows, s->layer, (int32_t) c, mean + width(s));
+        s->values[c] = mean + width(s);
     }
+    rows_add_values(s->rows, s->layer, s->values);
 }
