@@ -69,6 +69,12 @@ func (k *kitchen) save(name string, slot int) *State {
 	if _, _, err := k.backend.Save(context.Background(), slot, name); err != nil {
 		k.t.Fatal(err)
 	}
+	return k.open(name)
+}
+
+// open maps a state in the slot directory until the test ends.
+func (k *kitchen) open(name string) *State {
+	k.t.Helper()
 	s, err := OpenState(filepath.Join(k.lab.SlotDir, name))
 	if err != nil {
 		k.t.Fatal(err)
@@ -266,12 +272,7 @@ func (k *kitchen) packed(name string, s *State, compress string) *State {
 	if err := rewriteState(s, path, c.Layout(&s.Layout), GoKernels(), 1); err != nil {
 		k.t.Fatal(err)
 	}
-	out, err := OpenState(path)
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	k.t.Cleanup(func() { out.Close() })
-	return out
+	return k.open(name)
 }
 
 // testMoves moves the end of the reference, for a server that has the layout of the state server.

@@ -86,12 +86,7 @@ func (k *kitchen) spoilt(name string, s *State, from, to int) *State {
 	if err := w.Close(); err != nil {
 		k.t.Fatal(err)
 	}
-	out, err := OpenState(path)
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	k.t.Cleanup(func() { out.Close() })
-	return out
+	return k.open(name)
 }
 
 func (k *kitchen) spoil(l *Layout, y *LayerLayout, keys, values []byte, cells, from, to int) {
