@@ -21,9 +21,9 @@ var measured = []struct {
 	reports    []string
 }{
 	{"SmolLM2-135M", slotWay, []string{"smollm2-135m", "smollm2-135m-more"}},
-	{"SmolLM2-135M", agentWay, []string{"smollm2-135m-agent"}},
+	{"SmolLM2-135M", agentWay, []string{"smollm2-135m-agent-shift"}},
 	{"Qwen2.5-Coder-0.5B", slotWay, []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more"}},
-	{"Qwen2.5-Coder-0.5B", agentWay, []string{"qwen2.5-coder-0.5b-agent"}},
+	{"Qwen2.5-Coder-0.5B", agentWay, []string{"qwen2.5-coder-0.5b-agent-shift"}},
 }
 
 const (
