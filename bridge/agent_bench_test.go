@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -169,4 +170,28 @@ func longestToken(b *testing.B, url string, f func()) float64 {
 		longest = max(longest, g)
 	}
 	return float64(longest.Microseconds()) / 1000
+}
+
+// BenchmarkAgentFew has the agent compute few tokens of 2,000, all over the second half
+// of the prompt: what it takes does not grow evenly, since attention has a slow and a
+// fast kernel.
+func BenchmarkAgentFew(b *testing.B) {
+	k := newKitchen(b, lab.BackendOptions{Context: 8192})
+	tokens := benchTokens(b, k, 2000)
+	n := len(tokens)
+	ref := k.cold("ref", tokens)
+	for _, few := range []int{1, 16, 32, 48, 64, 128} {
+		r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Runs: []Run{{Len: int32(n)}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
+		for i := range few {
+			r.Depth[n-1-i*n/2/few] = uint16(len(ref.Layout.Layers))
+		}
+		b.Run(strconv.Itoa(few), func(b *testing.B) {
+			var took []float64
+			for b.Loop() {
+				took = append(took, k.cook(r).Recompute)
+			}
+			b.ReportMetric(median(took), "recompute-ms")
+			b.ReportMetric(median(took)/float64(few), "ms/token")
+		})
+	}
 }

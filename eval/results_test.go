@@ -25,9 +25,9 @@ var published = []struct {
 	dirs         []string
 }{
 	{"SmolLM2-135M, slot way", "SmolLM2-135M, slot", []string{"smollm2-135m", "smollm2-135m-more"}},
-	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent", "smollm2-135m-agent-shift"}},
+	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent", "smollm2-135m-agent-shift", "smollm2-135m-agent-number"}},
 	{"Qwen2.5-Coder-0.5B, slot way", "Qwen2.5-Coder-0.5B, slot", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more"}},
-	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-shift"}},
+	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-shift", "qwen2.5-coder-0.5b-agent-number"}},
 	{"SmolLM2-135M, slot way, `unrepaired: accept`", "", []string{"smollm2-135m-accept"}},
 }
 

@@ -11,6 +11,7 @@ enum {
     CELL_PAD = 256, /* some of ggml's kernels want so many cells, or a multiple */
     ROW_PAD = 64,   /* rows of a mask; older ggml insists */
     TILE = 64,      /* rows from which on ggml's attention is fast on a CPU */
+    PAD_FROM = 40,  /* rows from which on it pays to fill them up to so many (measured) */
     MAX_GROUPS = ENGINE_MAX_BATCH / TILE,
     MAX_INPUTS = MAX_GROUPS + 8,
 };
@@ -293,7 +294,7 @@ static ggt * attend_group(struct graph * g, const struct group * group, ggt * q,
     const struct abi * abi = g->abi;
     ggt * mask = input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->rows), group->hidden, (size_t) (group->rows * group->cells) * sizeof *group->hidden);
     q = rows_of(g, q, group->first, group->n);
-    if (group->n < TILE) {
+    if (group->n >= PAD_FROM && group->n < TILE) {
         q = abi->ggml_pad(g->ctx, q, 0, 0, (int) (TILE - group->n), 0);
     }
     ggt * out = abi->ggml_flash_attn_ext(g->ctx, abi->ggml_permute(g->ctx, q, 0, 2, 1, 3), by_head(g, k, group->cells), by_head(g, v, group->cells), mask, m->scale, 0, 0);
