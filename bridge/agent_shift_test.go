@@ -62,14 +62,13 @@ func testShifts(t *testing.T, k *kitchen, tolerance float64) {
 // first, whose keys and values hang on nothing before them.
 func (k *kitchen) spoilt(name string, s *State, from, to int) *State {
 	k.t.Helper()
-	l := s.Layout
-	l.Layers = append([]LayerLayout(nil), l.Layers...)
+	l := &s.Layout
 	pos := make([]int32, len(s.Tokens))
 	for i := range pos {
 		pos[i] = int32(i)
 	}
 	path := filepath.Join(k.lab.SlotDir, name)
-	w, err := CreateState(path, &l, l.Stream, s.Tokens, pos)
+	w, err := CreateState(path, l, l.Stream, s.Tokens, pos)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -81,7 +80,7 @@ func (k *kitchen) spoilt(name string, s *State, from, to int) *State {
 		k.t.Fatal(err)
 	}
 	for i := range jobs[1:] {
-		k.spoil(&l, &l.Layers[i+1], jobs[i+1].K, jobs[i+1].V, len(pos), from, to)
+		k.spoil(l, &l.Layers[i+1], jobs[i+1].K, jobs[i+1].V, len(pos), from, to)
 	}
 	if err := w.Close(); err != nil {
 		k.t.Fatal(err)

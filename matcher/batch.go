@@ -9,7 +9,8 @@ const BatchTail = 32
 
 // NewBatch is the schedule for a backend that computes any tokens in one go,
 // wherever they stand (the agent): all that the plan wants is computed, but what
-// stands at the end of the prompt, the only span, is left to the forwarded request;
+// stands at the end of the prompt, the only span, is left to the forwarded request, or
+// of that the last token alone where it is cheaper so (leftToForward);
 // up to BatchTail tokens before that end are computed too, and samples of passages
 // whose context changed. With keepFuzzy, tokens with a near counterpart take its KV;
 // otherwise they become Unmatched.

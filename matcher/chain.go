@@ -5,6 +5,12 @@ package matcher
 // sentence inserted or deleted is an edit; another passage is a seam.
 const nearJump = 192
 
+// jumps reports whether a source that goes from one position to another does not go on
+// nearby.
+func jumps(fromRef int16, from int32, toRef int16, to int32) bool {
+	return fromRef != toRef || to <= from || to-from > nearJump
+}
+
 // chain picks from the segments a sequence that does not overlap in the target
 // and covers the most tokens, each jump of the source costing what its seam
 // will cost to recompute. It is the usual sparse dynamic programme over maximal

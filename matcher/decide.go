@@ -117,7 +117,7 @@ func (d *decider) afterJump(i int) {
 	switch {
 	case p.Ref < 0:
 		d.afterInsertion(i)
-	case p.Ref != m.Ref || m.Pos <= p.Pos || m.Pos-p.Pos > nearJump:
+	case jumps(p.Ref, p.Pos, m.Ref, m.Pos):
 		d.demand(d.r.Seam, Seam)
 	case m.Pos > p.Pos+1:
 		d.demand(d.lost(m.Ref, p.Pos+1, m.Pos), Follows)
@@ -133,7 +133,7 @@ func (d *decider) afterInsertion(i int) {
 		if p.Ref < 0 {
 			continue
 		}
-		if p.Ref != m.Ref || m.Pos <= p.Pos || m.Pos-p.Pos > nearJump {
+		if jumps(p.Ref, p.Pos, m.Ref, m.Pos) {
 			d.demand(d.r.Seam, Seam)
 		} else if m.Pos > p.Pos+1 {
 			d.demand(d.lost(m.Ref, p.Pos+1, m.Pos), Follows)

@@ -50,7 +50,7 @@ func (p *Plan) stretches() []stretch {
 			continue
 		}
 		s := len(out) - 1
-		if s < 0 || t.Ref != out[s].ref || t.Pos <= last || t.Pos-last > nearJump || i-out[s].From >= passageLength {
+		if s < 0 || jumps(out[s].ref, last, t.Ref, t.Pos) || i-out[s].From >= passageLength {
 			out = append(out, stretch{Span: Span{i, i}, ref: t.Ref, src: t.Pos})
 			s++
 		}

@@ -317,9 +317,10 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
     struct graph g;
     struct group groups[MAX_GROUPS] = {0};
     const int32_t n_groups = make_groups(groups, visible, n);
-    if (n_groups == 0 || !graph_begin(&g, e, err)) {
+    const bool begun = n_groups > 0 ? graph_begin(&g, e, err) : fail(err, "out of memory");
+    if (!begun) {
         free_groups(groups);
-        return n_groups != 0 ? false : fail(err, "out of memory");
+        return false;
     }
     ggt * in = input_rows(&g, x, m->n_embd, n);
     ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, in, w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));

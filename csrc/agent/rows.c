@@ -86,33 +86,29 @@ void rows_get_keys(struct rows * r, int32_t layer, int32_t cell, float * k) {
     hadamard(k, r->width, (int32_t) r->state->layout.rot_k);
 }
 
-/* As they lie there, turned where the cache turns them. */
-static void get_values(const struct rows * r, int32_t layer, int32_t cell, float * v) {
+void rows_get_values(struct rows * r, int32_t layer, int32_t cell, float * v) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     if (!r->state->layout.v_trans) {
         semshare_dequantize(y->v_type, r->state->v[layer] + cell * y->v_row, y->v_row, v, r->width);
-        return;
     }
-    for (int64_t i = 0; i < r->width; i++) {
+    for (int64_t i = 0; r->state->layout.v_trans && i < r->width; i++) {
         semshare_dequantize(y->v_type, element(r, layer, cell, i), y->v_elem, &v[i], 1);
     }
-}
-
-void rows_get_values(struct rows * r, int32_t layer, int32_t cell, float * v) {
-    get_values(r, layer, cell, v);
     hadamard(v, r->width, (int32_t) r->state->layout.rot_v);
 }
 
-static void add(float * x, const float * d, int32_t n) {
-    for (int32_t i = 0; i < n; i++) {
-        x[i] += d[i];
+/* Adds d to a row as it lies there. */
+static void add_to_row(struct rows * r, uint32_t type, uint8_t * at, int64_t bytes, const float * d) {
+    semshare_dequantize(type, at, bytes, r->two, r->width);
+    for (int32_t i = 0; i < r->width; i++) {
+        r->two[i] += d[i];
     }
+    semshare_quantize(type, r->two, r->width, at, bytes);
 }
 
 void rows_add_keys(struct rows * r, int32_t layer, int32_t cell, const float * d) {
-    rows_get_keys(r, layer, cell, r->two);
-    add(r->two, d, r->width);
-    rows_put_keys(r, layer, cell, r->two);
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    add_to_row(r, y->k_type, r->state->k[layer] + cell * y->k_row, y->k_row, turned(r, d, r->state->layout.rot_k));
 }
 
 static void add_to_column(struct rows * r, int32_t layer, int64_t i, const float * const * d) {
@@ -132,13 +128,9 @@ void rows_add_values(struct rows * r, int32_t layer, const float * const * d) {
         add_to_column(r, layer, i, d);
     }
     for (uint32_t c = 0; !r->state->layout.v_trans && c < r->state->cells; c++) {
-        if (d[c] == NULL) {
-            continue;
+        if (d[c] != NULL) {
+            add_to_row(r, y->v_type, r->state->v[layer] + c * y->v_row, y->v_row, d[c]);
         }
-        uint8_t * at = r->state->v[layer] + c * y->v_row;
-        semshare_dequantize(y->v_type, at, y->v_row, r->two, r->width);
-        add(r->two, d[c], r->width);
-        semshare_quantize(y->v_type, r->two, r->width, at, y->v_row);
     }
 }
 

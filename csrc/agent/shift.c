@@ -12,9 +12,9 @@ static size_t width(const struct shift * s) { return (size_t) s->rows->width; }
 
 static void set_turns(struct shift * s) {
     const uint32_t pairs = s->recipe->head.dims / 2;
-    float * to = s->turns;
     for (uint32_t c = 0; c < s->recipe->head.n_cells; c++) {
-        for (uint32_t i = 0; i < pairs; i++, to += 2) {
+        float * to = s->turns + (size_t) c * s->recipe->head.dims;
+        for (uint32_t i = 0; s->recipe->passage[c] != 0 && i < pairs; i++, to += 2) {
             const double angle = (double) s->recipe->pos[c] * (double) s->recipe->freqs[i];
             to[0] = (float) cos(angle);
             to[1] = (float) sin(angle);
@@ -123,7 +123,7 @@ static void settle(float * sum, size_t n_row, double squares, uint32_t n) {
         sum[i] /= (float) n;
         square += (double) sum[i] * (double) sum[i];
     }
-    const double chance = n < LEAST_SAMPLES ? INFINITY : (squares - n * square) / (n - 1.0) / n;
+    const double chance = (squares - n * square) / (n - 1.0) / n;
     const float keep = square > chance ? (float) (1 - (chance > 0 ? chance : 0) / square) : 0;
     for (size_t i = 0; i < n_row; i++) {
         sum[i] *= keep;
@@ -136,7 +136,7 @@ void shift_apply(struct shift * s, const uint8_t * computed) {
     }
     for (uint32_t p = 1; p <= s->n_passages; p++) {
         float * sums = s->sums + 2 * width(s) * p;
-        if (s->counts[p] > 0) {
+        if (s->counts[p] >= LEAST_SAMPLES) {
             settle(sums, width(s), s->squares[2 * p], s->counts[p]);
             settle(sums + width(s), width(s), s->squares[2 * p + 1], s->counts[p]);
             hadamard(sums + width(s), s->rows->width, (int32_t) s->rows->state->layout.rot_v);
