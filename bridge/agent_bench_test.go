@@ -23,19 +23,9 @@ func BenchmarkAgentScattered(b *testing.B) {
 	tokens := benchTokens(b, k, 2000)
 	n := len(tokens)
 	ref := k.cold("ref", tokens)
-	layers := uint16(len(ref.Layout.Layers))
-	recipe := func(chosen func(i int) bool) *Recipe {
-		r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Runs: []Run{{Len: int32(n)}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
-		for i := range r.Depth {
-			if chosen(i) {
-				r.Depth[i] = layers
-			}
-		}
-		return r
-	}
-	run := recipe(func(i int) bool { return i >= n*45/100 && i < n*55/100 })
+	run := k.computing(tokens, ref, func(i int) bool { return i >= n*45/100 && i < n*55/100 })
 	every := n / 100 // a place: its first tenth
-	scattered := recipe(func(i int) bool { return i%every < every/10 })
+	scattered := k.computing(tokens, ref, func(i int) bool { return i%every < every/10 })
 	if a, c := count(run), count(scattered); a != c || a != n/10 {
 		b.Fatalf("%d and %d tokens are computed: expected a tenth of %d", a, c, n)
 	}
@@ -64,6 +54,17 @@ func BenchmarkAgentScattered(b *testing.B) {
 	b.ReportMetric(m, "scattered-ms")
 	b.ReportMetric(m/o, "scattered/run")
 	b.ReportMetric(m/c, "scattered/cold")
+}
+
+// computing is a recipe that takes the whole of ref over and computes what is chosen.
+func (k *kitchen) computing(tokens []int32, ref *State, chosen func(i int) bool) *Recipe {
+	r := &Recipe{Tokens: tokens, Depth: make([]uint16, len(tokens)), Runs: []Run{{Len: int32(len(tokens))}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
+	for i := range r.Depth {
+		if chosen(i) {
+			r.Depth[i] = uint16(len(ref.Layout.Layers))
+		}
+	}
+	return r
 }
 
 // benchTokens are the first n tokens of a real text.
@@ -111,10 +112,7 @@ func BenchmarkAgentBlocks(b *testing.B) {
 	k := newKitchen(b, lab.BackendOptions{Context: 8192})
 	tokens := benchTokens(b, k, 2000)
 	ref := k.cold("ref", tokens)
-	r := &Recipe{Tokens: tokens, Depth: make([]uint16, len(tokens)), Runs: []Run{{Len: int32(len(tokens))}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
-	for i := 0; i < len(tokens); i += 10 {
-		r.Depth[i] = uint16(len(ref.Layout.Layers))
-	}
+	r := k.computing(tokens, ref, func(i int) bool { return i%10 == 0 })
 	ctx := context.Background()
 	var prefill, recipe []float64
 	for b.Loop() {
@@ -181,9 +179,10 @@ func BenchmarkAgentFew(b *testing.B) {
 	n := len(tokens)
 	ref := k.cold("ref", tokens)
 	for _, few := range []int{1, 16, 32, 48, 64, 128} {
-		r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Runs: []Run{{Len: int32(n)}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
-		for i := range few {
-			r.Depth[n-1-i*n/2/few] = uint16(len(ref.Layout.Layers))
+		every := n / 2 / few
+		r := k.computing(tokens, ref, func(i int) bool { return i >= n-few*every && (n-1-i)%every == 0 })
+		if c := count(r); c != few {
+			b.Fatalf("%d tokens are computed: expected %d", c, few)
 		}
 		b.Run(strconv.Itoa(few), func(b *testing.B) {
 			var took []float64
