@@ -71,6 +71,31 @@ func TestDecideRecomputesAfterASeam(t *testing.T) {
 	}
 }
 
+// A passage that has long contexts here and there needs fewer tokens at its start than
+// one that gains or loses its context.
+func TestDecideRecomputesLessAfterALateSeam(t *testing.T) {
+	base := ids(1, 1200)
+	first, second, third := base[:400], base[400:800], base[800:]
+	f := func(target []int32, want ...int) {
+		t.Helper()
+		p := Decide(Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{Seam: 64})
+		for k, from := range []int{0, 400, 800} {
+			n := 0
+			for _, x := range p.Tokens[from:min(from+400, len(p.Tokens)-1)] {
+				if x.Reason == Seam {
+					n++
+				}
+			}
+			if n != want[k] {
+				t.Errorf("passage %d: %d tokens after its seam are recomputed, want %d", k, n, want[k])
+			}
+		}
+	}
+	f(slices.Concat(first, third, second), 0, 16, 16)
+	f(slices.Concat(second, first, third), 64, 64, 16)
+	f(slices.Concat(third, second, first), 64, 16, 64)
+}
+
 func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {
 	base := ids(1, 300)
 	target := slices.Concat(base[:100], base[101:])

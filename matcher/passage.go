@@ -12,7 +12,7 @@ const (
 	// tenth less of the error, and wants twice the samples.
 	passageLength = 1024
 	// sampleEvery tokens one is computed.
-	sampleEvery = 64
+	sampleEvery = 96
 	// leastSamples of a passage, or it is left as it is.
 	leastSamples = 4
 	// changedContext is the share of what stands before a passage that must be new to
