@@ -168,7 +168,8 @@ type Policy struct {
 	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
 	// CriticalFollowers is how many tokens after a critical one are recomputed.
 	CriticalFollowers int `yaml:"critical_followers" json:"critical_followers" jsonschema:"minimum=0"`
-	// Seam is how many tokens are recomputed after the source jumps.
+	// Seam is how many tokens are recomputed after the source jumps, where the passage
+	// stands or stood within the first 256 tokens; elsewhere it is a quarter of it.
 	Seam int `yaml:"seam" json:"seam" jsonschema:"minimum=0"`
 	// AgentFollowers is followers where the agent recomputes.
 	AgentFollowers int `yaml:"agent_followers" json:"agent_followers" jsonschema:"minimum=0"`
