@@ -10,6 +10,9 @@ type Rules struct {
 	// after an unmatched run, after a critical one, and after the source jumps;
 	// after most jumps it is a quarter of Seam (see decider.seam).
 	Followers, CriticalFollowers, Seam int
+	// KeepFuzzy: near counterparts are taken over, so that what follows them is what
+	// followed them in the reference.
+	KeepFuzzy bool
 	// Pieces gives tokens' texts, nil where they are not known.
 	Pieces Pieces
 	// Fixed: keys cannot be moved, so only tokens at the same position match.
@@ -57,8 +60,12 @@ func (d *decider) token(i int) {
 	switch out.Reason {
 	case Critical:
 		d.demand(d.r.CriticalFollowers, Follows)
-	case Unmatched, LowSimilarity, Fuzzy:
+	case Unmatched, LowSimilarity:
 		d.demand(d.r.Followers, Follows)
+	case Fuzzy:
+		if !d.r.KeepFuzzy {
+			d.demand(d.r.Followers, Follows)
+		}
 	default:
 		d.afterJump(i)
 		if d.owe > 0 {

@@ -265,7 +265,8 @@ func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
 	}
 	classes, _ := matcher.ParseClasses(p.Critical) // validated with the configuration
 	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Critical: classes, Followers: followers,
-		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, Fixed: lv.probed.RoPE == nil}
+		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, Fixed: lv.probed.RoPE == nil,
+		KeepFuzzy: agent && p.Unrepaired == configs.UnrepairedAccept}
 	if lv.model != nil {
 		r.Pieces = lv.model.Piece
 	}
