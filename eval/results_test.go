@@ -24,11 +24,13 @@ var published = []struct {
 	title, brief string
 	dirs         []string
 }{
-	{"SmolLM2-135M, slot way", "SmolLM2-135M, slot", []string{"smollm2-135m", "smollm2-135m-more"}},
-	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent", "smollm2-135m-agent-shift", "smollm2-135m-agent-number"}},
-	{"Qwen2.5-Coder-0.5B, slot way", "Qwen2.5-Coder-0.5B, slot", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more"}},
-	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-shift", "qwen2.5-coder-0.5b-agent-number"}},
+	{"SmolLM2-135M, slot way", "SmolLM2-135M, slot", []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams"}},
+	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent", "smollm2-135m-agent-seams"}},
+	{"Qwen2.5-Coder-0.5B, slot way", "Qwen2.5-Coder-0.5B, slot", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams"}},
+	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams"}},
 	{"SmolLM2-135M, slot way, `unrepaired: accept`", "", []string{"smollm2-135m-accept"}},
+	{"SmolLM2-135M, agent, `unrepaired: accept`", "", []string{"smollm2-135m-agent-accept"}},
+	{"Qwen2.5-Coder-0.5B, agent, `unrepaired: accept`", "", []string{"qwen2.5-coder-0.5b-agent-accept"}},
 }
 
 // groupsInWords are the groups of eval/pairs in the README's order.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/semsharekv/semsharekv/eval"
 )
@@ -15,15 +16,16 @@ type run struct {
 	pairs      []eval.Result
 }
 
-// measured are the runs that are drawn; the reports of one run are joined.
+// measured are the runs that are drawn; the reports of one run are joined, and a pair
+// counts as it was run last.
 var measured = []struct {
 	model, way string
 	reports    []string
 }{
-	{"SmolLM2-135M", slotWay, []string{"smollm2-135m", "smollm2-135m-more"}},
-	{"SmolLM2-135M", agentWay, []string{"smollm2-135m-agent-shift"}},
-	{"Qwen2.5-Coder-0.5B", slotWay, []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more"}},
-	{"Qwen2.5-Coder-0.5B", agentWay, []string{"qwen2.5-coder-0.5b-agent-shift"}},
+	{"SmolLM2-135M", slotWay, []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams"}},
+	{"SmolLM2-135M", agentWay, []string{"smollm2-135m-agent-seams"}},
+	{"Qwen2.5-Coder-0.5B", slotWay, []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams"}},
+	{"Qwen2.5-Coder-0.5B", agentWay, []string{"qwen2.5-coder-0.5b-agent-seams"}},
 }
 
 const (
@@ -40,11 +42,18 @@ func readRuns(dir string) ([]run, error) {
 			if err != nil {
 				return nil, err
 			}
-			r.pairs = append(r.pairs, report.Pairs...)
+			r.add(report.Pairs)
 		}
 		runs = append(runs, r)
 	}
 	return runs, nil
+}
+
+func (r *run) add(pairs []eval.Result) {
+	r.pairs = slices.DeleteFunc(r.pairs, func(before eval.Result) bool {
+		return slices.ContainsFunc(pairs, func(now eval.Result) bool { return now.ID == before.ID })
+	})
+	r.pairs = append(r.pairs, pairs...)
 }
 
 func readReport(file string) (*eval.Report, error) {
