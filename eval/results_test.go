@@ -30,7 +30,6 @@ var published = []struct {
 	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams"}},
 	{"SmolLM2-135M, slot way, `unrepaired: accept`", "", []string{"smollm2-135m-accept"}},
 	{"SmolLM2-135M, agent, `unrepaired: accept`", "", []string{"smollm2-135m-agent-accept"}},
-	{"Qwen2.5-Coder-0.5B, agent, `unrepaired: accept`", "", []string{"qwen2.5-coder-0.5b-agent-accept"}},
 }
 
 // groupsInWords are the groups of eval/pairs in the README's order.
