@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -102,4 +103,12 @@ func (r *Report) write(dir string) error {
 		return fmt.Errorf("report.html: %w", err)
 	}
 	return os.WriteFile(filepath.Join(dir, "report.html"), page, 0o644)
+}
+
+// Again adds results to those of earlier runs, which it may overwrite; a pair that was run before counts as it was run last.
+func Again(before, now []Result) []Result {
+	before = slices.DeleteFunc(before, func(b Result) bool {
+		return slices.ContainsFunc(now, func(n Result) bool { return n.ID == b.ID })
+	})
+	return append(before, now...)
 }

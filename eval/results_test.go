@@ -43,21 +43,13 @@ var groupsInWords = [][2]string{
 	{"unrelated", "an unrelated document"},
 }
 
-// again adds results; a pair that was run before counts as it was run last.
-func again(before, now []Result) []Result {
-	before = slices.DeleteFunc(before, func(b Result) bool {
-		return slices.ContainsFunc(now, func(n Result) bool { return n.ID == b.ID })
-	})
-	return append(before, now...)
-}
-
 // The tables of the READMEs are what the reports say.
 func TestResultsAreInTheREADMEs(t *testing.T) {
 	columns := make([][]Result, len(published))
 	var long strings.Builder
 	for i, p := range published {
 		for _, dir := range p.dirs {
-			columns[i] = again(columns[i], readResults(t, filepath.Join("results", dir)))
+			columns[i] = Again(columns[i], readResults(t, filepath.Join("results", dir)))
 		}
 		slices.SortStableFunc(columns[i], func(a, b Result) int { return groupRank(a.Group) - groupRank(b.Group) })
 		fmt.Fprintf(&long, "\n**%s** (%s)\n\n%s", p.title, links(p.dirs), table(columns[i]))

@@ -26,7 +26,7 @@ type Alignment struct {
 // matching): long identical runs first, wherever they stand in any of the
 // references, then, between runs that follow one another in the same reference,
 // the tokens in order, identical or alike by their E-cache signatures. seam is
-// what a jump of the source costs in recomputed tokens.
+// what a jump of the source costs in recomputed tokens at most.
 func Align(target []int32, refs []Reference, signer *Signer, seam int) *Alignment {
 	a := &Alignment{Target: target, Refs: refs, Matches: make([]Match, len(target))}
 	for i := range a.Matches {

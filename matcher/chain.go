@@ -13,7 +13,7 @@ func jumps(fromRef int16, from int32, toRef int16, to int32) bool {
 
 // chain picks from the segments a sequence that does not overlap in the target
 // and covers the most tokens, each jump of the source costing what its seam
-// will cost to recompute. It is the usual sparse dynamic programme over maximal
+// will at most cost to recompute. It is the usual sparse dynamic programme over maximal
 // matches (Ohlebusch & Abouelhoda, Chaining Algorithms), except that the source
 // may jump anywhere, so that moved passages are found.
 func chain(segs []segment, seam int) []segment {

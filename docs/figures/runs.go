@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/semsharekv/semsharekv/eval"
 )
@@ -42,18 +41,11 @@ func readRuns(dir string) ([]run, error) {
 			if err != nil {
 				return nil, err
 			}
-			r.add(report.Pairs)
+			r.pairs = eval.Again(r.pairs, report.Pairs)
 		}
 		runs = append(runs, r)
 	}
 	return runs, nil
-}
-
-func (r *run) add(pairs []eval.Result) {
-	r.pairs = slices.DeleteFunc(r.pairs, func(before eval.Result) bool {
-		return slices.ContainsFunc(pairs, func(now eval.Result) bool { return now.ID == before.ID })
-	})
-	r.pairs = append(r.pairs, pairs...)
 }
 
 func readReport(file string) (*eval.Report, error) {
