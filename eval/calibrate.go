@@ -2,12 +2,15 @@ package eval
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/semsharekv/semsharekv/proxy"
@@ -16,12 +19,12 @@ import (
 //go:embed pairs/tuning.jsonl
 var shippedPairs []byte
 
-// levels are tried from the least to the most computed. The deviations are
-// those between which, in the models measured, the share goes from a few tokens
-// to the most allowed.
+// levels are tried from the least to the most computed: first what a plan may leave out,
+// then the plan, then what deviates besides. The deviations are those between which, in
+// the models measured, the share goes from a few tokens to the most allowed.
 func levels() []proxy.Level {
-	out := []proxy.Level{{}}
-	for _, deviation := range []float64{.003, .0015, .001, .0006, .0003, .0001} {
+	out := []proxy.Level{{SeamsLeftOut: .75, AcceptNear: true}, {SeamsLeftOut: .5, AcceptNear: true}, {SeamsLeftOut: .5}, {AcceptNear: true}, {}}
+	for _, deviation := range []float64{.0015, .0006, .0001} {
 		out = append(out, proxy.Level{MinDeviation: deviation, MostFirst: .6, MostLast: .2})
 	}
 	return out
@@ -63,18 +66,29 @@ func (m *bench) calibrate(results []Result, tried []proxy.Level, w io.Writer) er
 	if c.Pairs < 2 {
 		return fmt.Errorf("%d of %d pairs could be shared at every level: at least 2 are needed", c.Pairs, len(results))
 	}
-	fmt.Fprintf(w, "%d pairs\nmin deviation  computed %%  KL mean   standard error\n", c.Pairs)
+	fmt.Fprintf(w, "%d pairs\n%-44s  computed %%  KL mean   standard error\n", c.Pairs, "")
 	for i := range tried {
 		l := &tried[i]
 		l.KL, l.KLError = meanAndError(results, func(t []Trial) float64 { return t[i].KLMean })
 		l.Work, _ = meanAndError(results, func(t []Trial) float64 { return t[i].Work })
-		name := "none chosen"
-		if l.MostFirst > 0 {
-			name = fmt.Sprint(l.MinDeviation)
-		}
-		fmt.Fprintf(w, "%-13s %10.1f  %.5f   %.5f\n", name, 100*l.Work, l.KL, l.KLError)
+		fmt.Fprintf(w, "%-44s  %10.1f  %.5f   %.5f\n", levelName(l), 100*l.Work, l.KL, l.KLError)
 	}
+	slices.SortStableFunc(c.Levels, func(a, b proxy.Level) int { return cmp.Compare(a.Work, b.Work) })
 	return m.sidecar.Calibrate(c)
+}
+
+func levelName(l *proxy.Level) string {
+	var parts []string
+	if l.SeamsLeftOut > 0 {
+		parts = append(parts, fmt.Sprintf("%g of each seam left out", l.SeamsLeftOut))
+	}
+	if l.AcceptNear {
+		parts = append(parts, "near taken over")
+	}
+	if l.MostFirst > 0 {
+		parts = append(parts, fmt.Sprintf("what deviates by %g", l.MinDeviation))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "as planned")
 }
 
 func complete(trials []Trial, n int) bool {

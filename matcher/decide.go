@@ -10,9 +10,6 @@ type Rules struct {
 	// after an unmatched run, after a critical one, and after the source jumps;
 	// after most jumps it is a quarter of Seam (see decider.seam).
 	Followers, CriticalFollowers, Seam int
-	// KeepFuzzy: near counterparts are taken over, so that what follows them is what
-	// followed them in the reference.
-	KeepFuzzy bool
 	// Pieces gives tokens' texts, nil where they are not known.
 	Pieces Pieces
 	// Fixed: keys cannot be moved, so only tokens at the same position match.
@@ -62,10 +59,7 @@ func (d *decider) token(i int) {
 		d.demand(d.r.CriticalFollowers, Follows)
 	case Unmatched, LowSimilarity:
 		d.demand(d.r.Followers, Follows)
-	case Fuzzy:
-		if !d.r.KeepFuzzy {
-			d.demand(d.r.Followers, Follows)
-		}
+	case Fuzzy: // what follows a word of like meaning is as it was (measured)
 	default:
 		d.afterJump(i)
 		if d.owe > 0 {

@@ -71,18 +71,18 @@ func TestDecideRecomputesAfterASeam(t *testing.T) {
 	}
 }
 
-// What follows a near counterpart is recomputed only where the counterpart is not kept.
-func TestDecideFollowsNearCounterpartsThatAreNotKept(t *testing.T) {
+// What follows a word of like meaning is taken over, what follows another is not.
+func TestDecideFollowsWhatIsUnlike(t *testing.T) {
 	tokens := ids(1, 10)
-	a := &Alignment{Target: tokens, Refs: []Reference{{Tokens: tokens}}, Matches: make([]Match, len(tokens))}
-	for i := range a.Matches {
-		a.Matches[i] = Match{Pos: int32(i), Similarity: 1}
-	}
-	a.Matches[4].Similarity = .8
-	for keep, want := range map[bool][2]Reason{false: {Fuzzy, Follows}, true: {Fuzzy, Reused}} {
-		p := Decide(a, Rules{TokenSimilarity: .5, Followers: 1, KeepFuzzy: keep, Pieces: func(int32) string { return " word" }})
+	for similarity, want := range map[float32][2]Reason{.8: {Fuzzy, Reused}, .2: {LowSimilarity, Follows}} {
+		a := &Alignment{Target: tokens, Refs: []Reference{{Tokens: tokens}}, Matches: make([]Match, len(tokens))}
+		for i := range a.Matches {
+			a.Matches[i] = Match{Pos: int32(i), Similarity: 1}
+		}
+		a.Matches[4].Similarity = similarity
+		p := Decide(a, Rules{TokenSimilarity: .5, Followers: 1, Pieces: func(int32) string { return " word" }})
 		if got := [2]Reason{p.Tokens[4].Reason, p.Tokens[5].Reason}; got != want {
-			t.Errorf("kept %v: %v, want %v", keep, got, want)
+			t.Errorf("similarity %v: %v, want %v", similarity, got, want)
 		}
 	}
 }

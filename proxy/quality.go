@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// Calibration says, for one model, what computing tokens by deviation buys: it
-// turns a quality target into the deviation from which on a token is computed. How
-// many tokens of a request that is, its own deviations decide.
+// Calibration says, for one model, what computing more or fewer tokens costs and buys:
+// it turns a quality target into what a plan may leave out or, where the plan alone does
+// not meet it, into the deviation from which on further tokens are computed. How many of
+// a request's tokens that is, its own deviations decide.
 type Calibration struct {
 	Model   string    `json:"model"` // key of model and index
 	Created time.Time `json:"created"`
@@ -24,13 +27,18 @@ type Calibration struct {
 	Levels []Level `json:"levels"`
 }
 
-// Level is what the agent computes besides what the plan names, and what came of
-// it. With MostFirst 0 that is nothing.
+// Level is what the agent computes, and what came of it. The zero value is what the
+// plan names. Critical tokens, and what has no counterpart, are computed at every level.
 type Level struct {
+	// SeamsLeftOut is the share of every seam that is taken over, from its end.
+	SeamsLeftOut float64 `json:"seams_left_out,omitempty"`
+	// AcceptNear takes near counterparts over.
+	AcceptNear bool `json:"accept_near,omitempty"`
 	// MinDeviation is the squared distance of a token's values in the second layer,
 	// in units of the mean square of all, from which on it is computed.
 	MinDeviation float64 `json:"min_deviation"`
-	// MostFirst and MostLast bound the share of tokens in the third and last layer.
+	// MostFirst and MostLast bound the share of tokens in the third and last layer;
+	// with 0 none is chosen by deviation.
 	MostFirst float64 `json:"most_first"`
 	MostLast  float64 `json:"most_last"`
 	KL        float64 `json:"kl"`       // mean over the pairs, nats
@@ -92,7 +100,7 @@ func (c *Calibration) check(key string) error {
 		return errors.New("it has no levels")
 	}
 	for i, l := range c.Levels {
-		if !(l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1) {
+		if !(l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.SeamsLeftOut >= 0 && l.SeamsLeftOut <= 1 && l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1) {
 			return fmt.Errorf("level %d has figures out of their range: %+v", i, l)
 		}
 	}
@@ -151,11 +159,7 @@ func (d *Decision) level() *Level {
 // the plan's, in ms at the price of a prefill.
 func (d *Decision) extra(end int, costs matcher.Costs) float64 {
 	if l := d.level(); l != nil {
-		least := 0.0
-		if c := d.lv.calibration.Load(); c != nil {
-			least = c.Levels[0].Work
-		}
-		return max(0, l.Work-least) * costs.Prefill(0, end)
+		return max(0, l.Work-d.planned(l)) * costs.Prefill(0, end)
 	}
 	pol := &d.g.Policy
 	if pol.AgentShareFirst == 0 {
@@ -164,6 +168,31 @@ func (d *Decision) extra(end int, costs matcher.Costs) float64 {
 	// All tokens go through the first layer, then a falling share.
 	layers := float64(len(d.lv.probed.Layout.Layers))
 	return (1/layers + (pol.AgentShareFirst+pol.AgentShareLast)/2) * costs.Prefill(0, end)
+}
+
+// planned is the work that the level's plan was on average when the model was calibrated.
+func (d *Decision) planned(l *Level) float64 {
+	if c := d.lv.calibration.Load(); c != nil {
+		for _, m := range c.Levels {
+			if m.MostFirst == 0 && m.SeamsLeftOut == l.SeamsLeftOut && m.AcceptNear == l.AcceptNear {
+				return m.Work
+			}
+		}
+	}
+	return 0
+}
+
+// lean takes out of the request's policy what the level leaves out.
+func (d *Decision) lean() {
+	l := d.level()
+	if l == nil || !d.agent() {
+		return
+	}
+	pol := &d.g.Policy
+	pol.Seam -= int(math.Round(l.SeamsLeftOut * float64(pol.Seam)))
+	if l.AcceptNear {
+		pol.Unrepaired = configs.UnrepairedAccept
+	}
 }
 
 // levelled is the recipe with the level's choice by deviation.

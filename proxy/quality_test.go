@@ -3,6 +3,8 @@ package proxy
 import (
 	"math"
 	"testing"
+
+	"github.com/semsharekv/semsharekv/configs"
 )
 
 func TestLevelIsTheCheapestThatMeetsTheTarget(t *testing.T) {
@@ -36,5 +38,23 @@ func TestCalibrationIsChecked(t *testing.T) {
 	f(Calibration{Model: "m", Levels: []Level{{KL: math.NaN()}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{MostFirst: 2}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{MostFirst: .1, MostLast: .2}}}, false)
+	f(Calibration{Model: "m", Levels: []Level{{SeamsLeftOut: 1.5}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{MinDeviation: -1, MostFirst: .2}}}, false)
+}
+
+// A level leaves out of the plan what it names, for the request at hand, and only where
+// the agent fills the slot.
+func TestLevelLeavesOut(t *testing.T) {
+	f := func(l Level, slot bool, seam int, u configs.Unrepaired) {
+		t.Helper()
+		d := Decision{lv: &live{}, trial: &Trial{Level: &l, Slot: slot}, g: &Generation{Policy: configs.Policy{Seam: 64, Unrepaired: configs.UnrepairedCold}}}
+		d.lean()
+		if p := d.g.Policy; p.Seam != seam || p.Unrepaired != u {
+			t.Errorf("%+v: seams of %d, unrepaired %s; want %d and %s", l, p.Seam, p.Unrepaired, seam, u)
+		}
+	}
+	f(Level{}, false, 64, configs.UnrepairedCold)
+	f(Level{SeamsLeftOut: .75, AcceptNear: true}, false, 16, configs.UnrepairedAccept)
+	f(Level{SeamsLeftOut: .5, MostFirst: .6}, false, 32, configs.UnrepairedCold)
+	f(Level{SeamsLeftOut: .5, AcceptNear: true}, true, 64, configs.UnrepairedCold)
 }

@@ -222,6 +222,7 @@ func (d *Decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 // plan aligns and schedules, and weighs the outcome against doing without.
 func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned, string) {
 	defer d.sh.step("align", time.Now())
+	d.lean()
 	pol := &d.g.Policy
 	p := matcher.Decide(matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam), d.lv.rules(pol, d.agent()))
 	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
@@ -265,8 +266,7 @@ func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
 	}
 	classes, _ := matcher.ParseClasses(p.Critical) // validated with the configuration
 	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Critical: classes, Followers: followers,
-		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, Fixed: lv.probed.RoPE == nil,
-		KeepFuzzy: agent && p.Unrepaired == configs.UnrepairedAccept}
+		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, Fixed: lv.probed.RoPE == nil}
 	if lv.model != nil {
 		r.Pieces = lv.model.Piece
 	}

@@ -222,10 +222,14 @@ func (m *maker) synonyms() ([]Pair, error) {
 	var pairs []Pair
 	for i, share := range inOrderShares {
 		id := m.id("synonyms", i)
-		doc := join(m.prose(i+1, 2300+220*i))
-		rewritten, err := m.rewriteTo(id, doc, share)
-		if err != nil {
-			return nil, err
+		doc, rewritten := "", ""
+		// A text with much code in it has too few words for the lower shares.
+		for k, reached := i+1, 1.0; reached > share+0.01; k++ {
+			var err error
+			doc = join(m.prose(k, 2300+220*i))
+			if rewritten, reached, err = m.rewriteTo(id, doc, share); err != nil {
+				return nil, err
+			}
 		}
 		pairs = append(pairs, Pair{ID: id, Group: "synonyms",
 			Reference: asked(doc, summarise), Target: asked(rewritten, summarise)})
@@ -233,27 +237,28 @@ func (m *maker) synonyms() ([]Pair, error) {
 	return pairs, nil
 }
 
-// rewriteTo finds the rate of replacement that leaves the wanted share.
-func (m *maker) rewriteTo(id, doc string, share float64) (string, error) {
+// rewriteTo finds the rate of replacement that leaves the wanted share, and returns
+// which share it left.
+func (m *maker) rewriteTo(id, doc string, share float64) (best string, reached float64, err error) {
 	ref, err := m.tok.ids(doc)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	low, high, best := 0.0, 1.0, doc
+	low, high := 0.0, 1.0
 	for range 7 {
 		rate := (low + high) / 2
 		best = m.words.rewrite(doc, rate, random(id))
 		target, err := m.tok.ids(best)
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
-		if inOrder(ref, target) > share {
+		if reached = inOrder(ref, target); reached > share {
 			low = rate
 		} else {
 			high = rate
 		}
 	}
-	return best, nil
+	return best, reached, nil
 }
 
 // fact is a statement with one value that differs between the two prompts.
