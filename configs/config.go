@@ -169,7 +169,9 @@ type Policy struct {
 	// CriticalFollowers is how many tokens after a critical one are recomputed.
 	CriticalFollowers int `yaml:"critical_followers" json:"critical_followers" jsonschema:"minimum=0"`
 	// Seam is how many tokens are recomputed after the source jumps, where the passage
-	// stands or stood within the first 256 tokens; elsewhere it is a quarter of it.
+	// stands or stood within the first 256 tokens; elsewhere it is a quarter of it, and by
+	// the slot way four times as much where a passage that opened its reference has come
+	// to stand behind others.
 	Seam int `yaml:"seam" json:"seam" jsonschema:"minimum=0"`
 	// AgentFollowers is followers where the agent recomputes.
 	AgentFollowers int `yaml:"agent_followers" json:"agent_followers" jsonschema:"minimum=0"`

@@ -10,6 +10,9 @@ type Rules struct {
 	// after an unmatched run, after a critical one, and after the source jumps;
 	// after most jumps it is a quarter of Seam (see decider.seam).
 	Followers, CriticalFollowers, Seam int
+	// FirstSeam is Seam where the passage opened its reference and now has other text
+	// before it, which none of its keys and values has seen.
+	FirstSeam int
 	// Pieces gives tokens' texts, nil where they are not known.
 	Pieces Pieces
 	// Fixed: keys cannot be moved, so only tokens at the same position match.
@@ -136,11 +139,15 @@ const earlyTokens = 256
 // variance and more in its first 64. Elsewhere it is that much in its first 16 alone
 // (Qwen2.5-0.5B, documents in another order).
 func (d *decider) seam(i int) {
-	n := d.r.Seam
-	if min(i, int(d.a.Matches[i].Pos)) >= earlyTokens {
-		n = (n + 3) / 4
+	opened, opens := int(d.a.Matches[i].Pos) < earlyTokens, i < earlyTokens
+	switch {
+	case opened && !opens:
+		d.demand(d.r.FirstSeam, Seam)
+	case opens:
+		d.demand(d.r.Seam, Seam)
+	default:
+		d.demand((d.r.Seam+3)/4, Seam)
 	}
-	d.demand(n, Seam)
 }
 
 // afterInsertion looks past tokens without a counterpart for where the source

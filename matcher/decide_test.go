@@ -38,7 +38,7 @@ func reasons(t *testing.T, reference, target string) string {
 	var x text
 	ref, tgt := x.tokens(reference), x.tokens(target)
 	a := Align(tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
-	p := Decide(a, Rules{TokenSimilarity: DefaultTokenSimilarity, Critical: AllClasses, Followers: 1, CriticalFollowers: 3, Seam: 4, Pieces: x.piece})
+	p := Decide(a, Rules{TokenSimilarity: DefaultTokenSimilarity, Critical: AllClasses, Followers: 1, CriticalFollowers: 3, Seam: 4, FirstSeam: 4, Pieces: x.piece})
 	var b strings.Builder
 	for _, tok := range p.Tokens {
 		b.WriteByte(tok.Reason.String()[0])
@@ -88,13 +88,13 @@ func TestDecideFollowsWhatIsUnlike(t *testing.T) {
 }
 
 // A passage that has long contexts here and there needs fewer tokens at its start than
-// one that gains or loses its context.
+// one that loses its context, and that fewer than one that gains it.
 func TestDecideRecomputesLessAfterALateSeam(t *testing.T) {
 	base := ids(1, 1200)
 	first, second, third := base[:400], base[400:800], base[800:]
 	f := func(target []int32, want ...int) {
 		t.Helper()
-		p := Decide(Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{Seam: 64})
+		p := Decide(Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{Seam: 64, FirstSeam: 128})
 		for k, from := range []int{0, 400, 800} {
 			n := 0
 			for _, x := range p.Tokens[from:min(from+400, len(p.Tokens)-1)] {
@@ -108,8 +108,8 @@ func TestDecideRecomputesLessAfterALateSeam(t *testing.T) {
 		}
 	}
 	f(slices.Concat(first, third, second), 0, 16, 16)
-	f(slices.Concat(second, first, third), 64, 64, 16)
-	f(slices.Concat(third, second, first), 64, 16, 64)
+	f(slices.Concat(second, first, third), 64, 128, 16)
+	f(slices.Concat(third, second, first), 64, 16, 128)
 }
 
 func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {

@@ -258,15 +258,20 @@ func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (
 	return p, ""
 }
 
+// slotFirstSeam is how many seams' length a passage's start takes, by the slot way, where
+// it opened its reference and does not open the prompt. The agent shifts such a passage
+// as a whole instead.
+const slotFirstSeam = 4
+
 // rules are the route's, as the matcher takes them.
 func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
-	followers := p.Followers
+	followers, firstSeam := p.Followers, slotFirstSeam*p.Seam
 	if agent {
-		followers = p.AgentFollowers
+		followers, firstSeam = p.AgentFollowers, p.Seam
 	}
 	classes, _ := matcher.ParseClasses(p.Critical) // validated with the configuration
 	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Critical: classes, Followers: followers,
-		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, Fixed: lv.probed.RoPE == nil}
+		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, FirstSeam: firstSeam, Fixed: lv.probed.RoPE == nil}
 	if lv.model != nil {
 		r.Pieces = lv.model.Piece
 	}
