@@ -23,7 +23,7 @@ var shippedPairs []byte
 // then the plan, then what deviates besides. The deviations are those between which, in
 // the models measured, the share goes from a few tokens to the most allowed.
 func levels() []proxy.Level {
-	out := []proxy.Level{{SeamsLeftOut: .75, AcceptNear: true}, {SeamsLeftOut: .5, AcceptNear: true}, {SeamsLeftOut: .5}, {AcceptNear: true}, {}}
+	out := []proxy.Level{{SeamsLeftOut: .75, AcceptNear: true}, {SeamsLeftOut: 1}, {SeamsLeftOut: .75}, {SeamsLeftOut: .5}, {}}
 	for _, deviation := range []float64{.0015, .0006, .0001} {
 		out = append(out, proxy.Level{MinDeviation: deviation, MostFirst: .6, MostLast: .2})
 	}

@@ -222,9 +222,10 @@ func (d *Decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 // plan aligns and schedules, and weighs the outcome against doing without.
 func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned, string) {
 	defer d.sh.step("align", time.Now())
-	d.lean()
 	pol := &d.g.Policy
-	p := matcher.Decide(matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam), d.lv.rules(pol, d.agent()))
+	alignment := matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam)
+	d.lean()
+	p := matcher.Decide(alignment, d.lv.rules(pol, d.agent()))
 	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
 	for _, r := range refs {
 		d.report.Refs = append(d.report.Refs, r.ID)
