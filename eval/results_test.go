@@ -24,12 +24,12 @@ var published = []struct {
 	title, brief string
 	dirs         []string
 }{
-	{"SmolLM2-135M, slot way", "SmolLM2-135M, slot", []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams"}},
-	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent", "smollm2-135m-agent-seams"}},
-	{"Qwen2.5-Coder-0.5B, slot way", "Qwen2.5-Coder-0.5B, slot", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams"}},
-	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams"}},
+	{"SmolLM2-135M, slot way", "SmolLM2-135M, slot", []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams", "smollm2-135m-near"}},
+	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent", "smollm2-135m-agent-seams", "smollm2-135m-agent-near"}},
+	{"Qwen2.5-Coder-0.5B, slot way", "Qwen2.5-Coder-0.5B, slot", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams", "qwen2.5-coder-0.5b-near"}},
+	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams", "qwen2.5-coder-0.5b-agent-near"}},
 	{"SmolLM2-135M, slot way, `unrepaired: accept`", "", []string{"smollm2-135m-accept"}},
-	{"SmolLM2-135M, agent, `unrepaired: accept`", "", []string{"smollm2-135m-agent-accept"}},
+	{"SmolLM2-135M, agent, calibrated, `quality: {kl: 0.03}`", "", []string{"smollm2-135m-agent-quality"}},
 }
 
 // groupsInWords are the groups of eval/pairs in the README's order.

@@ -159,7 +159,7 @@ func (d *Decision) level() *Level {
 // the plan's, in ms at the price of a prefill.
 func (d *Decision) extra(end int, costs matcher.Costs) float64 {
 	if l := d.level(); l != nil {
-		return max(0, l.Work-d.planned(l)) * costs.Prefill(0, end)
+		return max(0, l.Work-d.planWork(l)) * costs.Prefill(0, end)
 	}
 	pol := &d.g.Policy
 	if pol.AgentShareFirst == 0 {
@@ -170,8 +170,8 @@ func (d *Decision) extra(end int, costs matcher.Costs) float64 {
 	return (1/layers + (pol.AgentShareFirst+pol.AgentShareLast)/2) * costs.Prefill(0, end)
 }
 
-// planned is the work that the level's plan was on average when the model was calibrated.
-func (d *Decision) planned(l *Level) float64 {
+// planWork is the work that the level's plan was on average when the model was calibrated.
+func (d *Decision) planWork(l *Level) float64 {
 	if c := d.lv.calibration.Load(); c != nil {
 		for _, m := range c.Levels {
 			if m.MostFirst == 0 && m.SeamsLeftOut == l.SeamsLeftOut && m.AcceptNear == l.AcceptNear {

@@ -21,10 +21,10 @@ var measured = []struct {
 	model, way string
 	reports    []string
 }{
-	{"SmolLM2-135M", slotWay, []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams"}},
-	{"SmolLM2-135M", agentWay, []string{"smollm2-135m-agent-seams"}},
-	{"Qwen2.5-Coder-0.5B", slotWay, []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams"}},
-	{"Qwen2.5-Coder-0.5B", agentWay, []string{"qwen2.5-coder-0.5b-agent-seams"}},
+	{"SmolLM2-135M", slotWay, []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams", "smollm2-135m-near"}},
+	{"SmolLM2-135M", agentWay, []string{"smollm2-135m-agent-seams", "smollm2-135m-agent-near"}},
+	{"Qwen2.5-Coder-0.5B", slotWay, []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams", "qwen2.5-coder-0.5b-near"}},
+	{"Qwen2.5-Coder-0.5B", agentWay, []string{"qwen2.5-coder-0.5b-agent-seams", "qwen2.5-coder-0.5b-agent-near"}},
 }
 
 const (
