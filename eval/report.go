@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -105,10 +104,16 @@ func (r *Report) write(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "report.html"), page, 0o644)
 }
 
-// Again adds results to those of earlier runs, which it may overwrite; a pair that was run before counts as it was run last.
-func Again(before, now []Result) []Result {
-	before = slices.DeleteFunc(before, func(b Result) bool {
-		return slices.ContainsFunc(now, func(n Result) bool { return n.ID == b.ID })
-	})
-	return append(before, now...)
+// readReport reads the report.json of the folder.
+func readReport(dir string) (*Report, error) {
+	file := filepath.Join(dir, "report.json")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var r Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &r, nil
 }

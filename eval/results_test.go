@@ -1,7 +1,6 @@
 package eval
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -18,20 +17,6 @@ const (
 	tablesEnd   = "<!-- end of tables -->\n"
 )
 
-// published are the reports under results/ in the READMEs' order. Those of a
-// title are one run in several parts. The brief ones are columns of the README.
-var published = []struct {
-	title, brief string
-	dirs         []string
-}{
-	{"SmolLM2-135M, slot way", "SmolLM2-135M, slot", []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams", "smollm2-135m-near"}},
-	{"SmolLM2-135M, agent", "agent", []string{"smollm2-135m-agent", "smollm2-135m-agent-seams", "smollm2-135m-agent-near"}},
-	{"Qwen2.5-Coder-0.5B, slot way", "Qwen2.5-Coder-0.5B, slot", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams", "qwen2.5-coder-0.5b-near"}},
-	{"Qwen2.5-Coder-0.5B, agent", "agent", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams", "qwen2.5-coder-0.5b-agent-near"}},
-	{"SmolLM2-135M, slot way, `unrepaired: accept`", "", []string{"smollm2-135m-accept"}},
-	{"SmolLM2-135M, agent, calibrated, `quality: {kl: 0.03}`", "", []string{"smollm2-135m-agent-quality"}},
-}
-
 // groupsInWords are the groups of eval/pairs in the README's order.
 var groupsInWords = [][2]string{
 	{"number", "a number, and a question about it"},
@@ -45,36 +30,48 @@ var groupsInWords = [][2]string{
 
 // The tables of the READMEs are what the reports say.
 func TestResultsAreInTheREADMEs(t *testing.T) {
-	columns := make([][]Result, len(published))
+	runs := AllPublished()
+	columns := make([][]Result, len(runs))
 	var long strings.Builder
-	for i, p := range published {
-		for _, dir := range p.dirs {
-			columns[i] = Again(columns[i], readResults(t, filepath.Join("results", dir)))
-		}
+	for i := range runs {
+		columns[i] = readResults(t, &runs[i])
 		slices.SortStableFunc(columns[i], func(a, b Result) int { return groupRank(a.Group) - groupRank(b.Group) })
-		fmt.Fprintf(&long, "\n**%s** (%s)\n\n%s", p.title, links(p.dirs), table(columns[i]))
+		fmt.Fprintf(&long, "\n**%s** (%s)\n\n%s", title(&runs[i]), links(runs[i].Reports), table(columns[i]))
 	}
 	long.WriteByte('\n')
 	checkBetween(t, "results/README.md", long.String())
-	checkBetween(t, "../README.md", briefTable(columns))
+	checkBetween(t, "../README.md", briefTable(runs, columns))
 }
 
-func readResults(t *testing.T, dir string) []Result {
+func readResults(t *testing.T, run *Published) []Result {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "report.json"))
+	for _, name := range run.Reports {
+		report, err := readReport(filepath.Join("results", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range report.Pairs {
+			if r.Error != "" {
+				t.Errorf("%s: %s failed: %s", name, r.ID, r.Error)
+			}
+		}
+	}
+	results, err := run.Pairs("results")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r Report
-	if err := json.Unmarshal(b, &r); err != nil {
-		t.Fatalf("%s: %v", dir, err)
+	return results
+}
+
+func title(run *Published) string {
+	s := run.Model + ", " + run.Way
+	if run.Way == SlotWay {
+		s += " way"
 	}
-	for _, p := range r.Pairs {
-		if p.Error != "" {
-			t.Errorf("%s: %s failed: %s", dir, p.ID, p.Error)
-		}
+	if run.Settings != "" {
+		s += ", " + run.Settings
 	}
-	return r.Pairs
+	return s
 }
 
 func groupRank(group string) int {
@@ -104,22 +101,27 @@ func table(results []Result) string {
 	return b.String()
 }
 
-// briefTable has a column for each published run with a brief name.
-func briefTable(columns [][]Result) string {
+// briefTable has a column for each run with default settings; a model is named in its
+// first.
+func briefTable(runs []Published, columns [][]Result) string {
 	var b strings.Builder
 	b.WriteString("\n| what changed |")
 	rule := "\n| --- |"
-	for _, p := range published {
-		if p.brief != "" {
-			b.WriteString(" " + p.brief + " |")
-			rule += " --- |"
+	for _, run := range runs {
+		if run.Settings != "" {
+			continue
 		}
+		if run.Way == SlotWay {
+			b.WriteString(" " + run.Model + ",")
+		}
+		b.WriteString(" " + run.Way + " |")
+		rule += " --- |"
 	}
 	b.WriteString(rule + "\n")
 	for _, g := range groupsInWords {
 		b.WriteString("| " + g[1] + " |")
-		for i, p := range published {
-			if p.brief != "" {
+		for i, run := range runs {
+			if run.Settings == "" {
 				b.WriteString(" " + brief(columns[i], g[0]) + " |")
 			}
 		}

@@ -24,7 +24,10 @@ func TestRunOnARealServer(t *testing.T) {
 	if err := Run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	r := readReport(t, o.Out)
+	r, err := readReport(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(r.Pairs) != 2 || !r.Summary.Complete || r.Summary.Groups["edited"].Decisions["shared"] != 1 {
 		t.Fatalf("%d pairs, groups %+v: expected 2, the edited one shared", len(r.Pairs), r.Summary.Groups)
 	}
@@ -71,19 +74,6 @@ func writeShortPairs(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return file
-}
-
-func readReport(t *testing.T, dir string) *Report {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "report.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r Report
-	if err := json.Unmarshal(b, &r); err != nil {
-		t.Fatal(err)
-	}
-	return &r
 }
 
 // browse is a page's DOM after its scripts ran in a real browser.

@@ -36,9 +36,9 @@ type variant struct {
 
 func (v *variant) way() string {
 	if v.trial.Slot {
-		return "slot"
+		return SlotWay
 	}
-	return "agent"
+	return AgentWay
 }
 
 // ablations take one part of the agent's way out at a time.

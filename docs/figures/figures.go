@@ -134,10 +134,10 @@ func addPairs(p *plot.Plot, slot, agent *run) (names plot.ConstantTicks, err err
 			p.Add(line)
 			at := func(r *eval.Result) (float64, float64) { return r.Speedup, y }
 			p.Y.Min, p.Y.Max = 0, y
-			if err := addMarks(p, []eval.Result{*s}, glyph(slotWay, g.colour), at); err != nil {
+			if err := addMarks(p, []eval.Result{*s}, glyph(eval.SlotWay, g.colour), at); err != nil {
 				return nil, err
 			}
-			if err := addMarks(p, []eval.Result{a}, glyph(agentWay, g.colour), at); err != nil {
+			if err := addMarks(p, []eval.Result{a}, glyph(eval.AgentWay, g.colour), at); err != nil {
 				return nil, err
 			}
 		}

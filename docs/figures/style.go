@@ -10,6 +10,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/semsharekv/semsharekv/eval"
 )
 
 // ink has a contrast of about 4 on white and on black alike.
@@ -41,7 +43,7 @@ const (
 
 // glyph is a way's mark: slot a ring, agent a triangle.
 func glyph(way string, c color.Color) draw.GlyphStyle {
-	if way == agentWay {
+	if way == eval.AgentWay {
 		return draw.GlyphStyle{Color: c, Radius: dotSize + 0.5, Shape: draw.TriangleGlyph{}}
 	}
 	return draw.GlyphStyle{Color: c, Radius: dotSize, Shape: draw.CircleGlyph{}}
@@ -146,7 +148,7 @@ func groupLegends() []plot.Legend {
 		l.Add(g.name, patch{g.colour})
 		out = append(out, l)
 	}
-	for _, way := range []string{slotWay, agentWay} {
+	for _, way := range []string{eval.SlotWay, eval.AgentWay} {
 		l := newLegend()
 		l.Add(way+" way", dot{glyph(way, ink)})
 		out = append(out, l)

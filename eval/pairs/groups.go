@@ -222,19 +222,27 @@ func (m *maker) synonyms() ([]Pair, error) {
 	var pairs []Pair
 	for i, share := range inOrderShares {
 		id := m.id("synonyms", i)
-		doc, rewritten := "", ""
-		// A text with much code in it has too few words for the lower shares.
-		for k, reached := i+1, 1.0; reached > share+0.01; k++ {
-			var err error
-			doc = join(m.prose(k, 2300+220*i))
-			if rewritten, reached, err = m.rewriteTo(id, doc, share); err != nil {
-				return nil, err
-			}
+		doc, rewritten, err := m.rewritten(id, i, share)
+		if err != nil {
+			return nil, err
 		}
 		pairs = append(pairs, Pair{ID: id, Group: "synonyms",
 			Reference: asked(doc, summarise), Target: asked(rewritten, summarise)})
 	}
 	return pairs, nil
+}
+
+// rewritten returns the first text from the one after the i-th on that has the words to
+// come down to the share, and what it comes down to. One with much code in it has not.
+func (m *maker) rewritten(id string, i int, share float64) (doc, target string, err error) {
+	for k := range m.lib.prose {
+		doc = join(m.prose(i+1+k, 2300+220*i))
+		target, reached, err := m.rewriteTo(id, doc, share)
+		if err != nil || reached <= share+0.01 {
+			return doc, target, err
+		}
+	}
+	return "", "", fmt.Errorf("%s: no text has so many words with synonyms that only %g of its tokens are left in order", id, share)
 }
 
 // rewriteTo finds the rate of replacement that leaves the wanted share, and returns

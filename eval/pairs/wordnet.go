@@ -84,10 +84,9 @@ func otherWord(line, not string) string {
 
 var (
 	plainWord = regexp.MustCompile(`^[a-z]{3,}$`)
-	anyWord   = regexp.MustCompile(`\b[a-z]{4,}\b`)
-	// literal is what has no synonym: quoted code, and paths, addresses, options and
-	// names with punctuation or digits in them.
-	literal = regexp.MustCompile("`+[^`]+`+_*|\\S*[/_=@<>{}\\[\\]$#\\\\|~^*0-9:.+-][A-Za-z/_=@<>{}$#-]\\S*")
+	// pieces are a text's words, and what has no synonym whatever words are in it: quoted
+	// code, and paths, addresses, options and names with punctuation or digits in them.
+	pieces = regexp.MustCompile("`+[^`]+`+_*|\\S*[/_=@<>{}\\[\\]$#\\\\|~^*0-9:.+-][A-Za-z/_=@<>{}$#-]\\S*|\\b[a-z]{4,}\\b")
 	// Function words that WordNet knows in some far-fetched sense.
 	keepWords = set(`about above after also been before being below both could does done down each
 		else even ever every from have having here into just less like made make many might more
@@ -141,28 +140,16 @@ func inflect(word, ending string) string {
 	return word + ending
 }
 
-// rewrite replaces each word that has a synonym with the given probability, and keeps
-// what is not language.
+// rewrite replaces each word that has a synonym with the given probability.
 func (w *wordNet) rewrite(s string, rate float64, random *rand.Rand) string {
-	var b strings.Builder
-	for {
-		kept := literal.FindStringIndex(s)
-		if kept == nil {
-			break
+	return pieces.ReplaceAllStringFunc(s, func(piece string) string {
+		if !plainWord.MatchString(piece) {
+			return piece
 		}
-		b.WriteString(w.rewriteWords(s[:kept[0]], rate, random))
-		b.WriteString(s[kept[0]:kept[1]])
-		s = s[kept[1]:]
-	}
-	return b.String() + w.rewriteWords(s, rate, random)
-}
-
-func (w *wordNet) rewriteWords(s string, rate float64, random *rand.Rand) string {
-	return anyWord.ReplaceAllStringFunc(s, func(word string) string {
-		r := w.replacement(word)
+		r := w.replacement(piece)
 		// The draw comes first, so that a higher rate replaces a superset.
 		if draw := random.Float64(); r == "" || draw >= rate {
-			return word
+			return piece
 		}
 		return r
 	})

@@ -1,0 +1,49 @@
+package eval
+
+import (
+	"path/filepath"
+	"slices"
+)
+
+// Published is a run whose reports are kept in eval/results, in one part or several.
+type Published struct {
+	Model, Way string
+	Settings   string   // empty: the defaults
+	Reports    []string // folders, the earliest first
+}
+
+// The ways of filling slots.
+const (
+	SlotWay  = "slot"
+	AgentWay = "agent"
+)
+
+// AllPublished are the runs in the order in which the READMEs and the figures have them.
+func AllPublished() []Published {
+	const small, strong = "SmolLM2-135M", "Qwen2.5-Coder-0.5B"
+	return []Published{
+		{small, SlotWay, "", []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams", "smollm2-135m-near"}},
+		{small, AgentWay, "", []string{"smollm2-135m-agent", "smollm2-135m-agent-seams", "smollm2-135m-agent-near"}},
+		{strong, SlotWay, "", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams", "qwen2.5-coder-0.5b-near"}},
+		{strong, AgentWay, "", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams", "qwen2.5-coder-0.5b-agent-near"}},
+		{small, SlotWay, "`unrepaired: accept`", []string{"smollm2-135m-accept"}},
+		{small, AgentWay, "calibrated, `quality: {kl: 0.03}`", []string{"smollm2-135m-agent-quality"}},
+	}
+}
+
+// Pairs joins the run's reports, whose folders are in dir; a pair counts as it was run
+// last.
+func (p *Published) Pairs(dir string) ([]Result, error) {
+	var out []Result
+	for _, name := range p.Reports {
+		now, err := readReport(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		out = slices.DeleteFunc(out, func(b Result) bool {
+			return slices.ContainsFunc(now.Pairs, func(n Result) bool { return n.ID == b.ID })
+		})
+		out = append(out, now.Pairs...)
+	}
+	return out, nil
+}
