@@ -19,6 +19,7 @@ func evalCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
 	cmd.Flags().IntVar(&o.Limit, "limit", 0, "stop after so many pairs; 0 means all")
+	cmd.Flags().IntVar(&o.Repeats, "repeats", 1, "runs, cold and shared in turn, of which each time is the median")
 	cmd.Flags().BoolVar(&o.Ablate, "ablate", false, "also measure with one part of the agent's way left out at a time")
 	cmd.Flags().BoolVar(&o.Frontier, "frontier", false, "also measure with little to much recomputed, in both ways")
 	for _, name := range []string{"pairs", "out"} {

@@ -27,6 +27,9 @@ type Options struct {
 	AnswerTokens int
 	// Limit stops after that many pairs; 0 means all.
 	Limit int
+	// Repeats is of how many runs, cold and shared in turn, each time is the median;
+	// 0 means one.
+	Repeats int
 	// Ablate shares each target also with one part of the agent's way left out at a
 	// time; Frontier with little to much recomputed, in both ways.
 	Ablate, Frontier bool
@@ -99,12 +102,15 @@ func start(ctx context.Context, o *Options) (m *bench, end func() error, err err
 	if err := s.ready(ctx); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("nothing can be shared: %w", err), s.close())
 	}
-	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.URL(), cfg.Backend.APIKey), slots: p.Slots, answer: o.AnswerTokens}
+	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.URL(), cfg.Backend.APIKey), slots: p.Slots, answer: o.AnswerTokens, repeats: max(1, o.Repeats)}
 	return m, s.close, nil
 }
 
 // config is a copy of the configuration with the options over it.
 func (o *Options) config() (*configs.Config, error) {
+	if o.Repeats < 0 {
+		return nil, fmt.Errorf("%d repeats: at least 1 is needed, or 0 for one", o.Repeats)
+	}
 	if o.AnswerTokens < 1 {
 		return nil, fmt.Errorf("%d answer tokens: at least 1 is needed", o.AnswerTokens)
 	}
@@ -142,7 +148,7 @@ func settings(o *Options, cfg *configs.Config) Settings {
 func (m *bench) runAll(ctx context.Context, pairs []Pair, o Options) (*Report, error) {
 	start := time.Now()
 	report := &Report{Summary: Summary{Created: start.UTC().Truncate(time.Second)}}
-	bar := newProgress(pairs, o.Progress)
+	bar := newProgress(pairs, m.repeats, o.Progress)
 	err := m.warmUp(ctx)
 	for i := 0; i < len(pairs) && err == nil; i++ {
 		p := pairs[i]
@@ -178,20 +184,21 @@ func (m *bench) warmUp(ctx context.Context) error {
 }
 
 // progress is the bar with the time left. Work is counted in bytes of prompt to
-// prefill cold: the reference once, the target twice.
+// prefill cold: at each repetition the reference once, the target twice.
 type progress struct {
 	bar   *progressbar.ProgressBar
 	out   io.Writer
 	lines bool // one line a pair, where nobody watches a bar
 	pairs int
+	runs  int // of each pair
 	done  int // work of the pairs that are over
 	begun int // work of the pair that runs
 }
 
-func work(p Pair) int { return len(p.Reference) + 2*len(p.Target) }
+func (g *progress) work(p Pair) int { return g.runs * (len(p.Reference) + 2*len(p.Target)) }
 
-func newProgress(pairs []Pair, out io.Writer) *progress {
-	g := &progress{out: out, pairs: len(pairs)}
+func newProgress(pairs []Pair, runs int, out io.Writer) *progress {
+	g := &progress{out: out, pairs: len(pairs), runs: runs}
 	if out == nil {
 		g.out = os.Stderr
 		info, err := os.Stderr.Stat()
@@ -199,7 +206,7 @@ func newProgress(pairs []Pair, out io.Writer) *progress {
 	}
 	total := 0
 	for _, p := range pairs {
-		total += work(p)
+		total += g.work(p)
 	}
 	shown := g.out
 	if g.lines {
@@ -211,7 +218,7 @@ func newProgress(pairs []Pair, out io.Writer) *progress {
 }
 
 func (g *progress) begin(i int, p Pair) {
-	g.begun = work(p)
+	g.begun = g.work(p)
 	g.bar.Describe(fmt.Sprintf("%d/%d %s", i+1, g.pairs, p.ID))
 	_ = g.bar.Set(g.done)
 }

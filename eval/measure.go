@@ -37,6 +37,7 @@ type bench struct {
 	client  *backend // to the sidecar
 	slots   int
 	answer  int // tokens
+	repeats int // of each time
 	// ablations and frontier are made on each pair that is shared.
 	ablations, frontier []variant
 }
@@ -47,7 +48,7 @@ const coldSlot = 0
 
 // coldRun is what the backend does by itself.
 type coldRun struct {
-	ttft   time.Duration
+	ttft   float64 // ms
 	answer *completion
 }
 
@@ -71,20 +72,13 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 	if err != nil {
 		return fmt.Errorf("cold run: %w", err)
 	}
-	r.TTFTCold, r.AnswerCold = ms(cold.ttft), cold.answer.text
-	if err := m.clean(ctx); err != nil {
+	r.AnswerCold = cold.answer.text
+	ttft, err := m.sharedTime(ctx, p, step)
+	if err != nil {
 		return err
 	}
-	if err := m.reference(ctx, p.Reference); err != nil {
-		return fmt.Errorf("reference through the sidecar: %w", err)
-	}
-	step(len(p.Reference))
-	ttft, _, err := m.client.chat(ctx, p.Target, -1)
-	if err != nil {
-		return fmt.Errorf("target through the sidecar: %w", err)
-	}
-	r.TTFTShared = ms(ttft)
-	r.Speedup = r.TTFTCold / r.TTFTShared
+	t := times{cold: []float64{cold.ttft}, shared: []float64{ttft}}
+	t.put(r)
 	report, err := m.sidecar.Last(ctx)
 	if err != nil {
 		return err
@@ -100,7 +94,8 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 		r.Frontier = m.try(ctx, p, tokens, cold, m.frontier)
 	}
 	step(len(p.Target))
-	return nil
+	defer t.put(r)
+	return m.repeat(ctx, p, &t, step)
 }
 
 // clean leaves nothing of one run to the next.
@@ -109,15 +104,9 @@ func (m *bench) clean(ctx context.Context) error {
 }
 
 func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldRun, error) {
-	if err := m.clean(ctx); err != nil {
-		return nil, err
-	}
-	ttft, t, err := m.direct.chat(ctx, target, coldSlot)
+	ttft, err := m.coldTime(ctx, target)
 	if err != nil {
 		return nil, err
-	}
-	if t.CacheN != 0 {
-		return nil, fmt.Errorf("the backend found %d tokens in an erased slot; something else is using it", t.CacheN)
 	}
 	answer, err := m.direct.complete(ctx, tokens, coldSlot, m.answer, probabilities)
 	if err != nil {
@@ -129,9 +118,13 @@ func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldR
 	return &coldRun{ttft: ttft, answer: answer}, nil
 }
 
-func (m *bench) reference(ctx context.Context, text string) error {
-	if _, _, err := m.client.chat(ctx, text, -1); err != nil {
+// onlyReference has the sidecar know the pair's reference and nothing else.
+func (m *bench) onlyReference(ctx context.Context, p Pair) error {
+	if err := m.clean(ctx); err != nil {
 		return err
+	}
+	if _, _, err := m.client.chat(ctx, p.Reference, -1); err != nil {
+		return fmt.Errorf("reference through the sidecar: %w", err)
 	}
 	if _, err := m.sidecar.Last(ctx); err != nil {
 		return err

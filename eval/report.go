@@ -23,6 +23,7 @@ type Result struct {
 	TTFTCold   float64 `json:"ttft_cold_ms"`
 	TTFTShared float64 `json:"ttft_shared_ms"`
 	Speedup    float64 `json:"speedup"` // cold over shared TTFT
+	Repeats    int     `json:"repeats"` // of which each TTFT is the median
 	Match      float64 `json:"match_ms"`
 	Compose    float64 `json:"compose_ms"`
 	Inject     float64 `json:"inject_ms"`

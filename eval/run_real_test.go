@@ -20,7 +20,7 @@ import (
 func TestRunOnARealServer(t *testing.T) {
 	b := lab.StartBackend(t, lab.BackendOptions{Context: 4096})
 	dir := t.TempDir()
-	o := Options{Backend: b.URL, SlotDir: b.SlotDir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Progress: io.Discard}
+	o := Options{Backend: b.URL, SlotDir: b.SlotDir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Repeats: 3, Progress: io.Discard}
 	if err := Run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +37,11 @@ func TestRunOnARealServer(t *testing.T) {
 	}
 	if other.Error != "" || other.Decision != "cold" || other.KLMean > 1e-3 || !other.SameAnswer {
 		t.Errorf("unrelated: %+v", other)
+	}
+	for _, p := range r.Pairs {
+		if p.Repeats != 3 || p.Speedup != p.TTFTCold/p.TTFTShared {
+			t.Errorf("%s: %d repeats, %v ms cold, %v ms shared, %vx; expected 3 repeats", p.ID, p.Repeats, p.TTFTCold, p.TTFTShared, p.Speedup)
+		}
 	}
 	if left, _ := filepath.Glob(filepath.Join(b.SlotDir, "*.bin")); len(left) != 0 {
 		t.Errorf("left in the slot directory: %v", left)
