@@ -12,6 +12,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -77,7 +78,9 @@ type Index struct {
 	rest    breaker
 	// embedded: no other process is asked.
 	embedded bool
-	now      func() time.Time
+	// missed: an Add failed since the index was last rebuilt.
+	missed atomic.Bool
+	now    func() time.Time
 }
 
 // OpenIndex connects; it does not wait for Redis to answer.
@@ -163,7 +166,7 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) er
 	k := x.keys(sc)
 	now := x.now()
 	score := float64(now.UnixMilli())
-	return x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+	err := x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
 		blob := make([]byte, 0, 8*len(fp.Keys))
 		for _, key := range fp.Keys {
 			name := k.posting(key)
@@ -178,6 +181,10 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) er
 		p.ZRemRangeByScore(ctx, k.references(), "-inf", strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10))
 		p.Expire(ctx, k.references(), x.ttl)
 	})
+	if err != nil {
+		x.missed.Store(true)
+	}
+	return err
 }
 
 // Remove forgets a reference. Removing an unknown one is no error.

@@ -140,6 +140,46 @@ func TestIndexIsRebuiltAfterALoss(t *testing.T) {
 	<-done
 }
 
+func TestIndexMakesUpForAnAddThatFailed(t *testing.T) {
+	noLeaks(t)
+	r := lab.StartRedis(t)
+	x := openTest(t, IndexOptions{URL: r.URL, Timeout: quick})
+	fp := IdentitySigner(1).Fingerprint(prose(1, 800))
+	admin := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer admin.Close()
+	var kept, rebuilt atomic.Bool
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		x.Watch(ctx, 20*time.Millisecond, func(ctx context.Context) error {
+			rebuilt.Store(true)
+			if !kept.Load() {
+				return nil
+			}
+			return x.Add(ctx, testScope, "a", fp)
+		})
+	}()
+	marker := func() bool { n, _ := admin.Keys(ctx, "semsharekv:m:*").Result(); return len(n) > 0 }
+	eventually(t, "it is built at first", func() bool { return rebuilt.Load() && marker() })
+	if err := admin.Do(ctx, "CLIENT", "PAUSE", "60000", "WRITE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	kept.Store(true)
+	if err := x.Add(ctx, testScope, "a", fp); err == nil {
+		t.Fatal("no error though Redis takes no writes")
+	}
+	if err := admin.Do(ctx, "CLIENT", "UNPAUSE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what was missed is found", func() bool {
+		got, err := x.Find(ctx, testScope, fp, 1)
+		return err == nil && len(got.Candidates) == 1
+	})
+	cancel()
+	<-done
+}
+
 func TestIndexAsAnACLUser(t *testing.T) {
 	noLeaks(t)
 	args := []string{"--user", "default", "off", "--user", "semshare", "on", ">s3cret", "~semsharekv:*", "-@all"}
