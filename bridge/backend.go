@@ -51,6 +51,18 @@ func NewBackend(url, apiKey string, connect time.Duration) *Backend {
 // Close drops the idle connections.
 func (b *Backend) Close() { b.http.CloseIdleConnections() }
 
+// own is the Authorization of the sidecar's own requests.
+func (b *Backend) own() string {
+	if b.apiKey == "" {
+		return ""
+	}
+	return "Bearer " + b.apiKey
+}
+
+// Keyed reports whether the sidecar was given a key, so that the backend refuses
+// clients without one.
+func (b *Backend) Keyed() bool { return b.apiKey != "" }
+
 // call sends one request and returns the body of a 200 answer.
 func (b *Backend) call(ctx context.Context, method, path, auth string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, b.url+path, bytes.NewReader(body))
@@ -62,9 +74,6 @@ func (b *Backend) call(ctx context.Context, method, path, auth string, body []by
 	// the server closed a kept connection, as llama-server does after 5 s; an
 	// empty value is not sent.
 	req.Header["Idempotency-Key"] = nil
-	if auth == "" && b.apiKey != "" {
-		auth = "Bearer " + b.apiKey
-	}
 	if auth != "" {
 		req.Header.Set("Authorization", auth)
 	}
@@ -107,7 +116,7 @@ type Props struct {
 
 // Props asks for /props.
 func (b *Backend) Props(ctx context.Context) (Props, error) {
-	reply, err := b.call(ctx, http.MethodGet, "/props", "", nil)
+	reply, err := b.call(ctx, http.MethodGet, "/props", b.own(), nil)
 	if err != nil {
 		return Props{}, err
 	}
@@ -132,14 +141,14 @@ func (b *Backend) Props(ctx context.Context) (Props, error) {
 
 // Health reports whether the backend has its model loaded.
 func (b *Backend) Health(ctx context.Context) error {
-	_, err := b.call(ctx, http.MethodGet, "/health", "", nil)
+	_, err := b.call(ctx, http.MethodGet, "/health", b.own(), nil)
 	return err
 }
 
 // Busy asks /slots which slots are at work. ok is false where the server does
 // not tell.
 func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
-	reply, err := b.call(ctx, http.MethodGet, "/slots", "", nil)
+	reply, err := b.call(ctx, http.MethodGet, "/slots", b.own(), nil)
 	if err != nil {
 		return nil, false
 	}
@@ -151,7 +160,7 @@ func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
 
 // Held asks /slots how many tokens of a prompt the slot holds.
 func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
-	reply, err := b.call(ctx, http.MethodGet, "/slots", "", nil)
+	reply, err := b.call(ctx, http.MethodGet, "/slots", b.own(), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -159,7 +168,8 @@ func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
 }
 
 // ApplyTemplate renders an OpenAI chat body into the prompt that the server
-// would make of it. auth is the client's Authorization, or "".
+// would make of it. auth is the client's Authorization, or "": the sidecar's key does
+// not stand in for it, so that nothing is done for whom the backend would refuse.
 func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawMessage) (string, error) {
 	reply, err := b.post(ctx, "/apply-template", auth, chat)
 	if err != nil {
@@ -173,7 +183,7 @@ func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawM
 }
 
 // Tokenize returns the token ids that the server makes of a text. special adds
-// what the model puts in front of every prompt.
+// what the model puts in front of every prompt; auth is as for ApplyTemplate.
 func (b *Backend) Tokenize(ctx context.Context, auth, text string, special, parse bool) ([]int32, error) {
 	reply, err := b.post(ctx, "/tokenize", auth, map[string]any{"content": text, "add_special": special, "parse_special": parse})
 	if err != nil {
@@ -190,7 +200,7 @@ func (b *Backend) Tokenize(ctx context.Context, auth, text string, special, pars
 
 // Detokenize returns the text of token ids.
 func (b *Backend) Detokenize(ctx context.Context, tokens []int32) (string, error) {
-	reply, err := b.post(ctx, "/detokenize", "", map[string]any{"tokens": tokens})
+	reply, err := b.post(ctx, "/detokenize", b.own(), map[string]any{"tokens": tokens})
 	if err != nil {
 		return "", err
 	}
@@ -206,7 +216,7 @@ type Prefilled struct {
 // Prefill has the slot compute tokens behind what it holds of them, and
 // generate nothing.
 func (b *Backend) Prefill(ctx context.Context, slot int, tokens []int32) (Prefilled, error) {
-	reply, err := b.post(ctx, "/completion", "", map[string]any{
+	reply, err := b.post(ctx, "/completion", b.own(), map[string]any{
 		"prompt": tokens, "n_predict": 0, "id_slot": slot, "cache_prompt": true, "stream": false,
 		"n_cache_reuse": 0, "response_fields": []string{"timings"},
 	})
@@ -247,5 +257,5 @@ func (b *Backend) Erase(ctx context.Context, slot int) error {
 }
 
 func (b *Backend) slot(ctx context.Context, slot int, action string, body any) ([]byte, error) {
-	return b.post(ctx, fmt.Sprintf("/slots/%d?action=%s", slot, action), "", body)
+	return b.post(ctx, fmt.Sprintf("/slots/%d?action=%s", slot, action), b.own(), body)
 }

@@ -274,7 +274,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 // newGeneration gathers what the sharer needs to know of a request.
 func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, body []byte, off string) *Generation {
 	g := &Generation{ID: newID(), Path: x.path, Body: body, Off: off}
-	g.Authorization, _ = header(h, "Authorization")
+	g.Authorization = authorization(h)
 	var doc gjson.Result
 	if off == "" && !gjson.ValidBytes(body) {
 		g.Off = offJSON

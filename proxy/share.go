@@ -19,6 +19,7 @@ import (
 const (
 	coldUnavailable = "backend cannot share"
 	coldNoTenant    = "no tenant"
+	coldRefused     = "key refused"
 	coldTokens      = "tokens unknown"
 	coldShort       = "short prompt"
 	coldIndex       = "index unavailable"
@@ -170,6 +171,9 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 	defer cancel()
 	tokens, err := d.lv.tokens.tokens(ctx, d.g.Authorization, &d.g.Prompt)
 	d.sh.step("tokens", start)
+	if refused(err) {
+		return nil, coldRefused
+	}
 	if err != nil || len(tokens) == 0 {
 		d.sh.log.Debug().Err(err).Str("id", d.g.ID).Msg("no tokens")
 		return nil, late(ctx, coldTokens)

@@ -264,6 +264,22 @@ func TestSharingKeepsTenantsApart(t *testing.T) {
 	s.want(s.complete("Again: "+tale("1812"), "X-Tenant", "y"), "shared")
 }
 
+func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
+	const key = "secret"
+	s := startSharing(t, lab.BackendOptions{Context: 4096, APIKey: key}, func(c *configs.Config) { c.Backend.APIKey = key })
+	s.want(s.complete(tale("1812"), "Authorization", "Bearer "+key), "cold")
+	text, _ := json.Marshal("One. " + tale("1812"))
+	for _, h := range [][]string{nil, {"Authorization", "Bearer guess"}, {"X-Api-Key", "guess"}} {
+		for _, prompt := range []string{string(text), "[1,2,3]", `[1, "One."]`} {
+			r := s.post("/completion", `{"n_predict":1,"prompt":`+prompt+`}`, h...)
+			if r.status != http.StatusUnauthorized || r.did != "cold; reason="+coldRefused {
+				t.Errorf("headers %q, prompt %.20s: status %d, %q", h, prompt, r.status, r.did)
+			}
+		}
+	}
+	s.want(s.complete("Two. "+tale("1812"), "X-Api-Key", key), "shared")
+}
+
 // references are the state files of the store.
 func (s *sharing) references() []string {
 	s.t.Helper()

@@ -51,6 +51,16 @@ func apiKey(h *fasthttp.RequestHeader) string {
 	return ""
 }
 
+// authorization is the client's credential as an Authorization header. llama-server goes
+// by X-Api-Key only where there is none.
+func authorization(h *fasthttp.RequestHeader) string {
+	auth, _ := header(h, "Authorization")
+	if key, _ := header(h, "X-Api-Key"); auth == "" && key != "" {
+		return "Bearer " + key
+	}
+	return auth
+}
+
 // digest hashes parts so that no two lists of parts give the same input.
 func digest(parts ...string) string {
 	h := sha256.New()

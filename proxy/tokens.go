@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"github.com/semsharekv/semsharekv/bridge"
 )
@@ -17,11 +18,13 @@ type tokenizer struct {
 	model   *bridge.Model // nil where no GGUF can be read
 }
 
-// tokens returns the ids of a prompt. auth is the client's Authorization.
+// tokens returns the ids of a prompt. auth is the client's Authorization, with which the
+// backend is asked, so that an error is also what becomes of a client that it would
+// refuse (see refused).
 func (t tokenizer) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, error) {
 	switch p.Kind {
 	case PromptTokens:
-		return p.Tokens, nil
+		return p.Tokens, t.admitted(ctx, auth)
 	case PromptMixed:
 		return t.mixed(ctx, auth, p.Parts)
 	case PromptChat:
@@ -39,11 +42,13 @@ func (t tokenizer) tokens(ctx context.Context, auth string, p *Prompt) ([]int32,
 // mixed joins the parts; only a string in front gets what the model puts before
 // every prompt (llama-server: tokenize_mixed).
 func (t tokenizer) mixed(ctx context.Context, auth string, parts []PromptPart) ([]int32, error) {
-	var out []int32
+	out, err := []int32(nil), t.admitted(ctx, auth)
+	if err != nil {
+		return nil, err
+	}
 	for i, part := range parts {
 		ids := part.Tokens
 		if ids == nil {
-			var err error
 			if ids, err = t.backend.Tokenize(ctx, auth, part.Text, i == 0, true); err != nil {
 				return nil, err
 			}
@@ -51,4 +56,20 @@ func (t tokenizer) mixed(ctx context.Context, auth string, parts []PromptPart) (
 		out = append(out, ids...)
 	}
 	return out, nil
+}
+
+// admitted asks a backend with keys whether it takes the client's, for prompts of which
+// it need not be asked anything.
+func (t tokenizer) admitted(ctx context.Context, auth string) error {
+	if !t.backend.Keyed() {
+		return nil
+	}
+	_, err := t.backend.Tokenize(ctx, auth, "", false, false)
+	return err
+}
+
+// refused reports whether the backend does not take the client's key.
+func refused(err error) bool {
+	var b *bridge.BackendError
+	return errors.As(err, &b) && (b.Status == http.StatusUnauthorized || b.Status == http.StatusForbidden)
 }
