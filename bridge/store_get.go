@@ -54,6 +54,7 @@ func (s *Store) Get(id string) (*Reference, error) {
 // Why a reference left the store that nobody asked to leave.
 const (
 	dropEvicted   = "evicted"            // for the budget
+	dropReplaced  = "replaced"           // by a longer one made of it
 	dropElsewhere = "removed by another" // its files went, by a sidecar that shares the directory
 )
 
@@ -156,23 +157,24 @@ func (s *Store) verified(path string, want Meta) (*State, error) {
 	return state, nil
 }
 
-// Tokens returns a reference's token ids, which are not to be changed. It reads no
-// more of the file than those, and that only once.
-func (s *Store) Tokens(id string) ([]int32, error) {
+// Tokens returns a reference's token ids, which are not to be changed, and which of them
+// are there twice. It reads no more of the file than those, and that only once.
+func (s *Store) Tokens(id string) ([]int32, Copy, error) {
 	s.mu.Lock()
 	e := s.lookUp(id)
 	var tokens []int32
+	var copied Copy
 	if e != nil && !s.foreign(e) {
-		tokens = e.tokens
+		tokens, copied = e.tokens, e.meta.Copy
 	} else {
 		e = nil
 	}
 	s.mu.Unlock()
 	if e == nil {
-		return nil, fmt.Errorf("%w: %q", ErrNoReference, id)
+		return nil, copied, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
 	if tokens != nil {
-		return tokens, nil
+		return tokens, copied, nil
 	}
 	tokens, err := readTokens(s.statePath(id))
 	if err == nil && len(tokens) != e.meta.Tokens {
@@ -180,12 +182,12 @@ func (s *Store) Tokens(id string) ([]int32, error) {
 	}
 	if err != nil {
 		s.Drop(id, dropReason(err))
-		return nil, fmt.Errorf("reference %s: %w", id, err)
+		return nil, copied, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
 	e.tokens = tokens
 	s.mu.Unlock()
-	return tokens, nil
+	return tokens, copied, nil
 }
 
 // readTokens reads the tokens of a state file and nothing behind them.

@@ -122,8 +122,11 @@ func (f *ScratchFile) grow(size int64) error {
 	return allocate(f.f, size)
 }
 
-// Release gives the file back for the next request.
+// Release gives the file back for the next request. That of nil does nothing.
 func (f *ScratchFile) Release() {
+	if f == nil {
+		return
+	}
 	p := f.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -98,7 +98,7 @@ func TestReferenceSurvivesRestart(t *testing.T) {
 	if ref.Hits != 1 || ref.SavedTokens != 100 || ref.Tenant != "tenant" || ref.Tokens != storeTokens || ref.Bytes != stateBytes {
 		t.Errorf("got %+v", ref.Meta)
 	}
-	tokens, err := s.Tokens(id)
+	tokens, _, err := s.Tokens(id)
 	if err != nil || !slices.Equal(tokens, ref.State.Tokens) {
 		t.Errorf("tokens %v, %v", tokens, err)
 	}
@@ -266,7 +266,7 @@ func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
 		if _, err := s.Get(id); !errors.Is(err, ErrNoReference) {
 			t.Errorf("Get(%q): %v", id, err)
 		}
-		if _, err := s.Tokens(id); !errors.Is(err, ErrNoReference) {
+		if _, _, err := s.Tokens(id); !errors.Is(err, ErrNoReference) {
 			t.Errorf("Tokens(%q): %v", id, err)
 		}
 	}
@@ -349,7 +349,7 @@ func TestFloodOfNovelPromptsLeavesWhatIsUsed(t *testing.T) {
 		save(t, s, 100+seed, 1) // each takes the place of the one before
 	}
 	for _, id := range used {
-		if _, err := s.Tokens(id); err != nil {
+		if _, _, err := s.Tokens(id); err != nil {
 			t.Errorf("%s was flushed: %v", id, err)
 		}
 	}

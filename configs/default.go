@@ -25,6 +25,7 @@ func Default() *Config {
 			Budget:        8 << 30,
 			MinTokens:     256,
 			MaxGeneration: 0,
+			Rehearse:      512,
 			Novelty:       0.9,
 			Compress:      "q8_0",
 		},

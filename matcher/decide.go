@@ -8,11 +8,14 @@ type Rules struct {
 	Critical        Class
 	// Followers, CriticalFollowers and Seam are how many tokens are recomputed
 	// after an unmatched run, after a critical one, and after the source jumps;
-	// after most jumps it is a quarter of Seam (see decider.seam).
+	// after many jumps it is a quarter of Seam (see decider.seam).
 	Followers, CriticalFollowers, Seam int
 	// FirstSeam is Seam where the passage opened its reference and now has other text
 	// before it, which none of its keys and values has seen.
 	FirstSeam int
+	// Shifted: passages whose context changed are shifted (see sample), so that after
+	// most jumps a quarter of Seam is enough.
+	Shifted bool
 	// Pieces gives tokens' texts, nil where they are not known.
 	Pieces Pieces
 	// Fixed: keys cannot be moved, so only tokens at the same position match.
@@ -129,21 +132,22 @@ func (d *decider) afterJump(i int) {
 	}
 }
 
-// earlyTokens is how many tokens before a token make a context with which its keys and
+// EarlyTokens is how many tokens before a token make a context with which its keys and
 // values change little.
-const earlyTokens = 256
+const EarlyTokens = 256
 
 // seam demands recomputing after the source jumped to token i. Where the passage
 // stands near the start of the prompt, or stood near that of its reference, so that it
 // gains or loses most of its context, dozens of its tokens are off: of keys .1 of the
 // variance and more in its first 64. Elsewhere it is that much in its first 16 alone
-// (Qwen2.5-0.5B, documents in another order).
+// (Qwen2.5-0.5B, documents in another order); but unless passages are shifted, more pays
+// wherever the context changed.
 func (d *decider) seam(i int) {
-	opened, opens := int(d.a.Matches[i].Pos) < earlyTokens, i < earlyTokens
+	m := d.a.Matches[i]
 	switch {
-	case opened && !opens:
+	case opened(m.Pos, i):
 		d.demand(d.r.FirstSeam, Seam)
-	case opens:
+	case i < EarlyTokens, !d.r.Shifted && contextChange(d.p.Tokens[:i], m.Ref, m.Pos) >= changedContext:
 		d.demand(d.r.Seam, Seam)
 	default:
 		d.demand((d.r.Seam+3)/4, Seam)

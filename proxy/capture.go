@@ -163,7 +163,7 @@ func (d *Decision) known() bool {
 	}
 	d.seen = found.Seen
 	for _, c := range found.Candidates {
-		tokens, err := d.lv.store.Tokens(c.ID)
+		tokens, _, err := d.lv.store.Tokens(c.ID)
 		if err == nil && matcher.CommonPrefix(tokens, d.tokens) >= int(d.sh.cfg.Store.Novelty*float64(len(d.tokens))) {
 			return true
 		}

@@ -215,8 +215,8 @@ func (d *Decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 	d.seen = found.Seen
 	var refs []matcher.Reference
 	for _, c := range found.Candidates {
-		if tokens, err := d.lv.store.Tokens(c.ID); err == nil {
-			refs = append(refs, matcher.Reference{ID: c.ID, Tokens: tokens})
+		if tokens, copied, err := d.lv.store.Tokens(c.ID); err == nil {
+			refs = append(refs, matcher.Reference{ID: c.ID, Tokens: tokens, Copy: matcher.Copy(copied)})
 		}
 	}
 	pol := &d.g.Policy
@@ -270,13 +270,12 @@ const slotFirstSeam = 4
 
 // rules are the route's, as the matcher takes them.
 func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
-	followers, firstSeam := p.Followers, slotFirstSeam*p.Seam
+	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Followers: p.Followers, CriticalFollowers: p.CriticalFollowers,
+		Seam: p.Seam, FirstSeam: slotFirstSeam * p.Seam, Shifted: agent, Fixed: lv.probed.RoPE == nil}
 	if agent {
-		followers, firstSeam = p.AgentFollowers, p.Seam
+		r.Followers, r.FirstSeam = p.AgentFollowers, p.Seam
 	}
-	classes, _ := matcher.ParseClasses(p.Critical) // validated with the configuration
-	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Critical: classes, Followers: followers,
-		CriticalFollowers: p.CriticalFollowers, Seam: p.Seam, FirstSeam: firstSeam, Fixed: lv.probed.RoPE == nil}
+	r.Critical, _ = matcher.ParseClasses(p.Critical) // validated with the configuration
 	if lv.model != nil {
 		r.Pieces = lv.model.Piece
 	}

@@ -80,6 +80,7 @@ type live struct {
 	// calibration is nil where the model is not calibrated.
 	calibration atomic.Pointer[Calibration]
 	gate        gate
+	rehearsals  rehearsals
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
 	users      tracker // requests that hold on to the store and the model
@@ -228,6 +229,9 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	sh.gauges(lv)
 	sh.announce(lv)
 	sh.running.Go(func() { sh.keepIndexed(lv) })
+	if n := sh.cfg.Store.Rehearse; n > 0 {
+		sh.running.Go(func() { sh.keepRehearsing(lv, n) })
+	}
 	return 0
 }
 
@@ -427,11 +431,12 @@ func (sh *Sharer) reindex(ctx context.Context, lv *live) error {
 	}
 	defer lv.users.end()
 	for _, m := range lv.store.All() {
-		tokens, err := lv.store.Tokens(m.ID)
+		tokens, copied, err := lv.store.Tokens(m.ID)
 		if err != nil {
 			continue // dropped meanwhile
 		}
-		if err := sh.index.Add(ctx, lv.scope(m.Tenant), m.ID, lv.signer.Fingerprint(tokens)); err != nil {
+		fp := lv.signer.Fingerprint(tokens[:len(tokens)-copied.Len])
+		if err := sh.index.Add(ctx, lv.scope(m.Tenant), m.ID, fp); err != nil {
 			return err
 		}
 	}
