@@ -20,8 +20,8 @@ type sidecar struct {
 	url     string
 	ended   chan error
 	reports chan proxy.Report
-	// opening is how many tokens Rehearse computes.
-	opening int
+	// opening is the share of a reference that Rehearse computes.
+	opening float64
 }
 
 const (

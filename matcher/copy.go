@@ -13,6 +13,9 @@ type Copy struct{ From, Len int }
 // prompt is the reference without its copy.
 func (r *Reference) prompt() []int32 { return r.Tokens[:len(r.Tokens)-r.Copy.Len] }
 
+// copied reports whether a position is one of the copy.
+func (r *Reference) copied(pos int32) bool { return int(pos) >= len(r.prompt()) }
+
 // preferCopies has what opened its reference, and stands behind other text in the
 // target, come out of the copy.
 func (a *Alignment) preferCopies() {

@@ -44,3 +44,22 @@ func TestAPassageBehindOthersComesOutOfTheCopy(t *testing.T) {
 	f("its end alone, which had some context", slices.Concat(second, third, first[280:]), 0, 0)
 	f("behind little", slices.Concat(second[:100], first), 0, 0)
 }
+
+// TestWhatGoesOnBehindACopyHasItsContext: the copy is shorter than what an opening
+// passage lacks context for.
+func TestWhatGoesOnBehindACopyHasItsContext(t *testing.T) {
+	const n, copied = 1200, 200
+	base := ids(1, n)
+	ref := Reference{Tokens: slices.Concat(base, base[:copied]), Copy: Copy{Len: copied}}
+	target := slices.Concat(base[400:800], base[:400], base[800:])
+	p := Decide(Align(target, []Reference{ref}, IdentitySigner(1), 64), Rules{Seam: 64, FirstSeam: 256})
+	seam := 0
+	for _, x := range p.Tokens[400+copied : 800] {
+		if x.Reason == Seam {
+			seam++
+		}
+	}
+	if seam != 64 {
+		t.Errorf("%d tokens are recomputed behind the copy, want 64", seam)
+	}
+}

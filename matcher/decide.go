@@ -145,13 +145,20 @@ const EarlyTokens = 256
 func (d *decider) seam(i int) {
 	m := d.a.Matches[i]
 	switch {
-	case opened(m.Pos, i):
+	case opened(m.Pos, i) && !d.behindCopy(i):
 		d.demand(d.r.FirstSeam, Seam)
 	case i < EarlyTokens, !d.r.Shifted && contextChange(d.p.Tokens[:i], m.Ref, m.Pos) >= changedContext:
 		d.demand(d.r.Seam, Seam)
 	default:
 		d.demand((d.r.Seam+3)/4, Seam)
 	}
+}
+
+// behindCopy reports whether token i goes on where its reference's copy ends, so that most
+// of what opened the reference is as it should be.
+func (d *decider) behindCopy(i int) bool {
+	m, p := d.a.Matches[i], d.a.Matches[max(i-1, 0)]
+	return p.Ref == m.Ref && d.a.Refs[m.Ref].copied(p.Pos)
 }
 
 // afterInsertion looks past tokens without a counterpart for where the source

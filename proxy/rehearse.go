@@ -29,6 +29,8 @@ const (
 	// tokens whatever they say (Xiao et al., arXiv 2309.17453), and a message often
 	// starts with an instruction.
 	headTokens = 16
+	// leastOpening is how many tokens must be computed once more for it to be of use.
+	leastOpening = 128
 	// questionTokens at a message's end are left out of what the opening is computed
 	// behind: a question there would draw its answer, not the next passage.
 	questionTokens = 32
@@ -41,9 +43,9 @@ type rehearsals struct {
 	tried map[string]int
 }
 
-// keepRehearsing rehearses the openings of n tokens, one reference after the other,
-// whenever the backend is idle.
-func (sh *Sharer) keepRehearsing(lv *live, n int) {
+// keepRehearsing rehearses the share of each reference, one after the other, whenever the
+// backend is idle.
+func (sh *Sharer) keepRehearsing(lv *live, share float64) {
 	for {
 		select {
 		case <-lv.ctx.Done():
@@ -52,7 +54,7 @@ func (sh *Sharer) keepRehearsing(lv *live, n int) {
 		}
 		idle := func() bool { return sh.active.idleFor() > 0 }
 		if sh.active.idleFor() >= rehearsalIdle && !sh.busy(lv.ctx) {
-			sh.rehearseNext(lv.ctx, lv, n, idle)
+			sh.rehearseNext(lv.ctx, lv, share, idle)
 		}
 	}
 }
@@ -70,10 +72,10 @@ func (sh *Sharer) busy(ctx context.Context) bool {
 
 // Rehearse rehearses all references now, whatever else is asked meanwhile; it is for
 // whoever turned store.rehearse off to choose the time.
-func (sh *Sharer) Rehearse(ctx context.Context, n int) {
+func (sh *Sharer) Rehearse(ctx context.Context, share float64) {
 	lv := sh.live.Load()
-	for lv != nil && n > 0 && ctx.Err() == nil {
-		if !sh.rehearseNext(ctx, lv, n, func() bool { return true }) {
+	for lv != nil && share > 0 && ctx.Err() == nil {
+		if !sh.rehearseNext(ctx, lv, share, func() bool { return true }) {
 			return
 		}
 	}
@@ -81,7 +83,7 @@ func (sh *Sharer) Rehearse(ctx context.Context, n int) {
 
 // rehearseNext rehearses the reference used last of those that were not yet; false means
 // that there is none. goOn is asked again and again whether to go on.
-func (sh *Sharer) rehearseNext(ctx context.Context, lv *live, n int, goOn func() bool) bool {
+func (sh *Sharer) rehearseNext(ctx context.Context, lv *live, share float64, goOn func() bool) bool {
 	if !lv.users.begin() {
 		return false
 	}
@@ -92,21 +94,21 @@ func (sh *Sharer) rehearseNext(ctx context.Context, lv *live, n int, goOn func()
 	}
 	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
 	defer cancel()
-	err := sh.guardedRehearsal(ctx, lv, id, n, goOn)
+	err := sh.guardedRehearsal(ctx, lv, id, share, goOn)
 	lv.rehearsals.note(id, err)
 	sh.rehearsed(id, err)
 	return true
 }
 
 // guardedRehearsal has a panic end this rehearsal and not the process.
-func (sh *Sharer) guardedRehearsal(ctx context.Context, lv *live, id string, n int, goOn func() bool) (err error) {
+func (sh *Sharer) guardedRehearsal(ctx context.Context, lv *live, id string, share float64, goOn func() bool) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			sh.metrics.Panics.Inc()
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	return sh.rehearse(ctx, lv, id, n, goOn)
+	return sh.rehearse(ctx, lv, id, share, goOn)
 }
 
 // errNoUse says that a reference would gain nothing, or that there is no room.
@@ -163,14 +165,14 @@ func (lv *live) unrehearsed() (id string, ok bool) {
 }
 
 // rehearse puts a longer reference in the place of the one named.
-func (sh *Sharer) rehearse(ctx context.Context, lv *live, id string, n int, goOn func() bool) error {
+func (sh *Sharer) rehearse(ctx context.Context, lv *live, id string, share float64, goOn func() bool) error {
 	ref, err := lv.store.Get(id)
 	if err != nil {
 		return err
 	}
 	defer ref.Release()
 	r := bridge.Rehearsal{Ref: ref, Threads: sh.threads(), GoOn: goOn}
-	if !lv.opening(&r, n) {
+	if !lv.opening(&r, share) {
 		return errNoUse
 	}
 	bytes := lv.stored.FileBytes(r.Tokens(), r.Tokens())
@@ -206,12 +208,14 @@ func (sh *Sharer) rehearse(ctx context.Context, lv *live, id string, n int, goOn
 	return nil
 }
 
-// opening chooses what is computed once more, up to n tokens, and behind what; false
-// means that it is not worth it. What stands between control tokens is a message.
-func (lv *live) opening(r *bridge.Rehearsal, n int) bool {
+// opening chooses what is computed once more, and behind what; false means that it is not
+// worth it. What stands between control tokens is a message. Behind EarlyTokens tokens a
+// token has context enough as it is.
+func (lv *live) opening(r *bridge.Rehearsal, share float64) bool {
+	n := min(int(share*float64(len(r.Ref.State.Tokens))), matcher.EarlyTokens)
 	from, to := longestMessage(r.Ref.State.Tokens, lv.model.IsControl)
 	r.From, r.Keep, r.To, r.End = from, from+headTokens, from+n, to-questionTokens
-	return r.From < matcher.EarlyTokens && r.Keep+r.End-r.To >= matcher.EarlyTokens
+	return n >= leastOpening && r.From < matcher.EarlyTokens && r.Keep+r.End-r.To >= matcher.EarlyTokens
 }
 
 // longestMessage is the longest stretch of tokens without a control token.

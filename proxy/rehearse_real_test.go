@@ -16,8 +16,8 @@ import (
 // the reference must come out of what was computed of it behind the other, and the slot
 // must hold what it held before.
 func TestSharingRehearsesOpeningsInIdleTime(t *testing.T) {
-	const opening = 150
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 1}, func(c *configs.Config) { c.Store.Rehearse = opening })
+	const share = .25
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 1}, func(c *configs.Config) { c.Store.Rehearse = share })
 	first, second := tale("1812")+"\n\n", unrelated+"\n\n"+strings.ToUpper(unrelated)+"\n\n"
 	prompt := first + second + "What is it about?"
 	r := s.complete(prompt)
@@ -44,8 +44,8 @@ func TestSharingRehearsesOpeningsInIdleTime(t *testing.T) {
 			copied++
 		}
 	}
-	if copied < opening/2 || r.report.RestoreFailed {
-		t.Errorf("%d tokens come out of the copy, want most of %d", copied, opening)
+	if want := int(share * float64(n)); copied < want/2 || copied > want || r.report.RestoreFailed {
+		t.Errorf("%d tokens come out of the copy, want most of %d", copied, want)
 	}
 
 	time.Sleep(2 * rehearsalPoll)

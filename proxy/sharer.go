@@ -229,8 +229,8 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	sh.gauges(lv)
 	sh.announce(lv)
 	sh.running.Go(func() { sh.keepIndexed(lv) })
-	if n := sh.cfg.Store.Rehearse; n > 0 {
-		sh.running.Go(func() { sh.keepRehearsing(lv, n) })
+	if share := sh.cfg.Store.Rehearse; share > 0 {
+		sh.running.Go(func() { sh.keepRehearsing(lv, share) })
 	}
 	return 0
 }
