@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,22 +53,10 @@ func (sh *Sharer) keepRehearsing(lv *live, share float64) {
 			return
 		case <-time.After(rehearsalPoll):
 		}
-		idle := func() bool { return sh.active.idleFor() > 0 }
-		if sh.active.idleFor() >= rehearsalIdle && !sh.busy(lv.ctx) {
-			sh.rehearseNext(lv.ctx, lv, share, idle)
+		if sh.active.idleFor() >= rehearsalIdle {
+			sh.rehearseNext(lv.ctx, lv, share, func() bool { return sh.active.idleFor() > 0 })
 		}
 	}
-}
-
-// busy tells whether the backend is seen to work, for others than this sidecar.
-func (sh *Sharer) busy(ctx context.Context) bool {
-	slots, _ := sh.backend.Busy(ctx)
-	for _, b := range slots {
-		if b {
-			return true
-		}
-	}
-	return false
 }
 
 // Rehearse rehearses all references now, whatever else is asked meanwhile; it is for
@@ -82,14 +71,14 @@ func (sh *Sharer) Rehearse(ctx context.Context, share float64) {
 }
 
 // rehearseNext rehearses the reference used last of those that were not yet; false means
-// that there is none. goOn is asked again and again whether to go on.
+// that there is none, or that the backend is not free. goOn is asked again and again.
 func (sh *Sharer) rehearseNext(ctx context.Context, lv *live, share float64, goOn func() bool) bool {
 	if !lv.users.begin() {
 		return false
 	}
 	defer lv.users.end()
 	id, ok := lv.unrehearsed()
-	if !ok {
+	if !ok || !sh.free(ctx) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
@@ -98,6 +87,13 @@ func (sh *Sharer) rehearseNext(ctx context.Context, lv *live, share float64, goO
 	lv.rehearsals.note(id, err)
 	sh.rehearsed(id, err)
 	return true
+}
+
+// free tells whether the backend answers and is not seen to work, as for a client that
+// goes around the sidecar.
+func (sh *Sharer) free(ctx context.Context) bool {
+	busy, _ := sh.backend.Busy(ctx)
+	return sh.backend.Health(ctx) == nil && !slices.Contains(busy, true)
 }
 
 // guardedRehearsal has a panic end this rehearsal and not the process.
@@ -111,6 +107,12 @@ func (sh *Sharer) guardedRehearsal(ctx context.Context, lv *live, id string, sha
 	return sh.rehearse(ctx, lv, id, share, goOn)
 }
 
+// interrupted reports whether a rehearsal ended since the backend, or its slot, was wanted
+// for something else.
+func interrupted(err error) bool {
+	return errors.Is(err, bridge.ErrInterrupted) || errors.Is(err, bridge.ErrNotTaken) || errors.Is(err, context.Canceled)
+}
+
 // errNoUse says that a reference would gain nothing, or that there is no room.
 var errNoUse = errors.New("no use")
 
@@ -121,7 +123,7 @@ func (r *rehearsals) note(id string, err error) {
 	if r.tried == nil {
 		r.tried = map[string]int{}
 	}
-	if errors.Is(err, bridge.ErrInterrupted) {
+	if interrupted(err) {
 		r.tried[id]++
 	} else {
 		r.tried[id] = rehearsalTries
@@ -136,7 +138,7 @@ func (sh *Sharer) rehearsed(id string, err error) {
 		result = "done"
 	case errors.Is(err, errNoUse), errors.Is(err, bridge.ErrNotAdmitted), errors.Is(err, bridge.ErrNoReference):
 		return
-	case errors.Is(err, bridge.ErrInterrupted), errors.Is(err, context.Canceled):
+	case interrupted(err):
 		result = "interrupted"
 	default:
 		sh.log.Warn().Err(err).Str("reference", id).Msg("not rehearsed")
@@ -186,7 +188,7 @@ func (sh *Sharer) rehearse(ctx context.Context, lv *live, id string, share float
 		return err
 	}
 	defer p.Abort()
-	err = sh.inSlot(ctx, lv, func(slot int) error {
+	err = sh.inSlot(ctx, lv, ref.Tenant, func(slot int) error {
 		r.Slot = slot
 		return lv.filler.Rehearse(ctx, r, p)
 	})
@@ -233,8 +235,9 @@ func longestMessage(tokens []int32, control func(int32) bool) (from, to int) {
 	return from, to
 }
 
-// inSlot has f use the slot that was used least recently, and puts back what it held.
-func (sh *Sharer) inSlot(ctx context.Context, lv *live, f func(slot int) error) error {
+// inSlot has f use, for the tenant, the slot that was used least recently, and puts back
+// what it held.
+func (sh *Sharer) inSlot(ctx context.Context, lv *live, tenant string, f func(slot int) error) error {
 	sl, _ := lv.slots.acquire(ctx, "", nil, 1)
 	if sl == nil {
 		return fmt.Errorf("%w: no slot is free", bridge.ErrInterrupted)
@@ -249,8 +252,10 @@ func (sh *Sharer) inSlot(ctx context.Context, lv *live, f func(slot int) error) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), eraseTimeout)
 	defer cancel()
 	if held == nil || sh.restore(ctx, sl.id, held, len(sl.tokens)) != nil {
-		_ = sh.backend.Erase(ctx, sl.id)
 		sl.tenant, sl.tokens, sl.generation = "", nil, 0
+		if sh.backend.Erase(ctx, sl.id) != nil {
+			sl.tenant = tenant // whose prompt may be in it still
+		}
 	}
 	lv.slots.putBack(sl)
 	return err

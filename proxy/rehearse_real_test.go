@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
 	"github.com/semsharekv/semsharekv/matcher"
@@ -32,9 +34,21 @@ func TestSharingRehearsesOpeningsInIdleTime(t *testing.T) {
 	if got := s.references(); len(got) != 1 {
 		t.Fatalf("references %v: expected one, in the place of the first", got)
 	}
-	if r := s.complete(prompt); r.state() != "exact" || r.report.CacheN != n-1 {
-		t.Errorf("the same prompt again: %s, %d of %d tokens in the slot: expected all but the last", r.did, r.report.CacheN, n)
+	holds := func(when string) {
+		t.Helper()
+		if r := s.complete(prompt); r.state() != "exact" || r.report.CacheN != n-1 {
+			t.Errorf("the same prompt %s: %s, %d of %d tokens in the slot: expected all but the last", when, r.did, r.report.CacheN, n)
+		}
 	}
+	holds("after the rehearsal")
+	lv := s.server.sharer.live.Load()
+	err := s.server.sharer.inSlot(t.Context(), lv, "a tenant", func(slot int) error {
+		return errors.Join(bridge.ErrInterrupted, s.server.sharer.backend.Erase(t.Context(), slot))
+	})
+	if !errors.Is(err, bridge.ErrInterrupted) || !interrupted(err) {
+		t.Errorf("a rehearsal that is broken off: error %v", err)
+	}
+	holds("after one that was broken off")
 
 	r = s.complete(second + first + "What is it about?")
 	s.want(r, "shared")
