@@ -54,7 +54,7 @@ func (sh *Sharer) keepRehearsing(lv *live, share float64) {
 		case <-time.After(rehearsalPoll):
 		}
 		if sh.active.idleFor() >= rehearsalIdle {
-			sh.rehearseNext(lv.ctx, lv, share, func() bool { return sh.active.idleFor() > 0 })
+			sh.rehearseNext(lv.ctx, lv, share, func() bool { return sh.active.idleFor() > 0 && sh.free(lv.ctx) })
 		}
 	}
 }
