@@ -157,37 +157,40 @@ func (s *Store) verified(path string, want Meta) (*State, error) {
 	return state, nil
 }
 
-// Tokens returns a reference's token ids, which are not to be changed, and which of them
-// are there twice. It reads no more of the file than those, and that only once.
-func (s *Store) Tokens(id string) ([]int32, Copy, error) {
+// Prompt is what is known of a reference before its state is opened.
+type Prompt struct {
+	Tenant string
+	Tokens []int32 // not to be changed
+	Copy   Copy
+}
+
+// Prompt returns a reference's tokens and whose they are. It reads no more of the file
+// than the tokens, and that only once.
+func (s *Store) Prompt(id string) (Prompt, error) {
 	s.mu.Lock()
 	e := s.lookUp(id)
-	var tokens []int32
-	var copied Copy
-	if e != nil && !s.foreign(e) {
-		tokens, copied = e.tokens, e.meta.Copy
-	} else {
-		e = nil
+	if e == nil || s.foreign(e) {
+		s.mu.Unlock()
+		return Prompt{}, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
+	p := Prompt{e.meta.Tenant, e.tokens, e.meta.Copy}
+	want := e.meta.Tokens
 	s.mu.Unlock()
-	if e == nil {
-		return nil, copied, fmt.Errorf("%w: %q", ErrNoReference, id)
-	}
-	if tokens != nil {
-		return tokens, copied, nil
+	if p.Tokens != nil {
+		return p, nil
 	}
 	tokens, err := readTokens(s.statePath(id))
-	if err == nil && len(tokens) != e.meta.Tokens {
-		err = fmt.Errorf("%w: %d tokens: expected %d", ErrCorrupt, len(tokens), e.meta.Tokens)
+	if err == nil && len(tokens) != want {
+		err = fmt.Errorf("%w: %d tokens: expected %d", ErrCorrupt, len(tokens), want)
 	}
 	if err != nil {
 		s.Drop(id, dropReason(err))
-		return nil, copied, fmt.Errorf("reference %s: %w", id, err)
+		return Prompt{}, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
-	e.tokens = tokens
+	e.tokens, p.Tokens = tokens, tokens
 	s.mu.Unlock()
-	return tokens, copied, nil
+	return p, nil
 }
 
 // readTokens reads the tokens of a state file and nothing behind them.

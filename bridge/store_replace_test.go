@@ -45,8 +45,8 @@ func TestALongerReferenceTakesOverWhatTheOtherEarned(t *testing.T) {
 	if e := s.entries[by.ID]; e != nil && e.earned.Hits == 0 {
 		t.Error("what it earned is gone")
 	}
-	if _, c, err := s.Tokens(by.ID); err != nil || c != (Copy{2, 3}) {
-		t.Errorf("copy %v, %v", c, err)
+	if p, err := s.Prompt(by.ID); err != nil || p.Copy != (Copy{2, 3}) {
+		t.Errorf("copy %v, %v", p.Copy, err)
 	}
 }
 
@@ -65,7 +65,7 @@ func TestACopyThatCannotBeIsCorrupt(t *testing.T) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := openStore(t, dir, StoreOptions{}).Tokens(id); !errors.Is(err, ErrNoReference) {
+		if _, err := openStore(t, dir, StoreOptions{}).Prompt(id); !errors.Is(err, ErrNoReference) {
 			t.Errorf("copy %s of %d tokens: error %v, want it dropped", c, storeTokens, err)
 		}
 	}

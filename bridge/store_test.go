@@ -98,9 +98,9 @@ func TestReferenceSurvivesRestart(t *testing.T) {
 	if ref.Hits != 1 || ref.SavedTokens != 100 || ref.Tenant != "tenant" || ref.Tokens != storeTokens || ref.Bytes != stateBytes {
 		t.Errorf("got %+v", ref.Meta)
 	}
-	tokens, _, err := s.Tokens(id)
-	if err != nil || !slices.Equal(tokens, ref.State.Tokens) {
-		t.Errorf("tokens %v, %v", tokens, err)
+	p, err := s.Prompt(id)
+	if err != nil || p.Tenant != "tenant" || !slices.Equal(p.Tokens, ref.State.Tokens) {
+		t.Errorf("prompt %v, %v", p, err)
 	}
 }
 
@@ -266,7 +266,7 @@ func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
 		if _, err := s.Get(id); !errors.Is(err, ErrNoReference) {
 			t.Errorf("Get(%q): %v", id, err)
 		}
-		if _, _, err := s.Tokens(id); !errors.Is(err, ErrNoReference) {
+		if _, err := s.Prompt(id); !errors.Is(err, ErrNoReference) {
 			t.Errorf("Tokens(%q): %v", id, err)
 		}
 	}
@@ -349,7 +349,7 @@ func TestFloodOfNovelPromptsLeavesWhatIsUsed(t *testing.T) {
 		save(t, s, 100+seed, 1) // each takes the place of the one before
 	}
 	for _, id := range used {
-		if _, _, err := s.Tokens(id); err != nil {
+		if _, err := s.Prompt(id); err != nil {
 			t.Errorf("%s was flushed: %v", id, err)
 		}
 	}

@@ -163,8 +163,8 @@ func (d *Decision) known() bool {
 	}
 	d.seen = found.Seen
 	for _, c := range found.Candidates {
-		tokens, _, err := d.lv.store.Tokens(c.ID)
-		if err == nil && matcher.CommonPrefix(tokens, d.tokens) >= int(d.sh.cfg.Store.Novelty*float64(len(d.tokens))) {
+		p, err := d.lv.store.Prompt(c.ID)
+		if err == nil && p.Tenant == d.g.Tenant && matcher.CommonPrefix(p.Tokens, d.tokens) >= int(d.sh.cfg.Store.Novelty*float64(len(d.tokens))) {
 			return true
 		}
 	}

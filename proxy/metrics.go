@@ -9,7 +9,7 @@ import (
 )
 
 // Metrics are the sidecar's counters. The HTTP layer fills those of the first
-// group; whoever decides on sharing (share.go) fills the second. All are safe
+// group; the sharer fills the second. All are safe
 // for concurrent use. Label values come from fixed sets, never from clients.
 type Metrics struct {
 	registry *prometheus.Registry

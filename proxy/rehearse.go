@@ -206,6 +206,7 @@ func (sh *Sharer) rehearse(ctx context.Context, lv *live, id string, share float
 		lv.store.Drop(longer.ID, "not in the index")
 		return err
 	}
+	_ = sh.active.wait(ctx) // a request under way may have chosen the shorter one
 	lv.store.Replace(ref, longer)
 	return nil
 }

@@ -1,0 +1,109 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	// probeTimeout bounds one try at finding out about the backend; a slot that
+	// is at work makes it wait.
+	probeTimeout = 2 * time.Minute
+	// probeEvery is how long to wait after a try that failed because the backend
+	// was not there, reprobeAfter after one that was refused or went wrong.
+	probeEvery   = time.Second
+	reprobeAfter = time.Minute
+	// maxMismatches in a row turn sharing off until the backend is probed again.
+	maxMismatches = 3
+)
+
+// watch keeps live true: it probes until the backend answers, and again whenever
+// something made it doubtful.
+func (sh *Sharer) watch(ctx context.Context) {
+	for {
+		wait := sh.connect(ctx)
+		if wait == 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-sh.reprobe:
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// connect probes the backend once and returns after how long to try again, 0 for
+// not before something happens.
+func (sh *Sharer) connect(ctx context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := sh.backend.Health(ctx); err != nil {
+		sh.because("the backend is not ready")
+		return probeEvery
+	}
+	lv, err := sh.probe(ctx)
+	defer sh.tried.Store(true)
+	if err != nil {
+		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+			sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
+		}
+		sh.because(err.Error())
+		return reprobeAfter
+	}
+	sh.mismatches.Store(0)
+	sh.live.Store(lv)
+	sh.metrics.Sharing.Set(1)
+	sh.gauges(lv)
+	sh.announce(lv)
+	sh.running.Go(func() { sh.keepIndexed(lv) })
+	if share := sh.cfg.Store.Rehearse; share > 0 {
+		sh.running.Go(func() { sh.keepRehearsing(lv, share) })
+	}
+	return 0
+}
+
+func (sh *Sharer) because(why string) { sh.whyNot.Store(&why) }
+
+// settled reports whether there is nothing to wait for before requests come: an
+// early one would leave no reference.
+func (sh *Sharer) settled() bool { return sh.stop == nil || sh.tried.Load() }
+
+// Ready returns nil once the backend was probed, and else why nothing is shared.
+func (sh *Sharer) Ready() error {
+	if sh.live.Load() != nil {
+		return nil
+	}
+	if why := sh.whyNot.Load(); why != nil {
+		return errors.New(*why)
+	}
+	return errors.New("no slot directory is configured")
+}
+
+// doubt turns sharing off until the backend is probed again.
+func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
+	if !sh.live.CompareAndSwap(lv, nil) {
+		return
+	}
+	sh.because(why)
+	sh.metrics.Sharing.Set(0)
+	sh.log.Warn().Str("why", why).Msg("sharing is off until the backend is probed again")
+	sh.running.Go(func() {
+		lv.retire()
+		select {
+		case <-sh.stopped:
+			return
+		case <-time.After(after):
+		}
+		select {
+		case sh.reprobe <- struct{}{}:
+		default:
+		}
+	})
+}

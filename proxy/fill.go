@@ -1,0 +1,236 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/matcher"
+)
+
+const (
+	// exactShare is the part of a prompt that a slot must hold already for it to
+	// be chosen for its prefix rather than its age.
+	exactShare = 0.1
+	// eraseTimeout bounds the clean-up after a fault.
+	eraseTimeout = 10 * time.Second
+)
+
+// inject takes a slot and fills it as planned; without a plan the slot that holds
+// the longest exact prefix is taken.
+func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
+	if d.lv.probed.Volatile {
+		if d.gated = d.lv.gate.enter(ctx); !d.gated {
+			d.cold(coldClientGone)
+			return
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
+	defer cancel()
+	least := int(exactShare * float64(len(d.tokens)))
+	if p != nil {
+		least = len(d.tokens) + 1 // the oldest: what others hold may still serve them
+	}
+	sl, prefix := d.lv.slots.acquire(wait, d.g.Tenant, d.tokens, least)
+	if sl == nil {
+		d.cold(coldBusy)
+		return
+	}
+	d.slot = sl
+	if p == nil {
+		d.pin(prefix, reason)
+		return
+	}
+	if reason := d.fill(ctx, p); reason != "" {
+		d.giveUp(reason)
+	}
+}
+
+// pin forwards without sharing, to the slot that was chosen.
+func (d *Decision) pin(prefix int, reason string) {
+	d.Slot, d.Reason = d.slot.id, reason
+	d.set("id_slot", d.slot.id)
+	if prefix > int(exactShare*float64(len(d.tokens))) {
+		d.State, d.Reason, d.generation = StateExact, "", d.slot.generation
+		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
+		d.report.Reused = prefix
+	}
+	if d.slot.tenant != "" && d.slot.tenant != d.g.Tenant || d.slot.generation == thinned && d.State != StateExact {
+		// Another's prompt, or a few tokens of a cache that lacks some: this one's
+		// KV may yet become a reference.
+		d.set("cache_prompt", false)
+	}
+}
+
+// fill composes and injects; a reason means that it failed.
+func (d *Decision) fill(ctx context.Context, p *planned) string {
+	refs, err := d.open(p)
+	defer release(refs)
+	if err != nil {
+		d.sh.log.Warn().Err(err).Str("id", d.g.ID).Msg("reference not usable")
+		return coldReference
+	}
+	if p.recipe {
+		return d.cook(ctx, p, refs)
+	}
+	f := bridge.Fill{Slot: d.slot.id, Tokens: d.tokens, Stages: stages(p), Refs: refs, Threads: d.sh.threads()}
+	done, err := d.lv.filler.Fill(ctx, f)
+	d.report.Compose, d.report.Inject = done.Compose, done.Inject
+	if err != nil {
+		d.sh.fillFailed(d, err)
+		return coldFill
+	}
+	d.sh.metrics.Steps.WithLabelValues("compose").Observe(done.Compose.Seconds())
+	d.sh.metrics.Steps.WithLabelValues("inject").Observe(done.Inject.Seconds())
+	d.lv.costs.filled(done)
+	d.report.Work = float64(p.Recomputed()) / float64(len(d.tokens))
+	d.shared(p, done)
+	return ""
+}
+
+// shared notes what was injected.
+func (d *Decision) shared(p *planned, done bridge.Filled) {
+	n := len(d.tokens)
+	recomputed := p.Recomputed()
+	d.State, d.Reason, d.Slot, d.expect = StateShared, "", d.slot.id, done.Tokens
+	d.report.Reused, d.report.Recomputed = n-recomputed, recomputed
+	d.report.Cells = done.Cells + n - done.Tokens
+	d.set("id_slot", d.slot.id)
+	d.Header = fmt.Sprintf("shared; similarity=%.4f; reused=%.4f; recomputed=%.4f", p.Similarity,
+		float64(n-recomputed)/float64(n), float64(recomputed)/float64(n))
+	d.sh.metrics.Tokens.WithLabelValues("reused").Add(float64(n - recomputed))
+	d.sh.metrics.Tokens.WithLabelValues("recomputed").Add(float64(recomputed))
+	for i, id := range p.Refs {
+		if saved := usedOf(p.Plan, i); saved > 0 {
+			d.lv.store.Hit(id, saved)
+		}
+	}
+}
+
+// open pins the plan's references and works out the generation of what is
+// composed from those that it draws on. The caller releases what is returned,
+// also with an error.
+func (d *Decision) open(p *planned) ([]*bridge.Reference, error) {
+	var out []*bridge.Reference
+	step := composed(p.Plan)
+	for i, id := range p.Refs {
+		ref, err := d.lv.store.Get(id)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, ref)
+		if ref.Tenant != d.g.Tenant || ref.Model != d.lv.key {
+			return out, fmt.Errorf("reference %s belongs to another tenant or model", id)
+		}
+		if usedOf(p.Plan, i) > 0 {
+			d.generation = max(d.generation, ref.Generation+step)
+		}
+	}
+	return out, nil
+}
+
+func release(refs []*bridge.Reference) {
+	for _, r := range refs {
+		r.Release()
+	}
+}
+
+// usedOf counts the tokens taken from the plan's reference i.
+func usedOf(p *matcher.Plan, i int) int {
+	n := 0
+	for _, t := range p.Tokens {
+		if int(t.Ref) == i && (t.Reason == matcher.Reused || t.Reason == matcher.Fuzzy) {
+			n++
+		}
+	}
+	return n
+}
+
+// composed is 0 where the plan only takes an exact prefix of one reference, whose
+// KV is what the model itself would compute, and 1 otherwise.
+func composed(p *matcher.Plan) int {
+	for i, t := range p.Tokens {
+		if t.Reason.Recomputed() {
+			// Behind the prefix everything must be computed.
+			for _, u := range p.Tokens[i:] {
+				if !u.Reason.Recomputed() {
+					return 1
+				}
+			}
+			return 0
+		}
+		if t.Reason != matcher.Reused || int(t.Pos) != i || t.Ref != p.Tokens[0].Ref {
+			return 1
+		}
+	}
+	return 0
+}
+
+// stages turns the schedule into what the bridge carries out.
+func stages(p *planned) []bridge.FillStage {
+	var out []bridge.FillStage
+	at := 0
+	for _, s := range p.Spans {
+		out = append(out, bridge.FillStage{Runs: runs(p.Tokens, at, s.From), From: int32(s.From), To: int32(s.To)})
+		at = s.To
+	}
+	return out
+}
+
+// runs are the stretches of [from, to) that stand in a row in a reference too.
+func runs(tokens []matcher.PlanToken, from, to int) []bridge.Run {
+	var out []bridge.Run
+	for i := from; i < to; i++ {
+		t := tokens[i]
+		if t.Reason == matcher.Hole || t.Ref < 0 {
+			continue
+		}
+		if k := len(out) - 1; k >= 0 && out[k].Ref == int(t.Ref) && out[k].Src+out[k].Len == t.Pos && out[k].Dst+out[k].Len == int32(i) {
+			out[k].Len++
+			continue
+		}
+		out = append(out, bridge.Run{Ref: int(t.Ref), Src: t.Pos, Dst: int32(i), Len: 1, Delta: int32(i) - t.Pos})
+	}
+	return out
+}
+
+// giveUp empties the slot, whose content nobody knows, and forwards the
+// untouched request.
+func (d *Decision) giveUp(reason string) {
+	d.erase()
+	d.lv.slots.release(d.slot, "", nil, 0)
+	d.slot, d.generation = nil, 0
+	d.cold(reason)
+}
+
+// erase empties the slot. A backend that cannot even do that is not to be filled
+// again before it was looked at.
+func (d *Decision) erase() {
+	ctx, cancel := context.WithTimeout(context.Background(), eraseTimeout)
+	defer cancel()
+	if err := d.sh.backend.Erase(ctx, d.slot.id); err != nil {
+		d.sh.doubt(d.lv, "a slot could not be emptied: "+err.Error(), probeEvery)
+	}
+}
+
+// fillFailed logs and counts a failed fill.
+func (sh *Sharer) fillFailed(d *Decision, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // the client left
+	}
+	sh.log.Warn().Err(err).Str("id", d.g.ID).Int("slot", d.slot.id).Msg("injection failed, the request goes cold")
+	if errors.Is(err, bridge.ErrNotTaken) {
+		d.report.RestoreFailed = true
+		sh.mismatch(d.lv)
+	}
+}
+
+// mismatch counts a restore that the backend's cache_n did not confirm.
+func (sh *Sharer) mismatch(lv *live) {
+	sh.metrics.Mismatches.Inc()
+	if sh.mismatches.Add(1) >= maxMismatches && !lv.probed.Volatile {
+		sh.doubt(lv, "the backend repeatedly did not take what it restored", reprobeAfter)
+	}
+}

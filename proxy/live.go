@@ -1,0 +1,161 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"sync/atomic"
+
+	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/matcher"
+)
+
+// signerSeed fixes the random projections; it is part of every index key.
+const signerSeed = 0x5353_4b56
+
+// live is everything that depends on the backend's model and layout.
+type live struct {
+	probed *bridge.Probed
+	model  *bridge.Model // nil where no GGUF can be read
+	signer *matcher.Signer
+	store  *bridge.Store
+	stored *bridge.Layout // in which the store keeps references
+	filler *bridge.Filler
+	tokens tokenizer
+	slots  *slots
+	costs  *costs
+	key    string // model key: state and signer
+	// calibration is nil where the model is not calibrated.
+	calibration atomic.Pointer[Calibration]
+	gate        gate
+	rehearsals  rehearsals
+	// whyNoAgent is nil where the agent fills the slots.
+	whyNoAgent atomic.Pointer[string]
+	users      tracker // requests that hold on to the store and the model
+	ctx        context.Context
+	cancel     context.CancelFunc // ends what runs beside requests
+}
+
+func (lv *live) close() {
+	lv.cancel()
+	if lv.store != nil {
+		_ = lv.store.Close()
+	}
+	if lv.model != nil {
+		_ = lv.model.Close()
+	}
+}
+
+// retire closes what is no longer live, once the last request has let go of it.
+func (lv *live) retire() {
+	lv.users.close()
+	lv.cancel()
+	_ = lv.users.wait(context.Background())
+	lv.close()
+}
+
+// probe tries out the backend and builds what sharing needs.
+func (sh *Sharer) probe(ctx context.Context) (*live, error) {
+	props, err := sh.backend.Props(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lv := &live{model: sh.openModel(props)}
+	lv.ctx, lv.cancel = context.WithCancel(context.Background())
+	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}
+	if lv.probed, err = prober.Probe(ctx); err == nil {
+		err = sh.chooseWay(ctx, lv, prober)
+	}
+	if err != nil {
+		lv.close()
+		return nil, err
+	}
+	for i := range lv.probed.Props.Slots {
+		if err := sh.backend.Erase(ctx, i); err != nil {
+			lv.close()
+			return nil, err
+		}
+	}
+	lv.signer = sh.signer(lv.model)
+	lv.key = digest(lv.probed.Key, lv.signer.Key())
+	layout := &lv.probed.Layout
+	if err := sh.openStore(lv); err != nil {
+		lv.close()
+		return nil, err
+	}
+	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
+	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
+	lv.tokens = tokenizer{sh.backend, lv.model}
+	sh.loadCalibration(lv)
+	lv.gate = newGate()
+	lv.slots = newSlots(lv.probed.Props.Slots)
+	lv.costs = newCosts(lv.probed.TokenMS, layout.BytesPerToken())
+	return lv, nil
+}
+
+// openStore opens the reference store of the backend's layout.
+func (sh *Sharer) openStore(lv *live) (err error) {
+	compression, err := bridge.ParseCompression(sh.cfg.Store.Compress)
+	if err != nil {
+		return err // validated with the configuration
+	}
+	layout := &lv.probed.Layout
+	lv.stored = layout
+	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key, Kernels: sh.kernels, Threads: sh.threads(),
+		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
+	if compression != nil {
+		lv.stored = compression.Layout(layout)
+		o.Stored = lv.stored
+	}
+	lv.store, err = bridge.OpenStore(sh.cfg.Backend.SlotDir, o)
+	return err
+}
+
+// openModel reads the model file that is configured, or that the backend names.
+func (sh *Sharer) openModel(props bridge.Props) *bridge.Model {
+	m, err := bridge.OpenModel(cmp.Or(sh.cfg.Backend.Model, props.ModelPath))
+	if err != nil {
+		sh.log.Warn().Err(err).Msg("the model file cannot be read (backend.model names it): tokens are matched by identity, and keys cannot be moved")
+		return nil
+	}
+	return m
+}
+
+// signer makes the signatures of the model's vocabulary.
+func (sh *Sharer) signer(m *bridge.Model) *matcher.Signer {
+	if m == nil || !m.HasEmbeddings() {
+		return matcher.IdentitySigner(signerSeed)
+	}
+	threads := sh.threads()
+	row := func(t int32, dst []float32) error { return m.EmbeddingRow(sh.kernels, t, dst) }
+	project := func(rows []float32, dim int, pos []int32, freqs, planes []float32, bits int, out []uint64) error {
+		return sh.kernels.Signatures(rows, dim, pos, freqs, planes, bits, out, threads)
+	}
+	s, err := matcher.NewSigner(matcher.Embeddings{Vocab: m.Vocab, Dim: m.Dim, Row: row}, signerSeed, project)
+	if err != nil {
+		sh.log.Warn().Err(err).Msg("the embeddings cannot be read: tokens are matched by identity")
+		return matcher.IdentitySigner(signerSeed)
+	}
+	return s
+}
+
+func (sh *Sharer) announce(lv *live) {
+	way, whyNot := "agent", lv.whyNoAgent.Load()
+	if whyNot != nil {
+		way = "slot"
+	}
+	e := sh.log.Info().Str("way", way).Str("build", lv.probed.Props.Build).Int("slots", lv.probed.Props.Slots).
+		Int("context", lv.probed.Props.Context).Str("kernels", sh.kernels.Name()).
+		Int64("kv_bytes_per_token", lv.probed.Layout.BytesPerToken()).Int64("stored_bytes_per_token", lv.stored.BytesPerToken()).Bool("volatile_slots", lv.probed.Volatile).
+		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity())
+	if whyNot != nil {
+		e = e.Str("no_agent", *whyNot)
+	}
+	if lv.probed.Why != "" {
+		e = e.Str("keys_not_movable", lv.probed.Why)
+	}
+	e.Msg("sharing")
+	sh.warnUncalibrated(lv)
+	if lv.probed.Volatile {
+		sh.log.Warn().Msg("the backend empties idle slots whenever a request starts: start llama-server with --no-cache-idle-slots, or requests that are shared wait for one another")
+	}
+}

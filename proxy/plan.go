@@ -1,0 +1,151 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/matcher"
+)
+
+const (
+	// exactEnough is the part from which on nothing else is looked for.
+	exactEnough = 0.95
+	// candidates asked of the index.
+	candidates = 8
+	// maxStages of one fill; each makes the backend stand still twice.
+	maxStages = 192
+	// gain is what sharing must be expected to take at most, as a share of the
+	// best without it.
+	gain = 0.9
+)
+
+// planned is a plan that pays, with its references still to be opened.
+type planned struct {
+	*matcher.Plan
+	matcher.Schedule
+	recipe bool    // the agent carries it out
+	inside float64 // what the agent computes, in ms at the price of a prefill
+}
+
+// match finds out the tokens, looks for similar prompts and plans how they serve.
+// A nil result comes with the reason.
+func (d *Decision) match(ctx context.Context) (*planned, string) {
+	start := time.Now()
+	defer func() { d.report.Match = time.Since(start) }()
+	ctx, cancel := context.WithTimeout(ctx, d.g.Policy.Budget)
+	defer cancel()
+	tokens, err := d.lv.tokens.tokens(ctx, d.g.Authorization, &d.g.Prompt)
+	d.sh.step("tokens", start)
+	if refused(err) {
+		return nil, coldRefused
+	}
+	if err != nil || len(tokens) == 0 {
+		d.sh.log.Debug().Err(err).Str("id", d.g.ID).Msg("no tokens")
+		return nil, late(ctx, coldTokens)
+	}
+	d.tokens, d.report.Tokens = tokens, tokens
+	pol := &d.g.Policy
+	switch {
+	case pol.Reuse == configs.ReuseExact:
+		return nil, coldExactOnly
+	case len(tokens) < pol.MinTokens:
+		return nil, coldShort
+	case d.lv.slots.longestPrefix(d.g.Tenant, tokens) >= int(exactEnough*float64(len(tokens))):
+		return nil, coldNoGain
+	}
+	refs, reason := d.lookUp(ctx)
+	if len(refs) == 0 {
+		return nil, reason
+	}
+	return d.plan(ctx, refs)
+}
+
+// late names the time budget where it was what ran out.
+func late(ctx context.Context, otherwise string) string {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return coldLate
+	}
+	return otherwise
+}
+
+// lookUp asks the index and verifies what it names.
+func (d *Decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
+	defer d.sh.step("lookup", time.Now())
+	found, err := d.sh.index.Find(ctx, d.lv.scope(d.g.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
+	if err != nil {
+		d.sh.metrics.IndexErrors.Inc()
+		d.sh.log.Debug().Err(err).Str("id", d.g.ID).Msg("index")
+		return nil, late(ctx, coldIndex)
+	}
+	d.seen = found.Seen
+	var refs []matcher.Reference
+	for _, c := range found.Candidates {
+		// The index may say anything: another tenant's prompt is not even looked at.
+		if p, err := d.lv.store.Prompt(c.ID); err == nil && p.Tenant == d.g.Tenant {
+			refs = append(refs, matcher.Reference{ID: c.ID, Tokens: p.Tokens, Copy: matcher.Copy(p.Copy)})
+		}
+	}
+	pol := &d.g.Policy
+	return matcher.Verify(d.tokens, refs, pol.References, pol.Seam), coldNothing
+}
+
+// plan aligns and schedules, and weighs the outcome against doing without.
+func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned, string) {
+	defer d.sh.step("align", time.Now())
+	pol := &d.g.Policy
+	alignment := matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam)
+	d.lean()
+	p := matcher.Decide(alignment, d.lv.rules(pol, d.agent()))
+	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
+	for _, r := range refs {
+		d.report.Refs = append(d.report.Refs, r.ID)
+	}
+	if p.Similarity < pol.MinSimilarity {
+		return nil, coldDissimilar
+	}
+	costs := d.lv.costs.model()
+	if d.agent() {
+		return d.batch(ctx, p, costs)
+	}
+	limits := matcher.Limits{Stages: maxStages, Budget: -1}
+	if pol.Unrepaired == configs.UnrepairedAccept {
+		limits.Budget = pol.RepairShare * costs.Prefill(0, len(d.tokens))
+	}
+	s := matcher.NewSchedule(p, costs, limits)
+	return d.worth(ctx, &planned{Plan: p, Schedule: s}, costs)
+}
+
+// worth weighs a schedule against what an exact prefix saves anyway.
+func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
+	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens)
+	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
+		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
+	if d.trial == nil && p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) {
+		return nil, coldNoGain
+	}
+	if ctx.Err() != nil {
+		return nil, coldLate
+	}
+	return p, ""
+}
+
+// slotFirstSeam is how many seams' length a passage's start takes, by the slot way, where
+// it opened its reference and does not open the prompt. The agent shifts such a passage
+// as a whole instead.
+const slotFirstSeam = 4
+
+// rules are the route's, as the matcher takes them.
+func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
+	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Followers: p.Followers, CriticalFollowers: p.CriticalFollowers,
+		Seam: p.Seam, FirstSeam: slotFirstSeam * p.Seam, Shifted: agent, Fixed: lv.probed.RoPE == nil}
+	if agent {
+		r.Followers, r.FirstSeam = p.AgentFollowers, p.Seam
+	}
+	r.Critical, _ = matcher.ParseClasses(p.Critical) // validated with the configuration
+	if lv.model != nil {
+		r.Pieces = lv.model.Piece
+	}
+	return r
+}
