@@ -12,7 +12,7 @@ func TestAPassageBehindOthersComesOutOfTheCopy(t *testing.T) {
 	base := ids(1, n)
 	ref := Reference{Tokens: slices.Concat(base, base[:copied]), Copy: Copy{Len: copied}}
 	first, second, third := base[:400], base[400:800], base[800:]
-	f := func(name string, target []int32, wantCopied, wantSeam int) {
+	f := func(name string, shifted bool, target []int32, wantCopied, wantSeam int) {
 		t.Helper()
 		a := Align(target, []Reference{ref}, IdentitySigner(1), 64)
 		checkSources(t, a)
@@ -29,7 +29,7 @@ func TestAPassageBehindOthersComesOutOfTheCopy(t *testing.T) {
 		if got != wantCopied {
 			t.Fatalf("%s: %d tokens come out of the copy, want %d", name, got, wantCopied)
 		}
-		p := Decide(a, Rules{Seam: 64, FirstSeam: 256, Shifted: true})
+		p := Decide(a, Rules{Seam: 64, FirstSeam: 256, Shifted: shifted})
 		seam := 0
 		for i := at; i >= 0 && i < len(p.Tokens) && p.Tokens[i].Reason == Seam; i++ {
 			seam++
@@ -38,11 +38,12 @@ func TestAPassageBehindOthersComesOutOfTheCopy(t *testing.T) {
 			t.Errorf("%s: %d tokens after its seam are recomputed, want %d", name, seam, wantSeam)
 		}
 	}
-	f("in its place", base, 0, 0)
-	f("behind the others, as it was computed", slices.Concat(second, third, first), copied, 0)
-	f("behind one", slices.Concat(second, first, third), copied, 16)
-	f("its end alone, which had some context", slices.Concat(second, third, first[280:]), 0, 0)
-	f("behind little", slices.Concat(second[:100], first), 0, 0)
+	f("in its place", true, base, 0, 0)
+	f("behind the others, as it was computed", true, slices.Concat(second, third, first), copied, 0)
+	f("behind one", true, slices.Concat(second, first, third), copied, 16)
+	f("behind one, not shifted", false, slices.Concat(second, first, third), copied, 64)
+	f("its end alone, which had some context", true, slices.Concat(second, third, first[280:]), 0, 0)
+	f("behind little", true, slices.Concat(second[:100], first), 0, 0)
 }
 
 // TestWhatGoesOnBehindACopyHasItsContext: the copy is shorter than what an opening
@@ -59,7 +60,7 @@ func TestWhatGoesOnBehindACopyHasItsContext(t *testing.T) {
 			seam++
 		}
 	}
-	if seam != 64 {
-		t.Errorf("%d tokens are recomputed behind the copy, want 64", seam)
+	if seam != 16 {
+		t.Errorf("%d tokens are recomputed behind the copy, want 16", seam)
 	}
 }

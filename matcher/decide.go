@@ -8,13 +8,12 @@ type Rules struct {
 	Critical        Class
 	// Followers, CriticalFollowers and Seam are how many tokens are recomputed
 	// after an unmatched run, after a critical one, and after the source jumps;
-	// after many jumps it is a quarter of Seam (see decider.seam).
+	// after most jumps it is a quarter of Seam (see decider.seam).
 	Followers, CriticalFollowers, Seam int
 	// FirstSeam is Seam where the passage opened its reference and now has other text
 	// before it, which none of its keys and values has seen.
 	FirstSeam int
-	// Shifted: passages whose context changed are shifted (see sample), so that after
-	// most jumps a quarter of Seam is enough.
+	// Shifted: passages whose context changed are shifted (see sample).
 	Shifted bool
 	// Pieces gives tokens' texts, nil where they are not known.
 	Pieces Pieces
@@ -140,14 +139,14 @@ const EarlyTokens = 256
 // stands near the start of the prompt, or stood near that of its reference, so that it
 // gains or loses most of its context, dozens of its tokens are off: of keys .1 of the
 // variance and more in its first 64. Elsewhere it is that much in its first 16 alone
-// (Qwen2.5-0.5B, documents in another order); but unless passages are shifted, more pays
-// wherever the context changed.
+// (Qwen2.5-0.5B, documents in another order). A copy was computed behind one context
+// only, and where passages are not shifted a longer seam makes it fit another.
 func (d *decider) seam(i int) {
 	m := d.a.Matches[i]
 	switch {
 	case opened(m.Pos, i) && !d.behindCopy(i):
 		d.demand(d.r.FirstSeam, Seam)
-	case i < EarlyTokens, !d.r.Shifted && contextChange(d.p.Tokens[:i], m.Ref, m.Pos) >= changedContext:
+	case i < EarlyTokens, !d.r.Shifted && d.a.Refs[m.Ref].copied(m.Pos):
 		d.demand(d.r.Seam, Seam)
 	default:
 		d.demand((d.r.Seam+3)/4, Seam)

@@ -16,8 +16,7 @@ const (
 	// leastSamples of a passage, or it is left as it is.
 	leastSamples = 4
 	// changedContext is the share of what stands before a passage that must be new to
-	// it, or gone, for samples to be worth their price; and, where passages are not
-	// shifted, a long seam.
+	// it, or gone, for samples to be worth their price.
 	changedContext = 0.25
 )
 

@@ -262,6 +262,23 @@ func TestSharingKeepsTenantsApart(t *testing.T) {
 		}
 	}
 	s.want(s.complete("Again: "+tale("1812"), "X-Tenant", "y"), "shared")
+
+	// Even an index that names y's reference to z tells z nothing.
+	lv := s.server.sharer.live.Load()
+	for _, m := range lv.store.All() {
+		p, err := lv.store.Prompt(m.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scope := lv.scope(digest("header", "x-tenant", "z"))
+		if err := s.server.sharer.index.Add(t.Context(), scope, m.ID, lv.signer.Fingerprint(p.Tokens)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = s.complete("Once more: "+tale("1812"), "X-Tenant", "z")
+	if r.did != "cold; reason="+coldNothing {
+		t.Errorf("tenant z with an index that names other tenants' references: %s", r.did)
+	}
 }
 
 func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
