@@ -55,21 +55,12 @@ type Meta struct {
 	Bytes  int64  `json:"bytes"`
 	// Generation is 0 where the backend computed every token, and one more than
 	// its references' where it was composed.
-	Generation int `json:"generation"`
-	// Copy is the part of the tokens that is there twice; Tokens counts both.
-	Copy        Copy      `json:"copy,omitzero"`
+	Generation  int       `json:"generation"`
 	Checksum    uint64    `json:"checksum"`
 	Created     time.Time `json:"created"`
 	Used        time.Time `json:"used"`
 	Hits        int64     `json:"hits"`
 	SavedTokens int64     `json:"saved_tokens"`
-}
-
-// Copy says that the last Len tokens of a reference are those from From on once more,
-// computed behind the rest of the prompt (see Rehearsal); the zero value is none.
-type Copy struct {
-	From int `json:"from"`
-	Len  int `json:"len"`
 }
 
 // StoreStats count what the store holds and what became of references since it

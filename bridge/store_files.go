@@ -132,9 +132,6 @@ func (s *Store) readMeta(id string) (record, error) {
 	if rec.ID != id || rec.Tokens < 0 || rec.Bytes <= 0 || rec.Hits < 0 {
 		return rec, fmt.Errorf("%w: metadata %s are of %q with %d tokens, %d bytes: expected its own", ErrCorrupt, metaName(id), rec.ID, rec.Tokens, rec.Bytes)
 	}
-	if c := rec.Copy; c.From < 0 || c.Len < 0 || c.From+c.Len > rec.Tokens-c.Len {
-		return rec, fmt.Errorf("%w: metadata %s have a copy of %d tokens from %d on, of %d: expected it to be of those before it", ErrCorrupt, metaName(id), c.Len, c.From, rec.Tokens)
-	}
 	st, err := os.Lstat(s.statePath(id))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -54,7 +54,6 @@ func (s *Store) Get(id string) (*Reference, error) {
 // Why a reference left the store that nobody asked to leave.
 const (
 	dropEvicted   = "evicted"            // for the budget
-	dropReplaced  = "replaced"           // by a longer one made of it
 	dropElsewhere = "removed by another" // its files went, by a sidecar that shares the directory
 )
 
@@ -161,7 +160,6 @@ func (s *Store) verified(path string, want Meta) (*State, error) {
 type Prompt struct {
 	Tenant string
 	Tokens []int32 // not to be changed
-	Copy   Copy
 }
 
 // Prompt returns a reference's tokens and whose they are. It reads no more of the file
@@ -173,8 +171,7 @@ func (s *Store) Prompt(id string) (Prompt, error) {
 		s.mu.Unlock()
 		return Prompt{}, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
-	p := Prompt{e.meta.Tenant, e.tokens, e.meta.Copy}
-	want := e.meta.Tokens
+	p, want := Prompt{e.meta.Tenant, e.tokens}, e.meta.Tokens
 	s.mu.Unlock()
 	if p.Tokens != nil {
 		return p, nil

@@ -21,8 +21,8 @@ type Pending struct {
 // saved: where the
 // budget is full, less valued references are evicted, but only for a prompt that
 // was seen (frequency, itself included) at least as often as theirs, so that a
-// flood of novel prompts leaves in place what is used. Tenant, Generation, Copy
-// and Tokens are taken from m, the rest is the store's. Errors wrap ErrNotAdmitted, or
+// flood of novel prompts leaves in place what is used. Tenant, Generation and
+// Tokens are taken from m, the rest is the store's. Errors wrap ErrNotAdmitted, or
 // are the operating system's.
 func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 	s.mu.Lock()

@@ -122,11 +122,8 @@ func (f *ScratchFile) grow(size int64) error {
 	return allocate(f.f, size)
 }
 
-// Release gives the file back for the next request. That of nil does nothing.
+// Release gives the file back for the next request.
 func (f *ScratchFile) Release() {
-	if f == nil {
-		return
-	}
 	p := f.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -97,11 +97,6 @@ type Store struct {
 	// MaxGeneration is the highest generation kept: 0 keeps only prompts that
 	// the model itself computed, 1 also those composed from such.
 	MaxGeneration int `yaml:"max_generation" json:"max_generation" jsonschema:"minimum=0"`
-	// Rehearse is the share of a reference, from its opening and up to 256 tokens,
-	// that is computed once more behind the rest of it when the server has nothing
-	// else to do, so that documents in another order share more. Below 128 tokens
-	// nothing is; 0 turns it off.
-	Rehearse float64 `yaml:"rehearse" json:"rehearse" jsonschema:"minimum=0,maximum=0.5"`
 	// Novelty is the highest similarity to a kept reference at which a prompt
 	// is still kept as one of its own.
 	Novelty float64 `yaml:"novelty" json:"novelty" jsonschema:"minimum=0,maximum=1"`

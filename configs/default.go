@@ -25,7 +25,6 @@ func Default() *Config {
 			Budget:        8 << 30,
 			MinTokens:     256,
 			MaxGeneration: 0,
-			Rehearse:      0.08,
 			Novelty:       0.9,
 			Compress:      "q8_0",
 		},

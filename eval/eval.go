@@ -140,7 +140,7 @@ func settings(o *Options, cfg *configs.Config) Settings {
 	return Settings{
 		Pairs: o.Pairs, AnswerTokens: o.AnswerTokens, Unrepaired: string(d.Unrepaired),
 		MinSimilarity: d.MinSimilarity, MinTokens: d.MinTokens, Critical: d.Critical, Followers: d.Followers,
-		AfterCritical: d.CriticalFollowers, Seam: d.Seam, References: d.References, Threads: cfg.Backend.Threads, Rehearse: cfg.Store.Rehearse,
+		AfterCritical: d.CriticalFollowers, Seam: d.Seam, References: d.References, Threads: cfg.Backend.Threads,
 	}
 }
 

@@ -22,8 +22,6 @@ type through interface {
 	EmptySlots(ctx context.Context) error
 	// Forget drops every reference and all that is known of the slots.
 	Forget(ctx context.Context) error
-	// Rehearse does now what a sidecar does in idle time.
-	Rehearse(ctx context.Context)
 	// Try has the requests that follow go by a trial; nil ends it.
 	Try(t *proxy.Trial)
 	// Calibrate stores what was measured of the model.
@@ -131,7 +129,6 @@ func (m *bench) onlyReference(ctx context.Context, p Pair) error {
 	if _, err := m.sidecar.Last(ctx); err != nil {
 		return err
 	}
-	m.sidecar.Rehearse(ctx)
 	// What is shared must come from the store, not from what the slot still holds.
 	return m.sidecar.EmptySlots(ctx)
 }

@@ -88,9 +88,6 @@ type Settings struct {
 	Seam          int      `json:"seam"`
 	References    int      `json:"references"`
 	Threads       int      `json:"threads"`
-	// Rehearse is the share of a reference, from its opening, that was computed once
-	// more before the target came.
-	Rehearse float64 `json:"rehearse"`
 }
 
 func (r *Report) write(dir string) error {

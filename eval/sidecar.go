@@ -20,8 +20,6 @@ type sidecar struct {
 	url     string
 	ended   chan error
 	reports chan proxy.Report
-	// opening is the share of a reference that Rehearse computes.
-	opening float64
 }
 
 const (
@@ -35,16 +33,12 @@ const (
 )
 
 func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger) (*sidecar, error) {
-	opening := cfg.Store.Rehearse
-	own := *cfg
-	own.Store.Rehearse = 0 // at a time of our choosing: what goes straight to the backend is no idle time
-	cfg = &own
 	metrics := proxy.NewMetrics()
 	sharer, err := proxy.NewSharer(cfg, log, metrics)
 	if err != nil {
 		return nil, err
 	}
-	s := &sidecar{sharer: sharer, ended: make(chan error, 1), reports: make(chan proxy.Report, 1), opening: opening}
+	s := &sidecar{sharer: sharer, ended: make(chan error, 1), reports: make(chan proxy.Report, 1)}
 	if s.server, err = proxy.New(cfg, log, proxy.WithMetrics(metrics), proxy.WithSharer(sharer)); err != nil {
 		return nil, errors.Join(err, sharer.Close())
 	}
@@ -112,8 +106,6 @@ func (s *sidecar) Forget(ctx context.Context) error {
 	s.drop()
 	return s.sharer.Forget(ctx)
 }
-
-func (s *sidecar) Rehearse(ctx context.Context) { s.sharer.Rehearse(ctx, s.opening) }
 
 func (s *sidecar) Try(t *proxy.Trial) { s.sharer.Try(t) }
 

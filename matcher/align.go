@@ -3,10 +3,8 @@ package matcher
 // Reference is an earlier prompt that a target may draw on. Tokens is not
 // changed and must stay as it is while the Alignment is in use.
 type Reference struct {
-	ID     string
-	Tokens []int32
-	// Copy is the part of Tokens that is there twice.
-	Copy       Copy
+	ID         string
+	Tokens     []int32
 	Generation int
 }
 
@@ -39,7 +37,6 @@ func Align(target []int32, refs []Reference, signer *Signer, seam int) *Alignmen
 		a.take(s)
 	}
 	a.fillGaps(runs, signer)
-	a.preferCopies()
 	return a
 }
 
@@ -66,7 +63,7 @@ func (a *Alignment) fillGaps(runs []segment, signer *Signer) {
 	if len(runs) > 0 {
 		p := runs[len(runs)-1]
 		n := len(a.Target) - p.end()
-		a.fillGap(segment{p.ref, p.end(), p.rEnd(), n}, min(len(a.Refs[p.ref].prompt())-p.rEnd(), n+nearJump), signer)
+		a.fillGap(segment{p.ref, p.end(), p.rEnd(), n}, min(len(a.Refs[p.ref].Tokens)-p.rEnd(), n+nearJump), signer)
 	}
 }
 

@@ -13,8 +13,6 @@ type Rules struct {
 	// FirstSeam is Seam where the passage opened its reference and now has other text
 	// before it, which none of its keys and values has seen.
 	FirstSeam int
-	// Shifted: passages whose context changed are shifted (see sample).
-	Shifted bool
 	// Pieces gives tokens' texts, nil where they are not known.
 	Pieces Pieces
 	// Fixed: keys cannot be moved, so only tokens at the same position match.
@@ -131,33 +129,25 @@ func (d *decider) afterJump(i int) {
 	}
 }
 
-// EarlyTokens is how many tokens before a token make a context with which its keys and
+// earlyTokens is how many tokens before a token make a context with which its keys and
 // values change little.
-const EarlyTokens = 256
+const earlyTokens = 256
 
 // seam demands recomputing after the source jumped to token i. Where the passage
 // stands near the start of the prompt, or stood near that of its reference, so that it
 // gains or loses most of its context, dozens of its tokens are off: of keys .1 of the
 // variance and more in its first 64. Elsewhere it is that much in its first 16 alone
-// (Qwen2.5-0.5B, documents in another order). A copy was computed behind one context
-// only, and where passages are not shifted a longer seam makes it fit another.
+// (Qwen2.5-0.5B, documents in another order).
 func (d *decider) seam(i int) {
-	m := d.a.Matches[i]
+	opened, opens := int(d.a.Matches[i].Pos) < earlyTokens, i < earlyTokens
 	switch {
-	case opened(m.Pos, i) && !d.behindCopy(i):
+	case opened && !opens:
 		d.demand(d.r.FirstSeam, Seam)
-	case i < EarlyTokens, !d.r.Shifted && d.a.Refs[m.Ref].copied(m.Pos):
+	case opens:
 		d.demand(d.r.Seam, Seam)
 	default:
 		d.demand((d.r.Seam+3)/4, Seam)
 	}
-}
-
-// behindCopy reports whether token i goes on where its reference's copy ends, so that most
-// of what opened the reference is as it should be.
-func (d *decider) behindCopy(i int) bool {
-	m, p := d.a.Matches[i], d.a.Matches[max(i-1, 0)]
-	return p.Ref == m.Ref && d.a.Refs[m.Ref].copied(p.Pos)
 }
 
 // afterInsertion looks past tokens without a counterpart for where the source

@@ -31,8 +31,9 @@ type stretch struct {
 
 // sample marks the passages whose context changed, and some of their tokens as Sample.
 func (p *Plan) sample() {
-	for _, s := range p.stretches() {
-		if s.kept < leastSamples*sampleEvery || contextChange(p.Tokens[:s.From], s.ref, s.src) < changedContext {
+	stretches := p.stretches()
+	for i, s := range stretches {
+		if s.kept < leastSamples*sampleEvery || contextChange(stretches[:i], s) < changedContext {
 			continue
 		}
 		p.Passages = append(p.Passages, s.Span)
@@ -62,16 +63,16 @@ func (p *Plan) stretches() []stretch {
 	return out
 }
 
-// contextChange is which share of what stood before position src of a reference, or
-// stands before it in the target now, is not both.
-func contextChange(before []PlanToken, ref int16, src int32) float64 {
+// contextChange is which share of what stood before s in its reference, or stands before
+// it now, is not both; before are the stretches before it.
+func contextChange(before []stretch, s stretch) float64 {
 	kept := 0
-	for _, t := range before {
-		if t.Reason == Reused && t.Ref == ref && t.Pos < src {
-			kept++
+	for _, b := range before {
+		if b.ref == s.ref && b.src < s.src {
+			kept += b.kept
 		}
 	}
-	stood := max(len(before), int(src))
+	stood := max(s.From, int(s.src))
 	if stood == 0 {
 		return 0 // nothing stands before it
 	}

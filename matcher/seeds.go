@@ -39,14 +39,13 @@ type place struct {
 func newGramIndex(refs []Reference) *gramIndex {
 	total := 0
 	for _, r := range refs {
-		total += len(r.prompt())
+		total += len(r.Tokens)
 	}
 	g := &gramIndex{refs: refs, heads: make(map[uint64]int32, total), next: make([]int32, 0, total), at: make([]place, 0, total)}
 	for ri, r := range refs {
 		// From the back, so that a list yields its earliest occurrence first.
-		tokens := r.prompt()
-		for p := len(tokens) - seedLen; p >= 0; p-- {
-			h := gramHash(tokens[p:])
+		for p := len(r.Tokens) - seedLen; p >= 0; p-- {
+			h := gramHash(r.Tokens[p:])
 			before, ok := g.heads[h]
 			if !ok {
 				before = -1
@@ -80,7 +79,7 @@ func (g *gramIndex) segments(target []int32) []segment {
 		}
 		for tries := 0; i >= 0 && tries < maxSeedsPerGram; i, tries = g.next[i], tries+1 {
 			p := g.at[i]
-			ref := g.refs[p.ref].prompt()
+			ref := g.refs[p.ref].Tokens
 			r := int(p.pos)
 			if t > 0 && r > 0 && target[t-1] == ref[r-1] {
 				continue // part of a run that was found further left

@@ -8,7 +8,7 @@ package matcher
 func Verify(target []int32, candidates []Reference, limit, least int) []Reference {
 	covers := make([][]bool, len(candidates))
 	for i, c := range candidates {
-		covers[i] = coverage(target, c.prompt())
+		covers[i] = coverage(target, c.Tokens)
 	}
 	covered := make([]bool, len(target))
 	var out []Reference

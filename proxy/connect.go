@@ -63,9 +63,6 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	sh.gauges(lv)
 	sh.announce(lv)
 	sh.running.Go(func() { sh.keepIndexed(lv) })
-	if share := sh.cfg.Store.Rehearse; share > 0 {
-		sh.running.Go(func() { sh.keepRehearsing(lv, share) })
-	}
 	return 0
 }
 

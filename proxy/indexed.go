@@ -83,8 +83,7 @@ func (sh *Sharer) reindex(ctx context.Context, lv *live) error {
 		if err != nil {
 			continue // dropped meanwhile
 		}
-		fp := lv.signer.Fingerprint(p.Tokens[:len(p.Tokens)-p.Copy.Len])
-		if err := sh.index.Add(ctx, lv.scope(m.Tenant), m.ID, fp); err != nil {
+		if err := sh.index.Add(ctx, lv.scope(m.Tenant), m.ID, lv.signer.Fingerprint(p.Tokens)); err != nil {
 			return err
 		}
 	}

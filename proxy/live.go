@@ -27,7 +27,6 @@ type live struct {
 	// calibration is nil where the model is not calibrated.
 	calibration atomic.Pointer[Calibration]
 	gate        gate
-	rehearsals  rehearsals
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
 	users      tracker // requests that hold on to the store and the model

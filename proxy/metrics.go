@@ -45,8 +45,6 @@ type Metrics struct {
 	StoreBytes, StoreReferences prometheus.Gauge
 	// Captures by result: kept, or why not.
 	Captures *prometheus.CounterVec
-	// Rehearsals by result: done, interrupted, failed.
-	Rehearsals *prometheus.CounterVec
 	// Mismatches counts restores that the backend's own cache_n did not confirm.
 	Mismatches prometheus.Counter
 	// Dropped references by reason.
@@ -80,7 +78,6 @@ func NewMetrics() *Metrics {
 	m.StoreBytes = m.gauge("store_bytes", "Bytes of references kept.")
 	m.StoreReferences = m.gauge("store_references", "References kept.")
 	m.Captures = m.counters("captures_total", "Prompts considered as references.", "result")
-	m.Rehearsals = m.counters("rehearsals_total", "Openings of references computed once more behind the rest.", "result")
 	m.Mismatches = m.counter("restore_mismatches_total", "Restores that the backend's cache_n did not confirm.")
 	m.Dropped = m.counters("references_dropped_total", "References dropped.", "reason")
 	m.IndexErrors = m.counter("index_errors_total", "Failed or late calls to the index.")

@@ -84,7 +84,7 @@ func (d *Decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 	for _, c := range found.Candidates {
 		// The index may say anything: another tenant's prompt is not even looked at.
 		if p, err := d.lv.store.Prompt(c.ID); err == nil && p.Tenant == d.g.Tenant {
-			refs = append(refs, matcher.Reference{ID: c.ID, Tokens: p.Tokens, Copy: matcher.Copy(p.Copy)})
+			refs = append(refs, matcher.Reference{ID: c.ID, Tokens: p.Tokens})
 		}
 	}
 	pol := &d.g.Policy
@@ -139,7 +139,7 @@ const slotFirstSeam = 4
 // rules are the route's, as the matcher takes them.
 func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
 	r := matcher.Rules{TokenSimilarity: matcher.DefaultTokenSimilarity, Followers: p.Followers, CriticalFollowers: p.CriticalFollowers,
-		Seam: p.Seam, FirstSeam: slotFirstSeam * p.Seam, Shifted: agent, Fixed: lv.probed.RoPE == nil}
+		Seam: p.Seam, FirstSeam: slotFirstSeam * p.Seam, Fixed: lv.probed.RoPE == nil}
 	if agent {
 		r.Followers, r.FirstSeam = p.AgentFollowers, p.Seam
 	}

@@ -112,15 +112,6 @@ func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int)
 	s.freed = make(chan struct{})
 }
 
-// putBack gives the slot back as if it had not been used.
-func (s *slots) putBack(sl *slot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sl.busy = false
-	close(s.freed)
-	s.freed = make(chan struct{})
-}
-
 // exhausted tells whether no slot is idle.
 func (s *slots) exhausted() bool {
 	s.mu.Lock()

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"sync"
-	"time"
 )
 
 // tracker counts what is under way, and lets others wait until nothing is. It
@@ -13,7 +12,6 @@ type tracker struct {
 	n      int
 	closed bool
 	idle   chan struct{} // non-nil while somebody waits; closed when n is 0
-	since  time.Time     // when n last became 0
 }
 
 // begin counts one in; it is false once the tracker is closed.
@@ -32,24 +30,10 @@ func (t *tracker) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.n--
-	if t.n > 0 {
-		return
-	}
-	t.since = time.Now()
-	if t.idle != nil {
+	if t.n == 0 && t.idle != nil {
 		close(t.idle)
 		t.idle = nil
 	}
-}
-
-// idleFor is for how long nothing has been under way.
-func (t *tracker) idleFor() time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.n > 0 {
-		return 0
-	}
-	return time.Since(t.since)
 }
 
 // close lets nobody in any more.
