@@ -23,7 +23,10 @@ var shippedPairs []byte
 // then the plan, then what deviates besides. The deviations are those between which, in
 // the models measured, the share goes from a few tokens to the most allowed.
 func levels() []proxy.Level {
-	out := []proxy.Level{{SeamsLeftOut: .75, AcceptNear: true}, {SeamsLeftOut: 1}, {SeamsLeftOut: .75}, {SeamsLeftOut: .5}, {}}
+	var out []proxy.Level
+	for _, o := range []proxy.LeftOut{{Seams: 1, Followers: true}, {Seams: .75, Near: true}, {Seams: 1}, {Seams: .75}, {Seams: .5}, {}} {
+		out = append(out, proxy.Level{LeftOut: o})
+	}
 	for _, deviation := range []float64{.0015, .0006, .0001} {
 		out = append(out, proxy.Level{MinDeviation: deviation, MostFirst: .6, MostLast: .2})
 	}
@@ -79,10 +82,13 @@ func (m *bench) calibrate(results []Result, tried []proxy.Level, w io.Writer) er
 
 func levelName(l *proxy.Level) string {
 	var parts []string
-	if l.SeamsLeftOut > 0 {
-		parts = append(parts, fmt.Sprintf("%g of each seam left out", l.SeamsLeftOut))
+	if l.Seams > 0 {
+		parts = append(parts, fmt.Sprintf("%g of each seam left out", l.Seams))
 	}
-	if l.AcceptNear {
+	if l.Followers {
+		parts = append(parts, "no followers")
+	}
+	if l.Near {
 		parts = append(parts, "near taken over")
 	}
 	if l.MostFirst > 0 {

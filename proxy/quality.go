@@ -27,13 +27,21 @@ type Calibration struct {
 	Levels []Level `json:"levels"`
 }
 
+// LeftOut is what a plan would compute and is taken over. Critical tokens, what follows
+// them, and what has no counterpart are always computed.
+type LeftOut struct {
+	// Seams is the share of every seam, from its end.
+	Seams float64 `json:"seams_left_out,omitempty"`
+	// Followers are those of tokens without a counterpart.
+	Followers bool `json:"followers_left_out,omitempty"`
+	// Near counterparts.
+	Near bool `json:"accept_near,omitempty"`
+}
+
 // Level is what the agent computes, and what came of it. The zero value is what the
-// plan names. Critical tokens, and what has no counterpart, are computed at every level.
+// plan names.
 type Level struct {
-	// SeamsLeftOut is the share of every seam that is taken over, from its end.
-	SeamsLeftOut float64 `json:"seams_left_out,omitempty"`
-	// AcceptNear takes near counterparts over.
-	AcceptNear bool `json:"accept_near,omitempty"`
+	LeftOut
 	// MinDeviation is the squared distance of a token's values in the second layer,
 	// in units of the mean square of all, from which on it is computed.
 	MinDeviation float64 `json:"min_deviation"`
@@ -100,7 +108,7 @@ func (c *Calibration) check(key string) error {
 		return errors.New("it has no levels")
 	}
 	for i, l := range c.Levels {
-		if !(l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.SeamsLeftOut >= 0 && l.SeamsLeftOut <= 1 && l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1) {
+		if !(l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.Seams >= 0 && l.Seams <= 1 && l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1) {
 			return fmt.Errorf("level %d has figures out of their range: %+v", i, l)
 		}
 	}
@@ -174,7 +182,7 @@ func (d *Decision) extra(end int, costs matcher.Costs) float64 {
 func (d *Decision) planWork(l *Level) float64 {
 	if c := d.lv.calibration.Load(); c != nil {
 		for _, m := range c.Levels {
-			if m.MostFirst == 0 && m.SeamsLeftOut == l.SeamsLeftOut && m.AcceptNear == l.AcceptNear {
+			if m.MostFirst == 0 && m.LeftOut == l.LeftOut {
 				return m.Work
 			}
 		}
@@ -189,8 +197,11 @@ func (d *Decision) lean() {
 		return
 	}
 	pol := &d.g.Policy
-	pol.Seam -= int(math.Round(l.SeamsLeftOut * float64(pol.Seam)))
-	if l.AcceptNear {
+	pol.Seam -= int(math.Round(l.Seams * float64(pol.Seam)))
+	if l.Followers {
+		pol.AgentFollowers = 0
+	}
+	if l.Near {
 		pol.Unrepaired = configs.UnrepairedAccept
 	}
 }

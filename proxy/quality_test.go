@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math"
+	"reflect"
 	"testing"
 
 	"github.com/semsharekv/semsharekv/configs"
@@ -38,23 +39,28 @@ func TestCalibrationIsChecked(t *testing.T) {
 	f(Calibration{Model: "m", Levels: []Level{{KL: math.NaN()}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{MostFirst: 2}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{MostFirst: .1, MostLast: .2}}}, false)
-	f(Calibration{Model: "m", Levels: []Level{{SeamsLeftOut: 1.5}}}, false)
+	f(Calibration{Model: "m", Levels: []Level{{LeftOut: LeftOut{Seams: 1.5}}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{MinDeviation: -1, MostFirst: .2}}}, false)
 }
 
 // A level leaves out of the plan what it names, for the request at hand, and only where
 // the agent fills the slot.
 func TestLevelLeavesOut(t *testing.T) {
-	f := func(l Level, slot bool, seam int, u configs.Unrepaired) {
+	const cold, accept = configs.UnrepairedCold, configs.UnrepairedAccept
+	f := func(l Level, slot bool, seam, followers int, u configs.Unrepaired) {
 		t.Helper()
-		d := Decision{lv: &live{}, trial: &Trial{Level: &l, Slot: slot}, g: &Generation{Policy: configs.Policy{Seam: 64, Unrepaired: configs.UnrepairedCold}}}
+		planned := configs.Policy{Seam: 64, AgentFollowers: 1, CriticalFollowers: 4, Unrepaired: cold}
+		d := Decision{lv: &live{}, trial: &Trial{Level: &l, Slot: slot}, g: &Generation{Policy: planned}}
 		d.lean()
-		if p := d.g.Policy; p.Seam != seam || p.Unrepaired != u {
-			t.Errorf("%+v: seams of %d, unrepaired %s; want %d and %s", l, p.Seam, p.Unrepaired, seam, u)
+		want := planned
+		want.Seam, want.AgentFollowers, want.Unrepaired = seam, followers, u
+		if !reflect.DeepEqual(d.g.Policy, want) {
+			t.Errorf("%+v: %+v, want %+v", l, d.g.Policy, want)
 		}
 	}
-	f(Level{}, false, 64, configs.UnrepairedCold)
-	f(Level{SeamsLeftOut: .75, AcceptNear: true}, false, 16, configs.UnrepairedAccept)
-	f(Level{SeamsLeftOut: .5, MostFirst: .6}, false, 32, configs.UnrepairedCold)
-	f(Level{SeamsLeftOut: .5, AcceptNear: true}, true, 64, configs.UnrepairedCold)
+	f(Level{}, false, 64, 1, cold)
+	f(Level{LeftOut: LeftOut{Seams: .75, Near: true}}, false, 16, 1, accept)
+	f(Level{LeftOut: LeftOut{Seams: 1, Followers: true}}, false, 0, 0, cold)
+	f(Level{LeftOut: LeftOut{Seams: .5}, MostFirst: .6}, false, 32, 1, cold)
+	f(Level{LeftOut: LeftOut{Seams: .5, Followers: true, Near: true}}, true, 64, 1, cold)
 }
