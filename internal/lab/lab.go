@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -116,7 +117,8 @@ type Backend struct {
 	done chan struct{}
 }
 
-// Start runs a llama-server and returns when it answers.
+// Start runs a llama-server and returns when it answers: the one that the environment
+// names in SEMSHARE_LLAMA_SERVER, or xllamacpp's.
 func Start(ctx context.Context, o BackendOptions) (*Backend, error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
@@ -170,7 +172,7 @@ func (b *Backend) Launch(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(b.tools.Python, b.args()...)
+	cmd := b.command()
 	cmd.Stdout, cmd.Stderr = log, log
 	if b.o.Preload != "" {
 		// In front of what is there, which is not ours to replace.
@@ -197,9 +199,25 @@ func (b *Backend) Launch(ctx context.Context) error {
 	return nil
 }
 
+// ownServer names a llama-server to use in place of the one that setup installs.
+const ownServer = "SEMSHARE_LLAMA_SERVER"
+
+func (b *Backend) command() *exec.Cmd {
+	program := os.Getenv(ownServer)
+	if program == "" {
+		return exec.Command(b.tools.Python, append([]string{filepath.Join(b.scratch, "llama_server.py")}, b.args()...)...)
+	}
+	args := append(b.args(), "--metrics", "--no-warmup")
+	if !b.o.CacheIdleSlots {
+		args = append(args, "--no-cache-idle-slots")
+	}
+	return exec.Command(program, args...)
+}
+
+// args are the options by llama-server's names; what is left to the server is left out.
 func (b *Backend) args() []string {
 	o := b.o
-	args := []string{filepath.Join(b.scratch, "llama_server.py"),
+	args := []string{
 		"--model", b.Model,
 		"--port", strconv.Itoa(b.port),
 		"--slot-save-path", b.SlotDir,
@@ -209,8 +227,12 @@ func (b *Backend) args() []string {
 		"--cache-type-k", or(o.TypeK, "f16"),
 		"--cache-type-v", or(o.TypeV, "f16"),
 		"--flash-attn", or(o.FlashAttention, "auto"),
-		"--threads", strconv.Itoa(o.Threads),
-		"--api-key", o.APIKey,
+	}
+	if o.Threads > 0 {
+		args = append(args, "--threads", strconv.Itoa(o.Threads))
+	}
+	if o.APIKey != "" {
+		args = append(args, "--api-key", o.APIKey)
 	}
 	if o.Unified {
 		args = append(args, "--kv-unified")
@@ -290,6 +312,7 @@ func (b *Backend) end(kill bool) {
 	}
 	b.in.Close()
 	if !kill {
+		b.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-b.done:
 		case <-time.After(10 * time.Second):
