@@ -79,11 +79,11 @@ func cellOf(s *State, layer, row int) []byte {
 	return out
 }
 
-// TestRetentionMakesRoomForMorePrompts: in a cache of 2,048 cells four prompts of 500
-// tokens live at once, and seven of them at 58 %.
+// TestRetentionMakesRoomForMorePrompts: in a cache of 20,480 cells four prompts of
+// 5,000 tokens live at once, and seven of them at 58 %.
 func TestRetentionMakesRoomForMorePrompts(t *testing.T) {
-	const n, slots, cells = 500, 8, 2048
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), Context: cells, Slots: slots, Unified: true})
+	const n, slots, cells = 5000, 8, 20480
+	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Context: cells}), Context: cells, Slots: slots, Unified: true})
 	live := func(retention float64) int {
 		var recipes []*Recipe
 		for i := range slots {

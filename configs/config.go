@@ -162,7 +162,8 @@ type Policy struct {
 	References int `yaml:"references" json:"references" jsonschema:"minimum=1,maximum=64"`
 	// Quality is what sharing may cost. With a target, and once the model was
 	// calibrated (semsharekv calibrate), it takes the place of agent_share_first
-	// and agent_share_last, and overrides seam and unrepaired where less will do.
+	// and agent_share_last, and overrides seam, agent_followers and unrepaired where
+	// less will do.
 	Quality Quality `yaml:"quality" json:"quality"`
 	// Followers is how many tokens after an unmatched run are recomputed.
 	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
@@ -192,9 +193,9 @@ type Policy struct {
 // Quality is what sharing may cost in fidelity.
 type Quality struct {
 	// KL is the divergence of the answers from unshared ones to expect, in nats a
-	// token: where the model allows it the agent recomputes less of seams and takes near
-	// counterparts over, where it must it recomputes tokens that deviate as well. 0 is no
-	// target.
+	// token: where the model allows it the agent recomputes less of seams, not what
+	// follows changed tokens, and takes near counterparts over; where it must it
+	// recomputes tokens that deviate as well. 0 is no target.
 	KL float64 `yaml:"kl" json:"kl" jsonschema:"minimum=0"`
 }
 

@@ -74,8 +74,12 @@ func (c *costs) prefilled(at, n int, ms float64) {
 	}
 	var m matcher.Costs
 	m.Token, m.TokenPos = c.token.fit()
+	long := m.Long(at, at+n)
+	if long <= 0 {
+		return // the price of a token is not known yet
+	}
 	f := &c.short[matcher.Octave(n)]
-	*f += (1 - forget) * 3 * (ms/m.Long(at, at+n) - *f)
+	*f += (1 - forget) * 3 * (ms/long - *f)
 }
 
 // filled learns from the stages of a fill: what is not prefill is the stage's.
