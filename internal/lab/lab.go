@@ -69,6 +69,9 @@ func Setup(ctx context.Context, w io.Writer) (*Tools, error) {
 // Command makes a program named llama-server in dir, for what starts one by
 // itself: it takes llama-server's own options and environment.
 func (t *Tools) Command(dir string) (string, error) {
+	if program := os.Getenv(ownServer); program != "" {
+		return filepath.Abs(program)
+	}
 	script := filepath.Join(dir, "llama_cli.py")
 	if err := os.WriteFile(script, []byte(commandLine), 0o600); err != nil {
 		return "", err
