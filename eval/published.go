@@ -28,6 +28,8 @@ func AllPublished() []Published {
 		{strong, AgentWay, "", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams", "qwen2.5-coder-0.5b-agent-near", "qwen2.5-coder-0.5b-agent-repeated"}},
 		{small, SlotWay, "`unrepaired: accept`", []string{"smollm2-135m-accept"}},
 		{small, AgentWay, "calibrated, `quality: {kl: 0.03}`", []string{"smollm2-135m-agent-quality"}},
+		{small, AgentWay, "`retention: 0.58`", []string{"smollm2-135m-agent-retention"}},
+		{strong, AgentWay, "`retention: 0.58`", []string{"qwen2.5-coder-0.5b-agent-retention"}},
 	}
 }
 
