@@ -2,9 +2,9 @@
 
 import anthropic
 
-from cases import ABOUT, ASK, COUNT, KEY, READ, SHORT, URL, WEATHER, run, streamed
+from cases import ABOUT, ASK, COUNT, KEY, READ, RETRIES, SHORT, URL, WEATHER, run, streamed
 
-client = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
+client = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=RETRIES)
 TOOL = {"name": "get_weather", "description": "The weather of a city", "input_schema": WEATHER}
 EXACT = {"extra_body": {"temperature": 0}}
 

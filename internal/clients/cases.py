@@ -6,6 +6,7 @@ import sys
 
 URL = os.environ["URL"]  # of llama-server, or of the sidecar
 KEY = os.environ["KEY"]
+RETRIES = int(os.environ["RETRIES"])
 DOCUMENT = os.environ["DOCUMENT"]  # resembles what was asked before
 SHORT = 16  # tokens of an answer
 

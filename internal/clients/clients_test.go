@@ -46,8 +46,10 @@ func TestClientsWorkUnchanged(t *testing.T) {
 			}
 			// The sidecar first: straight at the server its cache may hold the document.
 			text := document(i + 1)
-			through := run(t, dir, program, script, url, text)
-			straight := run(t, dir, program, script, backend.URL, text)
+			through := run(t, dir, program, script, url, text, 0)
+			// llama-server closes connections after a stream without saying so, which a
+			// client that keeps them may meet with its next request.
+			straight := run(t, dir, program, script, backend.URL, text, 2)
 			compare(t, through, straight)
 		})
 	}
@@ -132,7 +134,7 @@ func install(t *testing.T) (dir, node string) {
 }
 
 // run runs a client's cases and returns what came of each.
-func run(t *testing.T, dir, program, script, url, text string) map[string]any {
+func run(t *testing.T, dir, program, script, url, text string, retries int) map[string]any {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
@@ -149,7 +151,7 @@ func run(t *testing.T, dir, program, script, url, text string) map[string]any {
 		}
 	}
 	cmd := exec.CommandContext(ctx, program, path)
-	cmd.Env = append(os.Environ(), "URL="+url, "KEY="+key, "DOCUMENT="+text, "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(os.Environ(), "URL="+url, "KEY="+key, "DOCUMENT="+text, fmt.Sprintf("RETRIES=%d", retries), "PYTHONDONTWRITEBYTECODE=1")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -4,12 +4,12 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from cases import ABOUT, ASK, COUNT, KEY, READ, SHORT, URL, run, streamed
+from cases import ABOUT, ASK, COUNT, KEY, READ, RETRIES, SHORT, URL, run, streamed
 
 
 def model(**options):
     return ChatOpenAI(**{
-        "model": "small", "base_url": URL + "/v1", "api_key": SecretStr(KEY), "temperature": 0, "max_retries": 0,
+        "model": "small", "base_url": URL + "/v1", "api_key": SecretStr(KEY), "temperature": 0, "max_retries": RETRIES,
         "max_tokens": SHORT, "include_response_headers": True, **options,
     })
 

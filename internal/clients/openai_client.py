@@ -6,9 +6,9 @@ import json
 import openai
 import pydantic
 
-from cases import ABOUT, ASK, COUNT, KEY, READ, SHORT, URL, WEATHER, run, streamed
+from cases import ABOUT, ASK, COUNT, KEY, READ, RETRIES, SHORT, URL, WEATHER, run, streamed
 
-client = openai.OpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=0)
+client = openai.OpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=RETRIES)
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "The weather of a city", "parameters": WEATHER}}
 
 
@@ -49,7 +49,7 @@ def left_early():
 
 def several_at_once():
     async def both():
-        async with openai.AsyncOpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=0) as several:
+        async with openai.AsyncOpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=RETRIES) as several:
             return await asyncio.gather(*(ask(on=several) for _ in range(4)))
 
     return [a.choices[0].message.content for a in asyncio.run(both())]
