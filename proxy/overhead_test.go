@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -58,7 +57,7 @@ func benchmarkPassThrough(b *testing.B, straight, through, body, route string) {
 		_ = resp.Body.Close()
 		took := time.Since(start)
 		if resp.StatusCode != http.StatusOK {
-			b.Fatal(fmt.Errorf("%s answers %s", url, resp.Status))
+			b.Fatalf("%s answers %s", url, resp.Status)
 		}
 		return float64(took.Microseconds()) / 1000
 	}

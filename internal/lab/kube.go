@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,12 +10,10 @@ import (
 	_ "embed"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -51,9 +48,9 @@ func StartKube(t testing.TB) *Kube {
 	if testing.Short() {
 		t.Skip("SKIPPED: needs a real kube-apiserver, and -short is set")
 	}
-	bin, err := buildKube(context.Background(), os.Stderr)
+	bin, err := runScript(context.Background(), kubeScript, os.Stderr)
 	if err != nil {
-		missing(t, err)
+		missing(t, fmt.Errorf("cannot build kube-apiserver: %w", err))
 	}
 	k := &Kube{Token: "lab-admin", UserToken: "lab-user", dir: t.TempDir()}
 	t.Cleanup(func() { k.stop(t) })
@@ -61,18 +58,6 @@ func StartKube(t testing.TB) *Kube {
 		t.Fatal(err)
 	}
 	return k
-}
-
-func buildKube(ctx context.Context, w io.Writer) (dir string, err error) {
-	cmd := exec.CommandContext(ctx, "sh", "-s")
-	cmd.Stdin = strings.NewReader(kubeScript)
-	var last bytes.Buffer
-	cmd.Stderr = io.MultiWriter(w, &last)
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("cannot build kube-apiserver: %w: %s", err, tail(last.Bytes(), 2000))
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 func (k *Kube) start(bin string) error {

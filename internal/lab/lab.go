@@ -50,20 +50,30 @@ func Setup(ctx context.Context, w io.Writer) (*Tools, error) {
 	if setup.tools != nil {
 		return setup.tools, nil
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-s")
-	cmd.Stdin = strings.NewReader(setupScript)
-	var last bytes.Buffer
-	cmd.Stderr = io.MultiWriter(w, &last)
-	out, err := cmd.Output()
+	out, err := runScript(ctx, setupScript, w)
 	if err != nil {
-		return nil, fmt.Errorf("cannot install the test backend: %w: %s", err, tail(last.Bytes(), 2000))
+		return nil, fmt.Errorf("cannot install the test backend: %w", err)
 	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	lines := strings.Split(out, "\n")
 	if len(lines) != 2 {
 		return nil, fmt.Errorf("setup of the test backend printed %q, want the Python and the model", out)
 	}
 	setup.tools = &Tools{Python: lines[0], Model: lines[1]}
 	return setup.tools, nil
+}
+
+// runScript runs a shell script and returns what it printed. Progress goes to w; an error
+// has the end of it.
+func runScript(ctx context.Context, script string, w io.Writer) (string, error) {
+	cmd := exec.CommandContext(ctx, "sh", "-s")
+	cmd.Stdin = strings.NewReader(script)
+	var last bytes.Buffer
+	cmd.Stderr = io.MultiWriter(w, &last)
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, tail(last.Bytes(), 2000))
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // Command makes a program named llama-server in dir, for what starts one by

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"context"
 	_ "embed"
 	"fmt"
 	"io"
@@ -72,13 +73,10 @@ func StartShared(t testing.TB, model, preload string, tokens int) *SharedHost {
 // buildShared links the program in dir, and returns it and the folder of the libraries.
 func buildShared(t testing.TB, dir string) (program, libraries string) {
 	t.Helper()
-	cmd := exec.Command("sh", "-s")
-	cmd.Stdin, cmd.Stderr = strings.NewReader(sharedSetup), os.Stderr
-	out, err := cmd.Output()
+	libraries, err := runScript(context.Background(), sharedSetup, os.Stderr)
 	if err != nil {
 		missing(t, fmt.Errorf("cannot install llama.cpp's shared libraries: %w", err))
 	}
-	libraries = strings.TrimSpace(string(out))
 	args := []string{"-x", "c", "-", "-x", "none", "-o", filepath.Join(dir, "host"), "-Wl,-rpath," + libraries, "-L" + libraries}
 	for _, pattern := range []string{"libllama.*so", "libggml.*so", "libggml-base.so"} {
 		found, _ := filepath.Glob(filepath.Join(libraries, pattern))
