@@ -10,7 +10,7 @@ import (
 
 func TestLevelIsTheCheapestThatMeetsTheTarget(t *testing.T) {
 	c := &Calibration{Model: "m", Levels: []Level{
-		{KL: .08, KLError: .01}, {KL: .03, KLError: .01, MostFirst: .6, Work: .1}, {KL: .02, MostFirst: .6, Work: .2}, {KL: .025, MostFirst: .6, Work: .5},
+		{KL: .08, KLError: .005}, {KL: .03, KLError: .005, MostFirst: .6, Work: .1}, {KL: .02, MostFirst: .6, Work: .2}, {KL: .025, MostFirst: .6, Work: .5},
 	}}
 	f := func(target float64, want int) {
 		t.Helper()

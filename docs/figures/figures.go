@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"image/color"
 	"slices"
@@ -28,13 +29,16 @@ var figures = []figure{
 
 const width, height = vg.Length(760), vg.Length(330)
 
+// A figure with a named row for each pair is as high as its rows and what is around them.
+const rowHeight, frameHeight = vg.Length(12), vg.Length(90)
+
 // speedup is how much sooner the first token came against how similar the
 // prompts were. Dissimilar pairs, which go cold, lie left of it.
 func speedup(runs []run) ([]byte, error) {
 	return scatter(runs, func(model string) *plot.Plot {
 		p := newPlot(model+": times sooner", "similarity", "")
-		p.X.Min, p.X.Max, p.X.Tick.Marker = 0.8, 1.005, ticks(0.8, 0.85, 0.9, 0.95, 1)
-		p.Y.Scale, p.Y.Min, p.Y.Max, p.Y.Tick.Marker = plot.LogScale{}, 0.9, 100, ticks(1, 2, 5, 10, 20, 50, 100)
+		p.X.Min, p.X.Max, p.X.Tick.Marker = 0.58, 1.01, ticks(0.6, 0.7, 0.8, 0.9, 1)
+		p.Y.Scale, p.Y.Min, p.Y.Max, p.Y.Tick.Marker = plot.LogScale{}, 0.9, 150, ticks(1, 2, 5, 10, 20, 50, 100)
 		return p
 	}, func(r *eval.Result) (x, y float64) { return r.Similarity, r.Speedup })
 }
@@ -44,7 +48,7 @@ func quality(runs []run) ([]byte, error) {
 	return scatter(runs, func(model string) *plot.Plot {
 		p := newPlot(model+": KL divergence, nats", "tokens recomputed, %", "")
 		p.X.Scale, p.X.Min, p.X.Max, p.X.Tick.Marker = plot.LogScale{}, 0.2, 100, ticks(0.3, 1, 3, 10, 30, 100)
-		p.Y.Scale, p.Y.Min, p.Y.Max, p.Y.Tick.Marker = plot.LogScale{}, 0.0001, 0.3, ticks(0.0001, 0.001, 0.01, 0.1)
+		p.Y.Scale, p.Y.Min, p.Y.Max, p.Y.Tick.Marker = plot.LogScale{}, 0.00005, 0.5, ticks(0.0001, 0.001, 0.01, 0.1)
 		return p
 	}, func(r *eval.Result) (x, y float64) { return 100 * r.Recomputed, r.KLMean })
 }
@@ -100,10 +104,11 @@ func grid() *plotter.Grid {
 // ways has both ways of each pair that was measured in both on one line.
 func ways(runs []run) ([]byte, error) {
 	var panels []*plot.Plot
+	rows := 0
 	for i := 0; i+1 < len(runs); i += 2 {
 		slot, agent := &runs[i], &runs[i+1]
 		p := newPlot(slot.model, "times sooner", "")
-		p.X.Scale, p.X.Min, p.X.Max, p.X.Tick.Marker = plot.LogScale{}, 0.9, 100, ticks(1, 2, 5, 10, 20, 50, 100)
+		p.X.Scale, p.X.Min, p.X.Max, p.X.Tick.Marker = plot.LogScale{}, 0.9, 150, ticks(1, 2, 5, 10, 20, 50, 100)
 		p.Add(grid())
 		names, err := addPairs(p, slot, agent)
 		if err != nil {
@@ -112,14 +117,16 @@ func ways(runs []run) ([]byte, error) {
 		p.Y.Min, p.Y.Max = -0.6, float64(len(names))-0.4
 		p.Y.Tick.Marker = names
 		panels = append(panels, p)
+		rows = max(rows, len(names))
 	}
-	return page(width, height, panels, groupLegends())
+	return page(width, frameHeight+vg.Length(rows)*rowHeight, panels, groupLegends())
 }
 
 // addPairs draws a line for each pair and returns the names beside the lines.
 func addPairs(p *plot.Plot, slot, agent *run) (names plot.ConstantTicks, err error) {
+	pairs := slices.SortedFunc(slices.Values(agent.pairs), func(a, b eval.Result) int { return cmp.Compare(b.ID, a.ID) })
 	for _, g := range slices.Backward(groups) {
-		for _, a := range slices.Backward(agent.pairs) {
+		for _, a := range pairs {
 			s := slot.pair(a.ID)
 			if a.Group != g.name || s == nil || a.Error != "" {
 				continue
