@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"cmp"
 	"path/filepath"
 	"slices"
 )
@@ -33,8 +34,8 @@ func AllPublished() []Published {
 	}
 }
 
-// Pairs joins the run's reports, whose folders are in dir; a pair counts as it was run
-// last.
+// Pairs joins the run's reports, whose folders are in dir, in order of the pairs' IDs; a
+// pair counts as it was run last.
 func (p *Published) Pairs(dir string) ([]Result, error) {
 	var out []Result
 	for _, name := range p.Reports {
@@ -47,5 +48,6 @@ func (p *Published) Pairs(dir string) ([]Result, error) {
 		})
 		out = append(out, now.Pairs...)
 	}
+	slices.SortFunc(out, func(a, b Result) int { return cmp.Compare(a.ID, b.ID) })
 	return out, nil
 }

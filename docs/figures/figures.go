@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"image/color"
 	"slices"
@@ -38,9 +37,14 @@ func speedup(runs []run) ([]byte, error) {
 	return scatter(runs, func(model string) *plot.Plot {
 		p := newPlot(model+": times sooner", "similarity", "")
 		p.X.Min, p.X.Max, p.X.Tick.Marker = 0.58, 1.01, ticks(0.6, 0.7, 0.8, 0.9, 1)
-		p.Y.Scale, p.Y.Min, p.Y.Max, p.Y.Tick.Marker = plot.LogScale{}, 0.9, 150, ticks(1, 2, 5, 10, 20, 50, 100)
+		scaleSpeedup(&p.Y)
 		return p
 	}, func(r *eval.Result) (x, y float64) { return r.Similarity, r.Speedup })
+}
+
+// scaleSpeedup has an axis show how many times sooner, wherever it is drawn.
+func scaleSpeedup(a *plot.Axis) {
+	a.Scale, a.Min, a.Max, a.Tick.Marker = plot.LogScale{}, 0.9, 150, ticks(1, 2, 5, 10, 20, 50, 100)
 }
 
 // quality is the divergence of the answers against the share recomputed.
@@ -108,7 +112,7 @@ func ways(runs []run) ([]byte, error) {
 	for i := 0; i+1 < len(runs); i += 2 {
 		slot, agent := &runs[i], &runs[i+1]
 		p := newPlot(slot.model, "times sooner", "")
-		p.X.Scale, p.X.Min, p.X.Max, p.X.Tick.Marker = plot.LogScale{}, 0.9, 150, ticks(1, 2, 5, 10, 20, 50, 100)
+		scaleSpeedup(&p.X)
 		p.Add(grid())
 		names, err := addPairs(p, slot, agent)
 		if err != nil {
@@ -124,9 +128,8 @@ func ways(runs []run) ([]byte, error) {
 
 // addPairs draws a line for each pair and returns the names beside the lines.
 func addPairs(p *plot.Plot, slot, agent *run) (names plot.ConstantTicks, err error) {
-	pairs := slices.SortedFunc(slices.Values(agent.pairs), func(a, b eval.Result) int { return cmp.Compare(b.ID, a.ID) })
 	for _, g := range slices.Backward(groups) {
-		for _, a := range pairs {
+		for _, a := range slices.Backward(agent.pairs) {
 			s := slot.pair(a.ID)
 			if a.Group != g.name || s == nil || a.Error != "" {
 				continue
