@@ -69,8 +69,8 @@ func TestThePairsInTheRepositoryAreGood(t *testing.T) {
 				t.Errorf("%s: %s: the answer %q must be in the target alone", name, p.ID, p.Answer)
 			}
 		}
-		if len(groups) != 7 {
-			t.Errorf("%s: groups %v, want 7", name, groups)
+		if len(groups) != 8 {
+			t.Errorf("%s: groups %v, want 8", name, groups)
 		}
 	}
 }

@@ -23,6 +23,7 @@ var groupsInWords = [][2]string{
 	{"template", "the fields of a form"},
 	{"edited", "a document edited in up to 8 places"},
 	{"reordered", "documents in another order"},
+	{"retrieved", "passages found by a search, in another order, one of them another"},
 	{"releases", "two releases of a document"},
 	{"synonyms", "synonyms all over (3 to 25 %)"},
 	{"unrelated", "an unrelated document"},

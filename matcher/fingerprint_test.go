@@ -67,7 +67,7 @@ func prose(seed uint64, n int) []int32 {
 
 func TestFingerprintsOfRealTexts(t *testing.T) {
 	s := IdentitySigner(1)
-	least := map[string]float64{"edited": .7, "template": .7, "reordered": .9, "releases": .2, "synonyms": .2, "number": .8}
+	least := map[string]float64{"edited": .7, "template": .7, "reordered": .9, "retrieved": .6, "releases": .2, "synonyms": .2, "number": .8}
 	for _, p := range realPairs(t) {
 		share := s.Fingerprint(words(p.Target)).Share(s.Fingerprint(words(p.Reference)))
 		if want, alike := least[p.Group]; alike && share < want {

@@ -38,7 +38,9 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 	}
 	f("the same prompt", fromRef([2]int{0, 3000}), nil, 0)
 	f("two documents exchanged", fromRef([2]int{0, 40}, [2]int{840, 800}, [2]int{40, 800}), []Span{{40, 840}, {840, 1640}}, 16)
-	f("a long one, in passages", fromRef([2]int{3000, 2500}), []Span{{0, 1024}, {1024, 2048}, {2048, 2500}}, 27)
+	f("a long one, in passages", fromRef([2]int{3000, 2500}), []Span{{0, 1024}, {1024, 2048}, {2048, 2500}}, 30)
+	f("a short one, more closely", fromRef([2]int{3000, 128}), []Span{{0, 128}}, 8)
+	f("too short", fromRef([2]int{3000, 127}), nil, 0)
 	f("a moved paragraph, short", fromRef([2]int{0, 1000}, [2]int{1800, 100}, [2]int{1000, 800}), nil, 0)
 	f("a deletion", fromRef([2]int{0, 500}, [2]int{600, 1000}), nil, 0)
 
@@ -48,7 +50,7 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 			differs.Tokens[i] = PlanToken{Ref: -1, Reason: Unmatched}
 		}
 	}
-	f("only tokens taken over are sampled", differs, []Span{{1, 1000}}, 5)
+	f("only tokens taken over are sampled", differs, []Span{{1, 1000}}, 8)
 	for i := 0; i < 1000; i += 2 {
 		if differs.Tokens[i].Reason != Unmatched {
 			t.Fatalf("token %d, without a source, became %v", i, differs.Tokens[i].Reason)

@@ -20,7 +20,7 @@ const perGroup = 8
 // all makes every group; the order of the pairs is the order of the report.
 func (m *maker) all() ([]Pair, error) {
 	var pairs []Pair
-	for _, group := range []func() ([]Pair, error){m.edited, m.template, m.reordered, m.releases, m.synonyms, m.number, m.unrelated} {
+	for _, group := range []func() ([]Pair, error){m.edited, m.template, m.reordered, m.retrieved, m.releases, m.synonyms, m.number, m.unrelated} {
 		p, err := group()
 		if err != nil {
 			return nil, err
@@ -147,6 +147,38 @@ func inPlace(order []int) bool {
 		}
 	}
 	return true
+}
+
+// retrieved: what a search finds for two questions about the same: 7 to 14 passages of
+// 200 to 400 tokens in another order, one of them another.
+func (m *maker) retrieved() ([]Pair, error) {
+	var pairs []Pair
+	for i := range perGroup {
+		id := m.id("retrieved", i)
+		r := random(id)
+		found := make([]string, 8+i)
+		for k := range found {
+			text := (i + k*3) % len(m.lib.prose)
+			at := text + len(m.lib.prose)*(k/len(m.lib.prose)) // further into a text each time
+			found[k] = fmt.Sprintf("Source: %s\n%s", m.lib.prose[text].name, join(m.prose(at, 200+r.IntN(201))))
+		}
+		first, again := found[:len(found)-1], append([]string(nil), found[1:]...)
+		r.Shuffle(len(again), func(a, b int) { again[a], again[b] = again[b], again[a] })
+		pairs = append(pairs, Pair{ID: id, Group: "retrieved",
+			Reference: grounded(first, "Which of these passages should a newcomer read first, and why?"),
+			Target:    grounded(again, "What do these passages have in common?")})
+	}
+	return pairs, nil
+}
+
+// grounded asks for an answer from numbered passages, as retrieval does.
+func grounded(passages []string, question string) string {
+	var b strings.Builder
+	b.WriteString("Answer the question at the end from the passages below, in one short paragraph.\n\n")
+	for i, p := range passages {
+		fmt.Fprintf(&b, "[%d] %s\n\n", i+1, p)
+	}
+	return b.String() + "Question: " + question
 }
 
 // releases: one document in two releases of the software it belongs to.
