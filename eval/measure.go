@@ -100,7 +100,7 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 
 // clean leaves nothing of one run to the next.
 func (m *bench) clean(ctx context.Context) error {
-	return errors.Join(m.direct.erase(ctx, m.slots), m.sidecar.Forget(ctx))
+	return errors.Join(m.sidecar.Forget(ctx), m.direct.erase(ctx, m.slots))
 }
 
 func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldRun, error) {

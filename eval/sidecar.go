@@ -103,8 +103,9 @@ func (s *sidecar) Last(ctx context.Context) (proxy.Report, error) {
 func (s *sidecar) EmptySlots(ctx context.Context) error { return s.server.EmptySlots(ctx) }
 
 func (s *sidecar) Forget(ctx context.Context) error {
-	s.drop()
-	return s.sharer.Forget(ctx)
+	err := s.sharer.Forget(ctx)
+	s.drop() // of requests that nobody asked a report of
+	return err
 }
 
 func (s *sidecar) Try(t *proxy.Trial) { s.sharer.Try(t) }

@@ -125,8 +125,12 @@ func (sh *Sharer) Drain(ctx context.Context) error {
 	return sh.active.wait(ctx)
 }
 
-// Forget drops all references and empties all slots.
+// Forget drops all references, those that are just being captured too, and empties all
+// slots.
 func (sh *Sharer) Forget(ctx context.Context) error {
+	if err := sh.Drain(ctx); err != nil {
+		return err
+	}
 	lv := sh.live.Load()
 	if lv == nil {
 		return sh.Ready()
