@@ -291,14 +291,3 @@ func (b *backend) complete(ctx context.Context, prompt []int32, slot, n, nProbs 
 	}
 	return c, nil
 }
-
-// erase empties every slot.
-func (b *backend) erase(ctx context.Context, slots int) error {
-	for i := range slots {
-		var ignored struct{}
-		if err := b.call(ctx, http.MethodPost, fmt.Sprintf("/slots/%d?action=erase", i), struct{}{}, &ignored); err != nil {
-			return fmt.Errorf("cannot erase slot %d (was the backend started with --slot-save-path?): %w", i, err)
-		}
-	}
-	return nil
-}

@@ -53,7 +53,7 @@ func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	if err == nil {
 		err = m.calibrate(report.Pairs, tried, w)
 	}
-	return errors.Join(err, m.clean(context.WithoutCancel(ctx)), end())
+	return errors.Join(err, m.sidecar.Forget(context.WithoutCancel(ctx)), end())
 }
 
 // calibrate reckons the levels from the trials and stores them.

@@ -2,7 +2,6 @@ package eval
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -20,7 +19,8 @@ type through interface {
 	Last(ctx context.Context) (proxy.Report, error)
 	// EmptySlots empties the slots; references stay.
 	EmptySlots(ctx context.Context) error
-	// Forget drops every reference and all that is known of the slots.
+	// Forget leaves nothing of one run to the next: it drops every reference and
+	// empties the backend's slots.
 	Forget(ctx context.Context) error
 	// Try has the requests that follow go by a trial; nil ends it.
 	Try(t *proxy.Trial)
@@ -35,9 +35,8 @@ type bench struct {
 	direct  *backend
 	sidecar through
 	client  *backend // to the sidecar
-	slots   int
-	answer  int // tokens
-	repeats int // of each time
+	answer  int      // tokens
+	repeats int      // of each time
 	// ablations and frontier are made on each pair that is shared.
 	ablations, frontier []variant
 }
@@ -98,11 +97,6 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 	return m.repeat(ctx, p, &t, step)
 }
 
-// clean leaves nothing of one run to the next.
-func (m *bench) clean(ctx context.Context) error {
-	return errors.Join(m.sidecar.Forget(ctx), m.direct.erase(ctx, m.slots))
-}
-
 func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldRun, error) {
 	ttft, err := m.coldTime(ctx, target)
 	if err != nil {
@@ -120,7 +114,7 @@ func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldR
 
 // onlyReference has the sidecar know the pair's reference and nothing else.
 func (m *bench) onlyReference(ctx context.Context, p Pair) error {
-	if err := m.clean(ctx); err != nil {
+	if err := m.sidecar.Forget(ctx); err != nil {
 		return err
 	}
 	if _, _, err := m.client.chat(ctx, p.Reference, -1); err != nil {
