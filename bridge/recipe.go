@@ -40,6 +40,10 @@ type Recipe struct {
 	// Sample names, which are computed in all layers, and taken off the others.
 	Passage []uint16
 	Sample  []bool
+	// Attended is the share of the tokens that Displaced names, as long as Tokens or nil,
+	// that is computed in all layers as well: those that the prompt's end attends to most.
+	Attended  float64
+	Displaced []bool
 }
 
 // Extra is the share of tokens that are computed because their values in the
@@ -54,7 +58,7 @@ type Extra struct {
 
 const (
 	recipeMagic     = 0x726b7373 // "sskr"
-	recipeVersion   = 3
+	recipeVersion   = 4
 	recipeNEOX      = 1
 	recipeVTrans    = 2
 	recipeHeadBytes = 128
@@ -62,11 +66,12 @@ const (
 	recipeMaxRefs   = 64
 	recipeKeep      = 1 << 15
 	recipeSample    = 1 << 14
+	recipeDisplaced = 1 << 13
 )
 
-// RetentionWindow is how many of a prompt's last cells tell by their attention which
-// cells are kept; they are computed anew for it.
-const RetentionWindow = 32
+// AttentionWindow is how many of a prompt's last cells tell by their attention which
+// cells are kept, and which are worth computing; they are computed anew for it.
+const AttentionWindow = 32
 
 // recipeHead is struct recipe_head.
 type recipeHead struct {
@@ -80,7 +85,8 @@ type recipeHead struct {
 	OrigCtx                                  uint32
 	Retention                                float32
 	Window                                   uint32
-	_                                        [6]uint32
+	Attended                                 float32
+	_                                        [5]uint32
 }
 
 type recipeRef struct {
@@ -138,6 +144,10 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("%d tokens, and %d to keep or not: expected as many", len(r.Tokens), len(r.Keep))
 	case (r.Passage == nil) != (r.Sample == nil) || r.Passage != nil && (len(r.Passage) != len(r.Tokens) || len(r.Sample) != len(r.Tokens)):
 		return fmt.Errorf("%d tokens, %d passages, %d samples: expected as many, or neither of the latter", len(r.Tokens), len(r.Passage), len(r.Sample))
+	case r.Displaced != nil && len(r.Displaced) != len(r.Tokens):
+		return fmt.Errorf("%d tokens, and %d displaced or not: expected as many", len(r.Tokens), len(r.Displaced))
+	case !(r.Attended >= 0 && r.Attended <= 1):
+		return fmt.Errorf("share of attended tokens %v: expected 0 to 1", r.Attended)
 	case !(r.Retention >= 0 && r.Retention <= 1):
 		return fmt.Errorf("retention %v: expected 0 to 1", r.Retention)
 	case r.Layout == nil:
@@ -225,9 +235,12 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	if r.Layout.VTrans {
 		h.Flags |= recipeVTrans
 	}
-	h.Retention = 1
+	h.Retention, h.Attended = 1, float32(r.Attended)
 	if r.thins() {
-		h.Retention, h.Window = float32(r.Retention), uint32(min(RetentionWindow, cells))
+		h.Retention = float32(r.Retention)
+	}
+	if r.thins() || r.Attended > 0 {
+		h.Window = uint32(min(AttentionWindow, cells))
 	}
 	p := r.RoPE.Params
 	h.Base, h.Scale, h.AttnFactor = float32(p.Base), float32(p.scale()), 1
@@ -252,7 +265,7 @@ func (r *Recipe) putRefs(put func(any)) error {
 
 func (r *Recipe) thins() bool { return r.Retention > 0 && r.Retention < 1 }
 
-// depths are those of the cells, with the mark of those to keep, padded to four bytes.
+// depths are those of the cells, with their marks, padded to four bytes.
 func (r *Recipe) depths(pos []int32) []uint16 {
 	out := make([]uint16, (len(pos)+1)/2*2)
 	for i, p := range pos {
@@ -262,6 +275,9 @@ func (r *Recipe) depths(pos []int32) []uint16 {
 		}
 		if r.Sample != nil && r.Sample[p] {
 			out[i] |= recipeSample
+		}
+		if r.Displaced != nil && r.Displaced[p] {
+			out[i] |= recipeDisplaced
 		}
 	}
 	return out

@@ -29,7 +29,7 @@ func testRetains(t *testing.T, k *kitchen) {
 	ref := k.packed("ref", k.cold("cold", tokens), "q8_0")
 	server := k.cold("cold", tokens)
 	r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Runs: []Run{{Len: n}}, Layout: &server.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
-	for i := n - RetentionWindow; i < n; i++ {
+	for i := n - AttentionWindow; i < n; i++ {
 		r.Depth[i] = 4 // as retention does
 	}
 	k.cook(r)
@@ -40,7 +40,7 @@ func testRetains(t *testing.T, k *kitchen) {
 		t.Errorf("%d cells: expected 58 %% of %d, 406", reply.Cells, n)
 	}
 	kept := k.save("kept", 1)
-	for _, pos := range []int32{0, 15, named, n - RetentionWindow, n - 1} {
+	for _, pos := range []int32{0, 15, named, n - AttentionWindow, n - 1} {
 		if _, ok := kept.Row(pos); !ok {
 			t.Errorf("the cell at %d was not kept", pos)
 		}

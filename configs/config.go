@@ -161,9 +161,9 @@ type Policy struct {
 	// References bounds how many references one prompt may draw on.
 	References int `yaml:"references" json:"references" jsonschema:"minimum=1,maximum=64"`
 	// Quality is what sharing may cost. With a target, and once the model was
-	// calibrated (semsharekv calibrate), it takes the place of agent_share_first
-	// and agent_share_last, and overrides seam, agent_followers and unrepaired where
-	// less will do.
+	// calibrated (semsharekv calibrate), it takes the place of agent_share_first,
+	// agent_share_last and agent_attended, and overrides seam, agent_followers and
+	// unrepaired where less will do.
 	Quality Quality `yaml:"quality" json:"quality"`
 	// Followers is how many tokens after an unmatched run are recomputed.
 	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
@@ -184,6 +184,11 @@ type Policy struct {
 	// AgentShareLast is that share in the last layer, to which it falls
 	// exponentially; at most agent_share_first.
 	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
+	// AgentAttended is the share of the tokens before which other text stands than in
+	// their reference (passages in another order) that the agent recomputes as well:
+	// those that the prompt's end attends to most; 0 to 1. With .1, documents in another
+	// order are answered more nearly as without sharing, and half as soon.
+	AgentAttended float64 `yaml:"agent_attended" json:"agent_attended" jsonschema:"minimum=0,maximum=1"`
 	// Retention is the share of a shared prompt's KV cells that the agent puts into
 	// the cache: those that the prompt's end attends to most. 1 is all of them; 0.58
 	// leaves room for 1.7 times as many prompts.
@@ -195,7 +200,8 @@ type Quality struct {
 	// KL is the divergence of the answers from unshared ones to expect, in nats a
 	// token: where the model allows it the agent recomputes less of seams, not what
 	// follows changed tokens, and takes near counterparts over; where it must it
-	// recomputes tokens that deviate as well. 0 is no target.
+	// recomputes tokens that deviate, or that the prompt's end attends to, as well. 0 is
+	// no target.
 	KL float64 `yaml:"kl" json:"kl" jsonschema:"minimum=0"`
 }
 

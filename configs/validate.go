@@ -147,6 +147,7 @@ func (v *validator) policy(at string, p *Policy) {
 	v.atLeast(at+".agent_followers", p.AgentFollowers, 0)
 	v.share(at+".agent_share_first", p.AgentShareFirst)
 	v.share(at+".agent_share_last", p.AgentShareLast)
+	v.share(at+".agent_attended", p.AgentAttended)
 	if v.share(at+".retention", p.Retention); p.Retention == 0 {
 		v.fail(at+".retention", "is 0; want more, up to 1 for all cells")
 	}

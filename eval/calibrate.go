@@ -20,12 +20,16 @@ import (
 var shippedPairs []byte
 
 // levels are tried from the least to the most computed: first what a plan may leave out,
-// then the plan, then what deviates besides. The deviations are those between which, in
+// then the plan, then what the prompt's end attends to in passages whose context changed,
+// then what deviates besides. The deviations are those between which, in
 // the models measured, the share goes from a few tokens to the most allowed.
 func levels() []proxy.Level {
 	var out []proxy.Level
 	for _, o := range []proxy.LeftOut{{Seams: 1, Followers: true}, {Seams: .75, Near: true}, {Seams: 1}, {Seams: .75}, {Seams: .5}, {}} {
 		out = append(out, proxy.Level{LeftOut: o})
+	}
+	for _, share := range []float64{.06, .12, .25} {
+		out = append(out, proxy.Level{Attended: share})
 	}
 	for _, deviation := range []float64{.0015, .0006, .0001} {
 		out = append(out, proxy.Level{MinDeviation: deviation, MostFirst: .6, MostLast: .2})
@@ -90,6 +94,9 @@ func levelName(l *proxy.Level) string {
 	}
 	if l.Near {
 		parts = append(parts, "near taken over")
+	}
+	if l.Attended > 0 {
+		parts = append(parts, fmt.Sprintf("%g attended to", l.Attended))
 	}
 	if l.MostFirst > 0 {
 		parts = append(parts, fmt.Sprintf("what deviates by %g", l.MinDeviation))

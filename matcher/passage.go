@@ -19,7 +19,7 @@ const (
 	// A passage whose samples would stand closer than this is left as it is.
 	closestSamples = 16
 	// changedContext is the share of what stands before a passage that must be new to
-	// it, or gone, for samples to be worth their price.
+	// it, or gone, for it to count as displaced, and samples to be worth their price.
 	changedContext = 0.25
 )
 
@@ -32,16 +32,19 @@ type stretch struct {
 	kept int // tokens taken over
 }
 
-// sample marks the passages whose context changed, and some of their tokens as Sample.
+// sample names the stretches whose context changed, and marks some of their tokens as
+// Sample where there are enough of them.
 func (p *Plan) sample() {
 	stretches := p.stretches()
 	for i, s := range stretches {
-		every := min(sampleEvery, s.kept/leastSamples)
-		if every < closestSamples || contextChange(stretches[:i], s) < changedContext {
+		if contextChange(stretches[:i], s) < changedContext {
 			continue
 		}
-		p.Passages = append(p.Passages, s.Span)
-		p.sampleOf(s, every)
+		p.Displaced = append(p.Displaced, s.Span)
+		if every := min(sampleEvery, s.kept/leastSamples); every >= closestSamples {
+			p.Passages = append(p.Passages, s.Span)
+			p.sampleOf(s, every)
+		}
 	}
 }
 

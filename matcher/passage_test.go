@@ -44,6 +44,12 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 	f("a moved paragraph, short", fromRef([2]int{0, 1000}, [2]int{1800, 100}, [2]int{1000, 800}), nil, 0)
 	f("a deletion", fromRef([2]int{0, 500}, [2]int{600, 1000}), nil, 0)
 
+	short := fromRef([2]int{0, 1000}, [2]int{3000, 127})
+	f("too short for samples", short, nil, 0)
+	if len(short.Displaced) != 1 || short.Displaced[0] != (Span{1000, 1127}) {
+		t.Errorf("a short passage whose context changed: displaced %v, expected it alone", short.Displaced)
+	}
+
 	differs := fromRef([2]int{3000, 1000})
 	for i := range differs.Tokens {
 		if i%2 == 0 {

@@ -19,7 +19,7 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 	s := matcher.NewBatch(p, costs, pol.Unrepaired == configs.UnrepairedAccept)
 	d.tryPlan(p, s.Spans[0].From)
 	out := &planned{Plan: p, Schedule: s, recipe: true}
-	extra := d.extra(s.Spans[0].From, costs)
+	extra := d.extra(p, s.Spans[0].From, costs)
 	out.Cost += costs.Agent * extra
 	for i, t := range p.Tokens[:s.Spans[0].From] {
 		if t.Reason.Recomputed() {
@@ -27,7 +27,7 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 		}
 	}
 	if end := s.Spans[0].From; pol.Retention < 1 {
-		out.inside += costs.Long(max(0, end-bridge.RetentionWindow), end)
+		out.inside += costs.Long(max(0, end-bridge.AttentionWindow), end)
 	}
 	out.inside += extra
 	return d.worth(ctx, out, costs)
@@ -61,7 +61,8 @@ func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 	pol := &d.g.Policy
 	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE, Layout: &d.lv.probed.Layout,
 		Extra:     bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)},
-		Retention: pol.Retention, Keep: make([]bool, end)}
+		Retention: pol.Retention, Keep: make([]bool, end),
+		Attended: d.attended(), Displaced: make([]bool, end)}
 	for i := range r.Depth {
 		r.Keep[i] = p.Tokens[i].Reason == matcher.Critical
 		if p.Tokens[i].Reason.Recomputed() {
@@ -69,6 +70,11 @@ func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 		}
 	}
 	r.Passage, r.Sample = passages(p.Plan, end)
+	for _, s := range p.Displaced {
+		for i := s.From; i < min(s.To, end); i++ {
+			r.Displaced[i] = true
+		}
+	}
 	for _, ref := range refs {
 		r.Refs = append(r.Refs, ref.State)
 	}

@@ -17,8 +17,9 @@ import (
 
 // Calibration says, for one model, what computing more or fewer tokens costs and buys:
 // it turns a quality target into what a plan may leave out or, where the plan alone does
-// not meet it, into the deviation from which on further tokens are computed. How many of
-// a request's tokens that is, its own deviations decide.
+// not meet it, into the share of displaced tokens, or the deviation from which on further
+// tokens, are computed. How many of a request's tokens that is, its own passages and
+// deviations decide.
 type Calibration struct {
 	Model   string    `json:"model"` // key of model and index
 	Created time.Time `json:"created"`
@@ -49,9 +50,11 @@ type Level struct {
 	// with 0 none is chosen by deviation.
 	MostFirst float64 `json:"most_first"`
 	MostLast  float64 `json:"most_last"`
-	KL        float64 `json:"kl"`       // mean over the pairs, nats
-	KLError   float64 `json:"kl_error"` // standard error of that mean
-	Work      float64 `json:"work"`     // mean share of a cold prefill's token-layers
+	// Attended is the policy's agent_attended.
+	Attended float64 `json:"attended,omitempty"`
+	KL       float64 `json:"kl"`       // mean over the pairs, nats
+	KLError  float64 `json:"kl_error"` // standard error of that mean
+	Work     float64 `json:"work"`     // mean share of a cold prefill's token-layers
 }
 
 // certainty is by how many standard errors pairs not seen may be worse than those
@@ -112,7 +115,7 @@ func (c *Calibration) check(key string) error {
 		return errors.New("it has no levels")
 	}
 	for i, l := range c.Levels {
-		if !(l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.Seams >= 0 && l.Seams <= 1 && l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1) {
+		if !(l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.Seams >= 0 && l.Seams <= 1 && l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1 && l.Attended >= 0 && l.Attended <= 1) {
 			return fmt.Errorf("level %d has figures out of their range: %+v", i, l)
 		}
 	}
@@ -167,9 +170,39 @@ func (d *Decision) level() *Level {
 	return nil
 }
 
-// extra is what the agent is expected to compute of the first end tokens besides
-// the plan's, in ms at the price of a prefill.
-func (d *Decision) extra(end int, costs matcher.Costs) float64 {
+// attended is the share of displaced tokens that are computed because the prompt's end
+// attends to them.
+func (d *Decision) attended() float64 {
+	if l := d.level(); l != nil {
+		return l.Attended
+	}
+	return d.g.Policy.AgentAttended
+}
+
+// extra is what the agent is expected to compute of the plan's first end tokens besides
+// what it names, in ms at the price of a prefill.
+func (d *Decision) extra(p *matcher.Plan, end int, costs matcher.Costs) float64 {
+	return d.deviating(end, costs) + d.looking(p, end, costs)
+}
+
+// looking is the part that the prompt's end chooses by its attention: for that the end is
+// computed once more.
+func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float64 {
+	share := d.attended()
+	if share == 0 {
+		return 0
+	}
+	all := 0.0
+	for _, s := range p.Displaced {
+		if s.From < end {
+			all += costs.Long(s.From, min(s.To, end))
+		}
+	}
+	return share*all + costs.Long(max(0, end-bridge.AttentionWindow), end)
+}
+
+// deviating is the part that deviation chooses.
+func (d *Decision) deviating(end int, costs matcher.Costs) float64 {
 	if l := d.level(); l != nil {
 		return max(0, l.Work-d.planWork(l)) * costs.Prefill(0, end)
 	}
@@ -186,7 +219,7 @@ func (d *Decision) extra(end int, costs matcher.Costs) float64 {
 func (d *Decision) planWork(l *Level) float64 {
 	if c := d.lv.calibration.Load(); c != nil {
 		for _, m := range c.Levels {
-			if m.MostFirst == 0 && m.LeftOut == l.LeftOut {
+			if m.MostFirst == 0 && m.LeftOut == l.LeftOut && m.Attended == l.Attended {
 				return m.Work
 			}
 		}

@@ -41,6 +41,7 @@ func TestCalibrationIsChecked(t *testing.T) {
 	f(Calibration{Model: "m", Levels: []Level{{MostFirst: .1, MostLast: .2}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{LeftOut: LeftOut{Seams: 1.5}}}}, false)
 	f(Calibration{Model: "m", Levels: []Level{{MinDeviation: -1, MostFirst: .2}}}, false)
+	f(Calibration{Model: "m", Levels: []Level{{Attended: 1.1}}}, false)
 }
 
 // A level leaves out of the plan what it names, for the request at hand, and only where

@@ -165,7 +165,7 @@ static bool wants_computing(const struct recipe * r) {
             return true;
         }
     }
-    return r->head.share_first > 0 || recipe_thins(r);
+    return r->head.share_first > 0 || recipe_looks(r) || recipe_thins(r);
 }
 
 static bool compute_with(struct job * j, struct rows * rows, struct engine * e, struct error * err) {

@@ -11,7 +11,7 @@ enum {
     CELL_PAD = 256, /* some of ggml's kernels want so many cells, or a multiple */
     ROW_PAD = 64,   /* rows of a mask; older ggml insists */
     TILE = 64,      /* rows from which on ggml's attention is fast on a CPU */
-    PAD_FROM = 40,  /* rows from which on it pays to fill them up to so many (measured) */
+    PAD_FROM = 28,  /* rows from which on it pays to fill them up to so many (measured) */
     MAX_GROUPS = ENGINE_MAX_BATCH / TILE,
     MAX_INPUTS = MAX_GROUPS + 8,
 };

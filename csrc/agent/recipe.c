@@ -92,8 +92,11 @@ static bool check_head(const struct recipe_head * h, size_t size, struct error *
             return fail(err, "RoPE setting %zu is %g: expected 0 and more", i, (double) rope[i]);
         }
     }
-    if (!(h->retention > 0 && h->retention <= 1) || h->window > h->n_cells || (h->retention < 1 && h->window == 0)) {
-        return fail(err, "retention %g by the attention of %u cells: expected above 0 up to 1, and 1 to %u cells where it is below", (double) h->retention, h->window, h->n_cells);
+    if (!(h->retention > 0 && h->retention <= 1) || !(h->share_attended >= 0 && h->share_attended <= 1)) {
+        return fail(err, "retention %g, share of attended cells %g: expected above 0 and from 0, up to 1", (double) h->retention, (double) h->share_attended);
+    }
+    if (h->window > h->n_cells || (h->window == 0 && (h->retention < 1 || h->share_attended > 0))) {
+        return fail(err, "the attention of %u cells: expected up to %u, and some where it is asked for", h->window, h->n_cells);
     }
     return h->orig_ctx <= INT32_MAX || fail(err, "original context of %u tokens", h->orig_ctx);
 }

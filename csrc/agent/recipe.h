@@ -11,8 +11,10 @@
  *   i32                x n_cells    position of each cell, ascending, the last n_tokens-1
  *   u16                x n_cells    depth: in how many layers the cell is computed anew
  *                                   (n_layers: in all), with RECIPE_KEEP added where
- *                                   retention must keep it and RECIPE_SAMPLE where it tells
- *                                   how far its passage is off; padded to a multiple of 4 bytes
+ *                                   retention must keep it, RECIPE_SAMPLE where it tells
+ *                                   how far its passage is off and RECIPE_DISPLACED where
+ *                                   other text stands before it than in its reference;
+ *                                   padded to a multiple of 4 bytes
  *   u16                x n_cells    passage: which cells are off in the same way, numbered
  *                                   from 1; 0 for none; padded to a multiple of 4 bytes
  *   i32 x 5            x n_runs     struct semshare_run: rows of a reference that become
@@ -22,6 +24,10 @@
  * With share_first above 0, further tokens are chosen by how much their values in the
  * second layer deviate: share_first of all cells in the third layer, falling
  * exponentially to share_last in the last one.
+ *
+ * With share_attended above 0, that share of the displaced cells is computed in all
+ * layers too: those that the last window cells attend to most, computed over what was
+ * composed before anything else is.
  *
  * With retention below 1 only that share of the cells goes into the cache: those that
  * the last window cells attend to most. Those are computed in every layer.
@@ -39,11 +45,12 @@
 #define RECIPE_MAGIC 0x726b7373u /* "sskr" */
 
 enum {
-    RECIPE_VERSION = 3,
+    RECIPE_VERSION = 4,
     RECIPE_NEOX = 1,    /* flag: pairs are (i, i + dims/2) */
     RECIPE_V_TRANS = 2, /* flag: the cache's values lie in columns */
     RECIPE_KEEP = 1 << 15,
     RECIPE_SAMPLE = 1 << 14,
+    RECIPE_DISPLACED = 1 << 13,
     RECIPE_MAX_BYTES = 64 << 20,
     RECIPE_MAX_REFS = 64,
 };
@@ -61,8 +68,9 @@ struct recipe_head {
     float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
     uint32_t orig_ctx;
     float retention; /* above 0, up to 1 */
-    uint32_t window; /* 0 where retention is 1 */
-    uint32_t reserved[6];
+    uint32_t window; /* 0 where retention is 1 and share_attended 0 */
+    float share_attended;
+    uint32_t reserved[5];
 };
 
 struct recipe_ref {
@@ -99,9 +107,17 @@ void recipe_free(struct recipe * r);
 static inline bool recipe_thins(const struct recipe * r) { return r->head.retention < 1; }
 
 /* In how many layers the cell is computed anew. */
-static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { return r->depth[cell] & ~(uint32_t) (RECIPE_KEEP | RECIPE_SAMPLE); }
+static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { return r->depth[cell] & ~(uint32_t) (RECIPE_KEEP | RECIPE_SAMPLE | RECIPE_DISPLACED); }
 
 static inline bool recipe_is_sample(const struct recipe * r, uint32_t cell) { return (r->depth[cell] & RECIPE_SAMPLE) != 0; }
+
+/* Whether the cell is one of the last, whose attention tells. */
+static inline bool recipe_in_window(const struct recipe * r, uint32_t cell) { return cell >= r->head.n_cells - r->head.window; }
+
+/* Whether further cells are chosen by what the window attends to. */
+static inline bool recipe_looks(const struct recipe * r) { return r->head.share_attended > 0; }
+
+static inline bool recipe_is_displaced(const struct recipe * r, uint32_t cell) { return (r->depth[cell] & RECIPE_DISPLACED) != 0; }
 
 /* xxHash64 with seed 0. */
 uint64_t xxhash64(const uint8_t * p, size_t n);

@@ -6,9 +6,14 @@
  * Where the recipe asks for cells chosen by deviation, all cells go through the first
  * layer, which makes the keys and values of the first two exact; how far the values of
  * the second are off from the composed ones decides which cells go on.
+ *
+ * Where it asks for cells that the prompt's end attends to, the end alone is computed
+ * first, over what was composed, to see which those are.
  */
 #include "recompute.h"
 
+#include "attended.h"
+#include "scored.h"
 #include "shift.h"
 
 #include <math.h>
@@ -20,6 +25,9 @@ struct work {
     const struct recipe * recipe;
     struct rows * rows;
     int32_t batch;
+    uint32_t * depth; /* of each cell, in how many layers it is computed at least */
+    int32_t layers;   /* how many are gone through */
+    bool ranks;       /* further ones are chosen by deviation */
     /* Active cells, ascending, and for each its position, how many cells it sees, and
      * its input to the layer. */
     int32_t n;
@@ -31,8 +39,6 @@ struct work {
     struct shift shift;
     struct recomputed * did;
 };
-
-static bool probes(const struct work * w) { return w->recipe->head.share_first > 0 && w->e->model->n_layers > 2; }
 
 /* ---- which cells ---- */
 
@@ -48,20 +54,8 @@ static int32_t share(const struct work * w, int32_t layer) {
     return (int32_t) lroundf(s * (float) h->n_cells);
 }
 
-/* The window's cells are active in every layer, and so the last of those that are. */
 static bool active(const struct work * w, int32_t cell, int32_t layer) {
-    const struct recipe_head * h = &w->recipe->head;
-    return (int32_t) recipe_depth(w->recipe, (uint32_t) cell) > layer || cell >= (int32_t) (h->n_cells - h->window) || (probes(w) && w->rank[cell] < share(w, layer));
-}
-
-struct scored {
-    float score;
-    int32_t cell;
-};
-
-static int by_score(const void * a, const void * b) {
-    const struct scored * x = a, * y = b;
-    return x->score != y->score ? (x->score < y->score ? 1 : -1) : x->cell - y->cell;
+    return (int32_t) w->depth[cell] > layer || (w->ranks && w->rank[cell] < share(w, layer));
 }
 
 /* Ranks all cells but those that are computed in every layer anyway. scores are squared
@@ -72,17 +66,31 @@ static void set_ranks(struct work * w, struct scored * scores, float mean) {
     int32_t next = 0;
     for (uint32_t i = 0; i < h->n_cells; i++) {
         const int32_t cell = scores[i].cell;
-        const bool worth = recipe_depth(w->recipe, (uint32_t) cell) < h->n_layers && scores[i].score > h->min_deviation * mean;
+        const bool worth = w->depth[cell] < h->n_layers && scores[i].score > h->min_deviation * mean;
         w->rank[cell] = worth ? next++ : INT32_MAX;
     }
 }
 
 /* ---- memory ---- */
 
-static bool work_init(struct work * w, struct error * err) {
+/* The window's cells are active in every layer, and so the last of those that are;
+ * others as the recipe says, or, with chosen null, none: then the last third of the layers is
+ * left out, since what the window attends to there changes nothing in the choice (measured). */
+static void set_depths(struct work * w, const uint8_t * chosen) {
+    const struct recipe_head * h = &w->recipe->head;
+    for (uint32_t c = 0; c < h->n_cells; c++) {
+        const bool all = recipe_in_window(w->recipe, c) || (chosen != NULL && chosen[c]);
+        w->depth[c] = all ? h->n_layers : chosen != NULL ? recipe_depth(w->recipe, c) : 0;
+    }
+    w->ranks = chosen != NULL && h->share_first > 0 && h->n_layers > 2;
+    w->layers = (int32_t) (chosen != NULL ? h->n_layers : (2 * h->n_layers + 2) / 3);
+}
+
+static bool work_init(struct work * w, const uint8_t * chosen, struct error * err) {
     const struct model * m = w->e->model;
     const uint32_t n_cells = w->recipe->head.n_cells;
     const size_t width = (size_t) w->rows->width;
+    w->depth = malloc(n_cells * sizeof *w->depth);
     w->rank = calloc(n_cells, sizeof *w->rank); /* all active until they are ranked */
     w->cells = malloc(n_cells * sizeof *w->cells);
     w->pos = malloc(n_cells * sizeof *w->pos);
@@ -90,9 +98,10 @@ static bool work_init(struct work * w, struct error * err) {
     w->computed = malloc(n_cells);
     w->k = malloc((size_t) w->batch * width * sizeof *w->k);
     w->v = malloc((size_t) w->batch * width * sizeof *w->v);
-    if (w->rank == NULL || w->cells == NULL || w->pos == NULL || w->visible == NULL || w->computed == NULL || w->k == NULL || w->v == NULL) {
+    if (w->depth == NULL || w->rank == NULL || w->cells == NULL || w->pos == NULL || w->visible == NULL || w->computed == NULL || w->k == NULL || w->v == NULL) {
         return fail(err, "out of memory");
     }
+    set_depths(w, chosen);
     for (int32_t c = 0; c < (int32_t) n_cells; c++) {
         if (active(w, c, 0)) {
             w->cells[w->n] = c;
@@ -105,6 +114,7 @@ static bool work_init(struct work * w, struct error * err) {
 }
 
 static void work_free(struct work * w) {
+    free(w->depth);
     free(w->rank);
     free(w->cells);
     free(w->pos);
@@ -119,6 +129,13 @@ static void work_free(struct work * w) {
 /* ---- the layers ---- */
 
 static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+
+/* How many of the active cells go into a batch: as many into each, since a few left over
+ * for a last one would cost half as much again. */
+static int32_t even_batch(const struct work * w) {
+    const int32_t batches = (w->n + w->batch - 1) / w->batch;
+    return batches > 0 ? (w->n + batches - 1) / batches : w->batch;
+}
 
 static bool embed(struct work * w, struct error * err) {
     const struct recipe * r = w->recipe;
@@ -142,8 +159,9 @@ static bool renew(struct work * w, int32_t layer, struct scored * scores, double
     const size_t width = (size_t) w->rows->width;
     shift_begin(&w->shift, layer);
     memset(w->computed, 0, w->recipe->head.n_cells);
-    for (int32_t at = 0; at < w->n; at += w->batch) {
-        const int32_t n = least(w->batch, w->n - at);
+    const int32_t batch = even_batch(w);
+    for (int32_t at = 0; at < w->n; at += batch) {
+        const int32_t n = least(batch, w->n - at);
         if (!engine_keys(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, n, w->k, w->v, err)) {
             return false;
         }
@@ -236,8 +254,9 @@ static bool weigh(struct work * w, int32_t layer, const struct cached * cached, 
 }
 
 static bool go_through(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
-    for (int32_t at = 0; at < w->n; at += w->batch) {
-        const int32_t n = least(w->batch, w->n - at);
+    const int32_t batch = even_batch(w);
+    for (int32_t at = 0; at < w->n; at += batch) {
+        const int32_t n = least(batch, w->n - at);
         if (!engine_layer(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, w->visible + at, n, cached, err)) {
             return false;
         }
@@ -248,11 +267,11 @@ static bool go_through(struct work * w, int32_t layer, const struct cached * cac
 
 static bool all_layers(struct work * w, struct error * err) {
     for (int32_t layer = 0; w->n > 0; layer++) {
-        const bool rank = layer == 1 && probes(w);
+        const bool rank = layer == 1 && w->ranks;
         if (!(rank ? renew_and_rank(w, layer, err) : renew(w, layer, NULL, NULL, err))) {
             return false;
         }
-        const bool last = layer + 1 == w->e->model->n_layers; /* what it puts out is not needed */
+        const bool last = layer + 1 == w->layers; /* what it puts out is not needed */
         if (last && w->did->attention == NULL) {
             return true;
         }
@@ -271,9 +290,46 @@ static bool all_layers(struct work * w, struct error * err) {
     return true;
 }
 
+/* ---- what the end attends to ---- */
+
+/* Rows that no reference supplies hold whatever was in memory before: zeros draw no
+ * attention to speak of. */
+static bool clear_unsupplied(const struct recipe * recipe, struct rows * r, struct error * err) {
+    const struct recipe_head * h = &recipe->head;
+    uint8_t * supplied = calloc(h->n_cells, 1);
+    float * zeros = calloc((size_t) r->width, sizeof *zeros);
+    const bool ok = (supplied != NULL && zeros != NULL) || fail(err, "out of memory");
+    for (uint32_t i = 0; ok && i < h->n_runs; i++) {
+        memset(supplied + recipe->runs[i].dst, 1, (size_t) recipe->runs[i].len);
+    }
+    for (uint32_t c = 0; ok && c < h->n_cells; c++) {
+        for (uint32_t layer = 0; !supplied[c] && layer < h->n_layers; layer++) {
+            rows_put_keys(r, (int32_t) layer, (int32_t) c, zeros);
+            rows_put_values(r, (int32_t) layer, (int32_t) c, zeros);
+        }
+    }
+    free(supplied);
+    free(zeros);
+    return ok;
+}
+
+/* Computes the window alone, and chooses the cells that it attends to. */
+static bool look(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, uint8_t * chosen, struct error * err) {
+    struct recomputed seen = {.attention = calloc(recipe->head.n_cells, sizeof *seen.attention)};
+    struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .did = &seen};
+    const bool ok = (seen.attention != NULL || fail(err, "out of memory")) && clear_unsupplied(recipe, r, err) && work_init(&w, NULL, err) && embed(&w, err) && all_layers(&w, err) && choose_attended(recipe, seen.attention, chosen, err);
+    work_free(&w);
+    free(seen.attention);
+    did->keys += seen.keys;
+    did->layers += seen.layers;
+    return ok;
+}
+
 bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, struct error * err) {
     struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .did = did};
-    const bool ok = work_init(&w, err) && shift_init(&w.shift, recipe, r, err) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
+    uint8_t * chosen = calloc(recipe->head.n_cells, 1);
+    const bool ok = (chosen != NULL || fail(err, "out of memory")) && (!recipe_looks(recipe) || look(e, recipe, r, batch, did, chosen, err)) && work_init(&w, chosen, err) && shift_init(&w.shift, recipe, r, err) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
     work_free(&w);
+    free(chosen);
     return ok;
 }

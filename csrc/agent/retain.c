@@ -5,6 +5,8 @@
  */
 #include "retain.h"
 
+#include "scored.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,35 +14,22 @@ enum {
     SINKS = 16, /* first cells, which many heads attend to where they have nothing to look for */
 };
 
-struct weighed {
-    float weight;
-    uint32_t cell;
-};
-
-static int by_weight(const void * a, const void * b) {
-    const struct weighed * x = a, * y = b;
-    if (x->weight != y->weight) {
-        return x->weight < y->weight ? 1 : -1;
-    }
-    return x->cell < y->cell ? -1 : 1;
-}
-
 uint32_t retain(const struct recipe * recipe, const float * attention, uint8_t * keep) {
     const struct recipe_head * h = &recipe->head;
     const uint32_t want = (uint32_t) ceilf(h->retention * (float) h->n_cells);
-    struct weighed * others = malloc(h->n_cells * sizeof *others);
+    struct scored * others = malloc(h->n_cells * sizeof *others);
     uint32_t n_others = 0, kept = 0;
     if (others == NULL) {
         return 0;
     }
     for (uint32_t c = 0; c < h->n_cells; c++) {
-        keep[c] = c < SINKS || c >= h->n_cells - h->window || (recipe->depth[c] & RECIPE_KEEP) != 0;
+        keep[c] = c < SINKS || recipe_in_window(recipe, c) || (recipe->depth[c] & RECIPE_KEEP) != 0;
         kept += keep[c];
         if (!keep[c]) {
-            others[n_others++] = (struct weighed) {attention[c], c};
+            others[n_others++] = (struct scored) {attention[c], (int32_t) c};
         }
     }
-    qsort(others, n_others, sizeof *others, by_weight);
+    qsort(others, n_others, sizeof *others, by_score);
     for (uint32_t i = 0; i < n_others && kept < want; i++, kept++) {
         keep[others[i].cell] = 1;
     }

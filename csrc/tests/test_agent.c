@@ -1,6 +1,7 @@
 /* The agent's parsers against what is not as it should be: every file that a recipe
  * names, and the recipe itself, may hold anything. Run under the sanitizers, where a
  * read outside the file ends the test. */
+#include "agent/attended.h"
 #include "agent/recipe.h"
 #include "agent/retain.h"
 #include "agent/state.h"
@@ -19,7 +20,7 @@ enum { TOKENS = 12, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
 
 static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
-                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .window = 3, .share_first = 0.5f, .share_last = 0.1f};
+                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .window = 3, .share_attended = 0.2f, .share_first = 0.5f, .share_last = 0.1f};
     struct recipe_ref ref = {.size = 100, .name = "reference"};
     const struct state_types types[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}};
     int32_t tokens[TOKENS], pos[CELLS];
@@ -112,6 +113,26 @@ static void test_samples(void) {
         memcpy(depths + 2 * cases[i].cell, &cases[i].depth, 2);
         seal(bytes, n);
         CHECK(parses(bytes, n, &r) == cases[i].sound, "cell %d as a sample of depth %d", cases[i].cell, cases[i].depth & ~RECIPE_SAMPLE);
+    }
+}
+
+/* What is asked of the window needs one. */
+static void test_window(void) {
+    uint8_t bytes[2048];
+    struct recipe r;
+    const size_t n = write_recipe(bytes);
+    struct recipe_head * h = (struct recipe_head *) bytes;
+    const struct {
+        float retention, attended;
+        uint32_t window;
+        bool sound;
+    } cases[] = {{1, 0, 0, true}, {1, 0.2f, 3, true}, {1, 0.2f, 0, false}, {0.5f, 0, 0, false}, {1, 0.2f, CELLS + 1, false}, {1, -0.1f, 3, false}, {1, 1.1f, 3, false}, {0, 0, 3, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        h->retention = cases[i].retention;
+        h->share_attended = cases[i].attended;
+        h->window = cases[i].window;
+        seal(bytes, n);
+        CHECK(parses(bytes, n, &r) == cases[i].sound, "retention %g, attended %g by %u cells", (double) cases[i].retention, (double) cases[i].attended, cases[i].window);
     }
 }
 
@@ -226,13 +247,37 @@ static void test_retain(void) {
     CHECK(keep[16] && keep[18] && !keep[19] && !keep[71], "then the earliest");
 }
 
+static void test_attended(void) {
+    enum { N = 100 };
+    float attention[N];
+    uint16_t depth[N] = {0};
+    uint8_t chosen[N] = {0};
+    struct error err = {""};
+    const struct recipe r = {.head = {.n_cells = N, .n_layers = LAYERS, .share_attended = 0.1f}, .depth = depth};
+    for (int i = 0; i < N; i++) {
+        attention[i] = (float) -i; /* the first the most */
+        depth[i] = i >= 50 ? RECIPE_DISPLACED : 0;
+    }
+    depth[50] |= LAYERS;
+    depth[51] |= 1;
+    CHECK(choose_attended(&r, attention, chosen, &err), "%s", err.text);
+    int n = 0;
+    for (int i = 0; i < N; i++) {
+        n += chosen[i];
+    }
+    CHECK(n == 5, "%d cells chosen: expected a tenth of 50", n);
+    CHECK(chosen[51] && chosen[55] && !chosen[50] && !chosen[49] && !chosen[0], "of the displaced ones that are not computed anyway those most attended to");
+}
+
 int main(void) {
     test_hash();
     test_recipe();
     test_samples();
+    test_window();
     test_recipes_mutated(200000);
     test_retype();
     test_retain();
+    test_attended();
     test_states(3, false, 20000);
     test_states(4, false, 20000);
     test_states(4, true, 20000);
