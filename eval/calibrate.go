@@ -57,7 +57,7 @@ func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	if err == nil {
 		err = m.calibrate(report.Pairs, tried, w)
 	}
-	return errors.Join(err, m.sidecar.Forget(context.WithoutCancel(ctx)), end())
+	return errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), end())
 }
 
 // calibrate reckons the levels from the trials and stores them.
@@ -81,7 +81,7 @@ func (m *bench) calibrate(results []Result, tried []proxy.Level, w io.Writer) er
 		fmt.Fprintf(w, "%-44s  %10.1f  %.5f   %.5f\n", levelName(l), 100*l.Work, l.KL, l.KLError)
 	}
 	slices.SortStableFunc(c.Levels, func(a, b proxy.Level) int { return cmp.Compare(a.Work, b.Work) })
-	return m.sidecar.Calibrate(c)
+	return m.sidecar.sharer.Calibrate(c)
 }
 
 func levelName(l *proxy.Level) string {

@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options) error {
 	report.Summary.Machine = thisMachine()
 	report.Summary.Backend = describeBackend(m.props, m.cfg.Backend.Model)
 	report.Summary.Settings = settings(&o, m.cfg)
-	err = errors.Join(err, m.sidecar.Forget(context.WithoutCancel(ctx)), end(), report.write(o.Out))
+	err = errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), end(), report.write(o.Out))
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func start(ctx context.Context, o *Options) (m *bench, end func() error, err err
 	if err := s.ready(ctx); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("nothing can be shared: %w", err), s.close())
 	}
-	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.URL(), cfg.Backend.APIKey), answer: o.AnswerTokens, repeats: max(1, o.Repeats)}
+	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.url, cfg.Backend.APIKey), answer: o.AnswerTokens, repeats: max(1, o.Repeats)}
 	return m, s.close, nil
 }
 
@@ -179,7 +179,7 @@ func (m *bench) warmUp(ctx context.Context) error {
 	if _, _, err := m.client.chat(ctx, text, -1); err != nil {
 		return fmt.Errorf("the sidecar answers no chat: %w", err)
 	}
-	_, err := m.sidecar.Last(ctx)
+	_, err := m.sidecar.last(ctx)
 	return err
 }
 

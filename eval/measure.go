@@ -10,30 +10,12 @@ import (
 	"github.com/semsharekv/semsharekv/proxy"
 )
 
-// through is a sidecar in front of the backend.
-type through interface {
-	// URL is where the sidecar listens.
-	URL() string
-	// Last waits until the sidecar is through with everything, captures
-	// included, and returns what it did with the last generation request.
-	Last(ctx context.Context) (proxy.Report, error)
-	// EmptySlots empties the slots; references stay.
-	EmptySlots(ctx context.Context) error
-	// Forget leaves nothing of one run to the next: it drops every reference and
-	// empties the backend's slots.
-	Forget(ctx context.Context) error
-	// Try has the requests that follow go by a trial; nil ends it.
-	Try(t *proxy.Trial)
-	// Calibrate stores what was measured of the model.
-	Calibrate(c *proxy.Calibration) error
-}
-
 // bench measures pairs on one backend and one sidecar.
 type bench struct {
 	cfg     *configs.Config // the sidecar's
 	props   *props
 	direct  *backend
-	sidecar through
+	sidecar *sidecar
 	client  *backend // to the sidecar
 	answer  int      // tokens
 	repeats int      // of each time
@@ -78,7 +60,7 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 	}
 	t := times{cold: []float64{cold.ttft}, shared: []float64{ttft}}
 	t.put(r)
-	report, err := m.sidecar.Last(ctx)
+	report, err := m.sidecar.last(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,17 +96,17 @@ func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldR
 
 // onlyReference has the sidecar know the pair's reference and nothing else.
 func (m *bench) onlyReference(ctx context.Context, p Pair) error {
-	if err := m.sidecar.Forget(ctx); err != nil {
+	if err := m.sidecar.forget(ctx); err != nil {
 		return err
 	}
 	if _, _, err := m.client.chat(ctx, p.Reference, -1); err != nil {
 		return fmt.Errorf("reference through the sidecar: %w", err)
 	}
-	if _, err := m.sidecar.Last(ctx); err != nil {
+	if _, err := m.sidecar.last(ctx); err != nil {
 		return err
 	}
 	// What is shared must come from the store, not from what the slot still holds.
-	return m.sidecar.EmptySlots(ctx)
+	return m.sidecar.server.EmptySlots(ctx)
 }
 
 // shared continues in the very slot that the sidecar filled: first along the

@@ -34,7 +34,7 @@ func (m *bench) repeat(ctx context.Context, p Pair, t *times, step func(weight i
 
 // coldTime is the TTFT in ms straight from the backend, into an empty slot.
 func (m *bench) coldTime(ctx context.Context, target string) (float64, error) {
-	if err := m.sidecar.Forget(ctx); err != nil {
+	if err := m.sidecar.forget(ctx); err != nil {
 		return 0, err
 	}
 	ttft, t, err := m.direct.chat(ctx, target, coldSlot)

@@ -86,9 +86,9 @@ func (s *sidecar) drop() {
 	}
 }
 
-func (s *sidecar) URL() string { return s.url }
-
-func (s *sidecar) Last(ctx context.Context) (proxy.Report, error) {
+// last waits until the sidecar is through with everything, captures included, and
+// returns what it did with the last generation request.
+func (s *sidecar) last(ctx context.Context) (proxy.Report, error) {
 	var r proxy.Report
 	select {
 	case r = <-s.reports:
@@ -100,17 +100,13 @@ func (s *sidecar) Last(ctx context.Context) (proxy.Report, error) {
 	return r, s.sharer.Drain(ctx)
 }
 
-func (s *sidecar) EmptySlots(ctx context.Context) error { return s.server.EmptySlots(ctx) }
-
-func (s *sidecar) Forget(ctx context.Context) error {
+// forget leaves nothing of one run to the next: it drops every reference and empties the
+// backend's slots.
+func (s *sidecar) forget(ctx context.Context) error {
 	err := s.sharer.Forget(ctx)
 	s.drop() // of requests that nobody asked a report of
 	return err
 }
-
-func (s *sidecar) Try(t *proxy.Trial) { s.sharer.Try(t) }
-
-func (s *sidecar) Calibrate(c *proxy.Calibration) error { return s.sharer.Calibrate(c) }
 
 func (s *sidecar) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)

@@ -45,7 +45,9 @@ func ablations() []variant {
 	policy := func(u configs.Unrepaired) func(*configs.Policy) {
 		return func(p *configs.Policy) { p.Unrepaired = u }
 	}
-	noExtra := func(p *configs.Policy) { p.AgentShareFirst, p.AgentShareLast, p.Quality.KL = 0, 0, 0 }
+	noExtra := func(p *configs.Policy) {
+		p.AgentShareFirst, p.AgentShareLast, p.AgentAttended, p.Quality.KL = 0, 0, 0, 0
+	}
 	return []variant{
 		{"as configured", proxy.Trial{}},
 		{"no RoPE delta", proxy.Trial{Unrotated: true}},
@@ -124,6 +126,11 @@ func frontier() []variant {
 	for _, s := range []float64{.1, .2, .4, .8} {
 		agent(2, s, s/4)
 	}
+	for _, s := range []float64{.06, .12, .25} {
+		out = append(out, variant{fmt.Sprintf("agent, %g attended", s), proxy.Trial{Policy: func(p *configs.Policy) {
+			p.AgentAttended, p.Quality.KL = s, 0
+		}}})
+	}
 	for _, s := range []float64{0, .03, .1, .3, 1} {
 		out = append(out, variant{fmt.Sprintf("slot, repair share %g", s), proxy.Trial{Slot: true, Policy: func(p *configs.Policy) {
 			p.Unrepaired, p.RepairShare = configs.UnrepairedAccept, s
@@ -135,17 +142,17 @@ func frontier() []variant {
 // try makes the pair's trials one after the other. The sidecar has the pair's
 // reference.
 func (m *bench) try(ctx context.Context, p Pair, tokens []int32, cold *coldRun, variants []variant) []Trial {
-	defer m.sidecar.Try(nil)
+	defer m.sidecar.sharer.Try(nil)
 	var out []Trial
 	for _, v := range variants {
 		if ctx.Err() != nil {
 			break
 		}
 		t := Trial{Name: v.name, Way: v.way()}
-		m.sidecar.Try(&v.trial)
+		m.sidecar.sharer.Try(&v.trial)
 		if err := m.tryOne(ctx, p, tokens, cold, &t); err != nil {
 			t.Error = err.Error()
-			m.sidecar.Try(nil)
+			m.sidecar.sharer.Try(nil)
 			if err := m.onlyReference(ctx, p); err != nil {
 				t.Error += "; then: " + err.Error()
 			}
@@ -156,14 +163,14 @@ func (m *bench) try(ctx context.Context, p Pair, tokens []int32, cold *coldRun, 
 }
 
 func (m *bench) tryOne(ctx context.Context, p Pair, tokens []int32, cold *coldRun, t *Trial) error {
-	if err := m.sidecar.EmptySlots(ctx); err != nil {
+	if err := m.sidecar.server.EmptySlots(ctx); err != nil {
 		return err
 	}
 	ttft, _, err := m.client.chat(ctx, p.Target, -1)
 	if err != nil {
 		return err
 	}
-	report, err := m.sidecar.Last(ctx)
+	report, err := m.sidecar.last(ctx)
 	if err != nil {
 		return err
 	}

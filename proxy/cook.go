@@ -62,7 +62,7 @@ func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE, Layout: &d.lv.probed.Layout,
 		Extra:     bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)},
 		Retention: pol.Retention, Keep: make([]bool, end),
-		Attended: d.attended(), Displaced: make([]bool, end)}
+		Attended: d.attended(p.Plan), Displaced: make([]bool, end)}
 	for i := range r.Depth {
 		r.Keep[i] = p.Tokens[i].Reason == matcher.Critical
 		if p.Tokens[i].Reason.Recomputed() {

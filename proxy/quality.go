@@ -170,9 +170,12 @@ func (d *Decision) level() *Level {
 	return nil
 }
 
-// attended is the share of displaced tokens that are computed because the prompt's end
-// attends to them.
-func (d *Decision) attended() float64 {
+// attended is the share of the plan's displaced tokens that are computed because the
+// prompt's end attends to them.
+func (d *Decision) attended(p *matcher.Plan) float64 {
+	if len(p.Displaced) == 0 {
+		return 0
+	}
 	if l := d.level(); l != nil {
 		return l.Attended
 	}
@@ -188,7 +191,7 @@ func (d *Decision) extra(p *matcher.Plan, end int, costs matcher.Costs) float64 
 // looking is the part that the prompt's end chooses by its attention: for that the end is
 // computed once more.
 func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float64 {
-	share := d.attended()
+	share := d.attended(p)
 	if share == 0 {
 		return 0
 	}

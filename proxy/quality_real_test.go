@@ -14,6 +14,7 @@ func TestTrialsAndTargets(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Context: 4096, Threads: 1, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way = "agent" })
 	s.want(s.complete(tale("1812")), "cold")
 	aTrialChangesThePlan(t, s)
+	aShareOfWhatIsDisplacedIsComputed(t, s)
 	aTargetDecidesHowMuchIsComputed(t, s)
 }
 
@@ -62,6 +63,30 @@ func target(s *sharing, kl float64, f func(*sharing) float64) float64 {
 	s.server.sharer.Try(&Trial{Policy: func(p *configs.Policy) { p.Quality.KL = kl }})
 	defer s.server.sharer.Try(nil)
 	return f(s)
+}
+
+// aShareOfWhatIsDisplacedIsComputed: of a passage that has come to stand behind other
+// text, and of no other. The sidecar has a reference.
+func aShareOfWhatIsDisplacedIsComputed(t *testing.T, s *sharing) {
+	t.Helper()
+	work := func(prompt string, share float64) float64 {
+		t.Helper()
+		s.server.sharer.Try(&Trial{Policy: func(p *configs.Policy) { p.AgentAttended = share }})
+		defer s.server.sharer.Try(nil)
+		if err := s.server.EmptySlots(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r := s.complete(prompt)
+		s.want(r, "shared")
+		return r.report.Work
+	}
+	moved := unrelated + " " + tale("1812")
+	if without, with := work(moved, 0), work(moved, .5); with < without+.2 || with > without+.5 {
+		t.Errorf("%.3f of a moved passage's prompt are computed, and %.3f with half of what is attended to: expected some .3 more", without, with)
+	}
+	if without, with := work(tale("1847"), 0), work(tale("1847"), .5); with != without {
+		t.Errorf("%.3f of an edited prompt are computed, and %.3f with half of what is attended to: expected as much, since all stands where it stood", without, with)
+	}
 }
 
 // aTrialChangesThePlan: what it takes out of the plan is not computed, and by the

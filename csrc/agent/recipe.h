@@ -26,8 +26,8 @@
  * exponentially to share_last in the last one.
  *
  * With share_attended above 0, that share of the displaced cells is computed in all
- * layers too: those that the last window cells attend to most, computed over what was
- * composed before anything else is.
+ * layers too: those that the last window cells attend to most, which for that are computed
+ * once before all others.
  *
  * With retention below 1 only that share of the cells goes into the cache: those that
  * the last window cells attend to most. Those are computed in every layer.

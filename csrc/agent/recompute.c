@@ -73,9 +73,10 @@ static void set_ranks(struct work * w, struct scored * scores, float mean) {
 
 /* ---- memory ---- */
 
-/* The window's cells are active in every layer, and so the last of those that are;
- * others as the recipe says, or, with chosen null, none: then the last third of the layers is
- * left out, since what the window attends to there changes nothing in the choice (measured). */
+/* The window's cells are active in every layer, and so the last of those that are; the
+ * chosen ones too, others as the recipe says. With chosen null, that is to find out which
+ * to choose, the window alone is, and not in the last third of the layers: what it attends
+ * to there changes nothing in the choice (measured). */
 static void set_depths(struct work * w, const uint8_t * chosen) {
     const struct recipe_head * h = &w->recipe->head;
     for (uint32_t c = 0; c < h->n_cells; c++) {
