@@ -1,7 +1,7 @@
 package matcher
 
-// nearJump is how far apart, in tokens, the source of two neighbouring runs may
-// lie for the step between them to count as an edit and not as a seam. A
+// nearJump is how far apart, in tokens, two neighbouring runs may lie, in the source
+// or in the target, for the step between them to count as an edit and not as a seam. A
 // sentence inserted or deleted is an edit; another passage is a seam.
 const nearJump = 192
 

@@ -34,7 +34,7 @@ func Decide(a *Alignment, r Rules) *Plan {
 	for _, ref := range a.Refs {
 		p.Refs = append(p.Refs, ref.ID)
 	}
-	d := decider{a, r, p, 0, Reused}
+	d := decider{a: a, r: r, p: p, taken: -1}
 	for i := range a.Matches {
 		d.token(i)
 	}
@@ -45,13 +45,14 @@ func Decide(a *Alignment, r Rules) *Plan {
 }
 
 // decider walks the target from left to right; owe tokens more are recomputed
-// for reason why.
+// for reason why. taken is the latest that has a counterpart like it, -1 before the first.
 type decider struct {
-	a   *Alignment
-	r   Rules
-	p   *Plan
-	owe int
-	why Reason
+	a     *Alignment
+	r     Rules
+	p     *Plan
+	taken int
+	owe   int
+	why   Reason
 }
 
 func (d *decider) token(i int) {
@@ -69,6 +70,9 @@ func (d *decider) token(i int) {
 			out.Reason = d.why
 			d.owe--
 		}
+	}
+	if !out.Reason.differs() {
+		d.taken = i
 	}
 	d.p.Tokens[i] = out
 }
@@ -109,9 +113,13 @@ func (d *decider) replacesCritical(i int) bool {
 
 // afterJump demands recomputing where the source does not go on right behind
 // the token before: a deletion leaves traces in the tokens after it, a seam in
-// dozens.
+// dozens, and so does a passage that was put in between (measured).
 func (d *decider) afterJump(i int) {
 	m := d.a.Matches[i]
+	if i-d.taken > nearJump {
+		d.seam(i)
+		return
+	}
 	if i == 0 {
 		if m.Pos != 0 {
 			d.seam(i)

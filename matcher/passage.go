@@ -48,16 +48,19 @@ func (p *Plan) sample() {
 	}
 }
 
-// stretches cuts the plan where the source jumps, and what is long into passages.
+// stretches cuts the plan where the source jumps, or a passage was put in between, and
+// what is long into passages.
 func (p *Plan) stretches() []stretch {
 	var out []stretch
 	last := int32(-1) // position of the latest token that has a source
+	taken := -1       // the latest token that has a counterpart like it
 	for i, t := range p.Tokens {
 		if t.Ref < 0 {
 			continue
 		}
 		s := len(out) - 1
-		if s < 0 || jumps(out[s].ref, last, t.Ref, t.Pos) || i-out[s].From >= passageLength {
+		inserted := i-taken > nearJump && !t.Reason.differs()
+		if s < 0 || inserted || jumps(out[s].ref, last, t.Ref, t.Pos) || i-out[s].From >= passageLength {
 			out = append(out, stretch{Span: Span{i, i}, ref: t.Ref, src: t.Pos})
 			s++
 		}
@@ -65,7 +68,9 @@ func (p *Plan) stretches() []stretch {
 		if t.Reason == Reused {
 			out[s].kept++
 		}
-		last = t.Pos
+		if last = t.Pos; !t.Reason.differs() {
+			taken = i
+		}
 	}
 	return out
 }

@@ -44,6 +44,14 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 	f("a moved paragraph, short", fromRef([2]int{0, 1000}, [2]int{1800, 100}, [2]int{1000, 800}), nil, 0)
 	f("a deletion", fromRef([2]int{0, 500}, [2]int{600, 1000}), nil, 0)
 
+	inserted := fromRef([2]int{0, 100})
+	for range nearJump {
+		inserted.Tokens = append(inserted.Tokens, PlanToken{Ref: -1, Reason: Unmatched})
+	}
+	inserted.Tokens[150] = PlanToken{Pos: 99, Reason: LowSimilarity} // like nothing, though it has a counterpart
+	inserted.Tokens = append(inserted.Tokens, fromRef([2]int{100, 500}).Tokens...)
+	f("behind an inserted passage", inserted, []Span{{100 + nearJump, 600 + nearJump}}, 8)
+
 	short := fromRef([2]int{0, 1000}, [2]int{3000, 127})
 	f("too short for samples", short, nil, 0)
 	if len(short.Displaced) != 1 || short.Displaced[0] != (Span{1000, 1127}) {

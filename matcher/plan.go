@@ -33,6 +33,9 @@ func (r Reason) String() string {
 // backend rather than taken from a reference.
 func (r Reason) Recomputed() bool { return r != Reused && r != Fuzzy && r != Hole }
 
+// differs reports whether a token with this reason has no counterpart that is like it.
+func (r Reason) differs() bool { return r == Unmatched || r == Critical || r == LowSimilarity }
+
 // PlanToken is what becomes of one target token.
 type PlanToken struct {
 	Ref    int16 // index into Plan.Refs; -1: no source
