@@ -141,6 +141,8 @@ func settings(o *Options, cfg *configs.Config) Settings {
 		Pairs: o.Pairs, AnswerTokens: o.AnswerTokens, Unrepaired: string(d.Unrepaired),
 		MinSimilarity: d.MinSimilarity, MinTokens: d.MinTokens, Critical: d.Critical, Followers: d.Followers,
 		AfterCritical: d.CriticalFollowers, Seam: d.Seam, References: d.References, Threads: cfg.Backend.Threads,
+		AgentFollowers: d.AgentFollowers, AgentShareFirst: d.AgentShareFirst, AgentShareLast: d.AgentShareLast, AgentAttended: d.AgentAttended,
+		Retention: d.Retention, QualityKL: d.Quality.KL,
 	}
 }
 

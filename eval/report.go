@@ -88,6 +88,13 @@ type Settings struct {
 	Seam          int      `json:"seam"`
 	References    int      `json:"references"`
 	Threads       int      `json:"threads"`
+	// The agent's; 0 where nothing of the kind was asked for.
+	AgentFollowers  int     `json:"agent_followers"`
+	AgentShareFirst float64 `json:"agent_share_first,omitempty"`
+	AgentShareLast  float64 `json:"agent_share_last,omitempty"`
+	AgentAttended   float64 `json:"agent_attended,omitempty"`
+	Retention       float64 `json:"retention,omitempty"`
+	QualityKL       float64 `json:"quality_kl,omitempty"`
 }
 
 func (r *Report) write(dir string) error {
