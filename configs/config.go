@@ -186,7 +186,7 @@ type Policy struct {
 	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
 	// AgentAttended is the share of the tokens before which other text stands than in
 	// their reference (passages in another order) that the agent recomputes as well:
-	// those that the prompt's end attends to most; 0 to 1. With .1, documents in another
+	// those that the prompt's end attends to most; 0 to 1. With 0.06 documents in another
 	// order are answered more nearly as without sharing, and half as soon.
 	AgentAttended float64 `yaml:"agent_attended" json:"agent_attended" jsonschema:"minimum=0,maximum=1"`
 	// Retention is the share of a shared prompt's KV cells that the agent puts into
