@@ -19,6 +19,9 @@ import (
 //go:embed pairs/tuning.jsonl
 var shippedPairs []byte
 
+// attendedShares go from half of the speed on documents in another order to a fifth.
+var attendedShares = []float64{.06, .12, .25}
+
 // levels are tried from the least to the most computed: first what a plan may leave out,
 // then the plan, then what the prompt's end attends to in passages whose context changed,
 // then what deviates besides. The deviations are those between which, in
@@ -28,7 +31,7 @@ func levels() []proxy.Level {
 	for _, o := range []proxy.LeftOut{{Seams: 1, Followers: true}, {Seams: .75, Near: true}, {Seams: 1}, {Seams: .75}, {Seams: .5}, {}} {
 		out = append(out, proxy.Level{LeftOut: o})
 	}
-	for _, share := range []float64{.06, .12, .25} {
+	for _, share := range attendedShares {
 		out = append(out, proxy.Level{Attended: share})
 	}
 	for _, deviation := range []float64{.0015, .0006, .0001} {

@@ -88,7 +88,8 @@ type Settings struct {
 	Seam          int      `json:"seam"`
 	References    int      `json:"references"`
 	Threads       int      `json:"threads"`
-	// The agent's; 0 where nothing of the kind was asked for.
+	// The agent's. Shares and the target are left out where they are 0, so nothing was
+	// asked for; a retention of 1 is all cells.
 	AgentFollowers  int     `json:"agent_followers"`
 	AgentShareFirst float64 `json:"agent_share_first,omitempty"`
 	AgentShareLast  float64 `json:"agent_share_last,omitempty"`

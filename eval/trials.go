@@ -40,14 +40,17 @@ func (v *variant) way() string {
 	return AgentWay
 }
 
+// compute sets what the agent computes besides what the plan names.
+func compute(p *configs.Policy, first, last, attended float64) {
+	p.AgentShareFirst, p.AgentShareLast, p.AgentAttended, p.Quality.KL = first, last, attended, 0
+}
+
 // ablations take one part of the agent's way out at a time.
 func ablations() []variant {
 	policy := func(u configs.Unrepaired) func(*configs.Policy) {
 		return func(p *configs.Policy) { p.Unrepaired = u }
 	}
-	noExtra := func(p *configs.Policy) {
-		p.AgentShareFirst, p.AgentShareLast, p.AgentAttended, p.Quality.KL = 0, 0, 0, 0
-	}
+	noExtra := func(p *configs.Policy) { compute(p, 0, 0, 0) }
 	return []variant{
 		{"as configured", proxy.Trial{}},
 		{"no RoPE delta", proxy.Trial{Unrotated: true}},
@@ -117,7 +120,7 @@ func frontier() []variant {
 			if followers == 0 {
 				p.CriticalFollowers, p.Seam = 0, 1
 			}
-			p.AgentShareFirst, p.AgentShareLast, p.Quality.KL = first, last, 0
+			compute(p, first, last, 0)
 		}}})
 	}
 	for _, f := range []int{0, 1, 2, 4} {
@@ -126,9 +129,9 @@ func frontier() []variant {
 	for _, s := range []float64{.1, .2, .4, .8} {
 		agent(2, s, s/4)
 	}
-	for _, s := range []float64{.06, .12, .25} {
+	for _, s := range attendedShares {
 		out = append(out, variant{fmt.Sprintf("agent, %g attended", s), proxy.Trial{Policy: func(p *configs.Policy) {
-			p.AgentAttended, p.Quality.KL = s, 0
+			compute(p, 0, 0, s)
 		}}})
 	}
 	for _, s := range []float64{0, .03, .1, .3, 1} {

@@ -71,13 +71,11 @@ func TestDecideRecomputesAfterASeam(t *testing.T) {
 	}
 }
 
-// What follows a word of like meaning is taken over, what follows another is not.
 // A passage that was put in between is a seam though the source goes on; a sentence is
 // an edit.
 func TestDecideRecomputesAfterAnInsertedPassage(t *testing.T) {
 	f := func(words, after int) {
 		t.Helper()
-		// Four words in common before the rest, which is long enough to be found.
 		inserted := strings.TrimSuffix(strings.Repeat("quux ", words), " ")
 		got := reasons(t, story, strings.Replace(story, "climbed", inserted+" climbed", 1))
 		want := strings.Repeat("r", 3) + strings.Repeat("u", words) + strings.Repeat(map[bool]string{true: "s", false: "f"}[after > 1], after) + strings.Repeat("r", 23-after) + "t"
@@ -89,6 +87,7 @@ func TestDecideRecomputesAfterAnInsertedPassage(t *testing.T) {
 	f(nearJump, 4)
 }
 
+// What follows a word of like meaning is taken over, what follows another is not.
 func TestDecideFollowsWhatIsUnlike(t *testing.T) {
 	tokens := ids(1, 10)
 	for similarity, want := range map[float32][2]Reason{.8: {Fuzzy, Reused}, .2: {LowSimilarity, Follows}} {

@@ -27,7 +27,7 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 		}
 	}
 	if end := s.Spans[0].From; pol.Retention < 1 {
-		out.inside += costs.Long(max(0, end-bridge.AttentionWindow), end)
+		out.inside += window(end, costs)
 	}
 	out.inside += extra
 	return d.worth(ctx, out, costs)

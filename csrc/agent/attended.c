@@ -21,11 +21,7 @@ bool choose_attended(const struct recipe * recipe, const float * attention, uint
             cells[n++] = (struct scored) {attention[c], (int32_t) c};
         }
     }
-    qsort(cells, n, sizeof *cells, by_score);
-    const uint32_t want = (uint32_t) lroundf(h->share_attended * (float) displaced);
-    for (uint32_t i = 0; i < n && i < want; i++) {
-        chosen[cells[i].cell] = 1;
-    }
+    mark_highest(cells, n, (uint32_t) lroundf(h->share_attended * (float) displaced), chosen);
     free(cells);
     return true;
 }

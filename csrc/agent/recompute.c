@@ -131,11 +131,11 @@ static void work_free(struct work * w) {
 
 static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 
-/* How many of the active cells go into a batch: as many into each, since a few left over
- * for a last one would cost half as much again. */
+/* How many of the active cells, one and more, go into a batch: as many into each, since a
+ * few left over for a last one would cost half as much again. */
 static int32_t even_batch(const struct work * w) {
     const int32_t batches = (w->n + w->batch - 1) / w->batch;
-    return batches > 0 ? (w->n + batches - 1) / batches : w->batch;
+    return (w->n + batches - 1) / batches;
 }
 
 static bool embed(struct work * w, struct error * err) {

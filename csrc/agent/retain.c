@@ -29,10 +29,7 @@ uint32_t retain(const struct recipe * recipe, const float * attention, uint8_t *
             others[n_others++] = (struct scored) {attention[c], (int32_t) c};
         }
     }
-    qsort(others, n_others, sizeof *others, by_score);
-    for (uint32_t i = 0; i < n_others && kept < want; i++, kept++) {
-        keep[others[i].cell] = 1;
-    }
+    kept += mark_highest(others, n_others, kept < want ? want - kept : 0, keep);
     free(others);
     return kept;
 }
