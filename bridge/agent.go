@@ -22,6 +22,8 @@ type AgentReply struct {
 	Cells   int   `json:"cells"`
 	Keys    int64 `json:"keys"`
 	Through int64 `json:"through"`
+	// Drafted are an answer's first tokens, by which the cells were chosen.
+	Drafted []int32 `json:"drafted"`
 	// Milliseconds.
 	Compose   float64 `json:"compose_ms"`
 	Recompute float64 `json:"recompute_ms"`

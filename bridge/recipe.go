@@ -32,9 +32,12 @@ type Recipe struct {
 	// Extra has the agent choose further tokens by deviation.
 	Extra Extra
 	// Retention is the share of the cells that go into the cache; 0 and 1 mean all.
-	// Keep, as long as Tokens or nil, names those that must.
+	// Keep, as long as Tokens or nil, names those that must. Of the others an answer
+	// decides that is drafted behind Following, the prompt's tokens after Tokens, of
+	// which there must be one.
 	Retention float64
 	Keep      []bool
+	Following []int32
 	// Passage, as long as Tokens or nil, numbers from 1 the passages whose keys and
 	// values are all off in the same way; how far is measured at the tokens that
 	// Sample names, which are computed in all layers, and taken off the others.
@@ -58,7 +61,7 @@ type Extra struct {
 
 const (
 	recipeMagic     = 0x726b7373 // "sskr"
-	recipeVersion   = 4
+	recipeVersion   = 5
 	recipeNEOX      = 1
 	recipeVTrans    = 2
 	recipeHeadBytes = 128
@@ -69,9 +72,15 @@ const (
 	recipeDisplaced = 1 << 13
 )
 
-// AttentionWindow is how many of a prompt's last cells tell by their attention which
-// cells are kept, and which are worth computing; they are computed anew for it.
-const AttentionWindow = 32
+const (
+	// AttentionWindow is how many of a prompt's last cells tell by their attention which
+	// cells are worth computing; they are computed anew for it.
+	AttentionWindow = 32
+	// DraftTokens is how many tokens of an answer tell which cells are kept. On orders of
+	// the tuning documents that Qwen2.5-0.5B had computed whole, 58 % of the cells kept:
+	// .135 nats by the prompt's last 32 tokens, .028 by 4 of the answer, .003 by 8.
+	DraftTokens = 8
+)
 
 // recipeHead is struct recipe_head.
 type recipeHead struct {
@@ -86,7 +95,8 @@ type recipeHead struct {
 	Retention                                float32
 	Window                                   uint32
 	Attended                                 float32
-	_                                        [5]uint32
+	Following, Drafted                       uint32
+	_                                        [3]uint32
 }
 
 type recipeRef struct {
@@ -112,6 +122,9 @@ func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
 	}
 	put(r.types())
 	put(r.Tokens)
+	if r.thins() {
+		put(r.Following)
+	}
 	put(pos)
 	put(r.depths(pos))
 	put(r.passages(pos))
@@ -150,6 +163,8 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("share of attended tokens %v: expected 0 to 1", r.Attended)
 	case !(r.Retention >= 0 && r.Retention <= 1):
 		return fmt.Errorf("retention %v: expected 0 to 1", r.Retention)
+	case r.thins() && len(r.Following) == 0:
+		return fmt.Errorf("retention %v, and no token that follows: expected one, to draft an answer from", r.Retention)
 	case r.Layout == nil:
 		return errors.New("the server's layout is not known")
 	case r.RoPE == nil:
@@ -237,9 +252,9 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	}
 	h.Retention, h.Attended = 1, float32(r.Attended)
 	if r.thins() {
-		h.Retention = float32(r.Retention)
+		h.Retention, h.Following, h.Drafted = float32(r.Retention), uint32(len(r.Following)), DraftTokens
 	}
-	if r.thins() || r.Attended > 0 {
+	if r.Attended > 0 {
 		h.Window = uint32(min(AttentionWindow, cells))
 	}
 	p := r.RoPE.Params

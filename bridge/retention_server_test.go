@@ -3,6 +3,8 @@ package bridge
 import (
 	"bytes"
 	"context"
+	"math"
+	"slices"
 	"testing"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
@@ -29,18 +31,15 @@ func testRetains(t *testing.T, k *kitchen) {
 	ref := k.packed("ref", k.cold("cold", tokens), "q8_0")
 	server := k.cold("cold", tokens)
 	r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Runs: []Run{{Len: n}}, Layout: &server.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
-	for i := n - AttentionWindow; i < n; i++ {
-		r.Depth[i] = 4 // as retention does
-	}
 	k.cook(r)
 	whole := k.save("whole", 1)
-	r.Retention, r.Keep = 0.58, make([]bool, n)
+	r.Retention, r.Keep, r.Following = 0.58, make([]bool, n), randomTokens(3, 2)
 	r.Keep[named] = true
 	if reply := k.cook(r); reply.Cells != 406 {
 		t.Errorf("%d cells: expected 58 %% of %d, 406", reply.Cells, n)
 	}
 	kept := k.save("kept", 1)
-	for _, pos := range []int32{0, 15, named, n - AttentionWindow, n - 1} {
+	for _, pos := range []int32{0, 15, named, n - 32, n - 1} {
 		if _, ok := kept.Row(pos); !ok {
 			t.Errorf("the cell at %d was not kept", pos)
 		}
@@ -62,6 +61,43 @@ func testRetains(t *testing.T, k *kitchen) {
 	}
 	if got.CacheN != n {
 		t.Errorf("the server found %d tokens in its cache: expected %d", got.CacheN, n)
+	}
+}
+
+// TestAgentDraftsWhatTheServerAnswers: behind tokens that only follow, in one batch and in
+// several, the agent's draft is the server's own greedy answer.
+func TestAgentDraftsWhatTheServerAnswers(t *testing.T) {
+	f := func(name string, model tinymodel.Options, o lab.BackendOptions, following int) {
+		t.Run(name, func(t *testing.T) {
+			o.Model, o.Context = tiny(t, model), 4096
+			testDrafts(t, newKitchen(t, o), following)
+		})
+	}
+	f("llama", tinymodel.Options{}, lab.BackendOptions{}, 1)
+	f("llama, many follow", tinymodel.Options{}, lab.BackendOptions{}, 700)
+	f("qwen2, V transposed", tinymodel.Options{Arch: "qwen2"}, lab.BackendOptions{FlashAttention: "off"}, 5)
+	f("qwen3", tinymodel.Options{Arch: "qwen3"}, lab.BackendOptions{}, 40)
+}
+
+func testDrafts(t *testing.T, k *kitchen, following int) {
+	const n = 300
+	prompt := randomTokens(n+following, 3)
+	ref := k.cold("ref", prompt[:n:n])
+	reply := k.cook(&Recipe{Tokens: prompt[:n:n], Following: prompt[n:], Retention: 0.5, Depth: make([]uint16, n), Runs: []Run{{Len: n}},
+		Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE})
+	k.cold("whole", prompt)
+	var want []int32
+	for range DraftTokens {
+		best, most := int64(-1), math.Inf(-1)
+		for token, logprob := range k.next(0, append(prompt[:len(prompt):len(prompt)], want...)) {
+			if logprob > most {
+				best, most = token, logprob
+			}
+		}
+		want = append(want, int32(best))
+	}
+	if !slices.Equal(reply.Drafted, want) {
+		t.Errorf("drafted %v: the server answers %v", reply.Drafted, want)
 	}
 }
 
@@ -89,7 +125,7 @@ func TestRetentionMakesRoomForMorePrompts(t *testing.T) {
 		for i := range slots {
 			ref := k.cold("ref"+string(rune('a'+i)), randomTokens(n, uint64(i)))
 			recipes = append(recipes, &Recipe{Tokens: ref.Tokens, Depth: make([]uint16, n), Runs: []Run{{Len: n}},
-				Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE, Retention: retention})
+				Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE, Retention: retention, Following: []int32{1}})
 		}
 		for i := range slots {
 			if err := k.backend.Erase(context.Background(), i); err != nil {

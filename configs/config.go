@@ -190,8 +190,8 @@ type Policy struct {
 	// order are answered more nearly as without sharing, and half as soon.
 	AgentAttended float64 `yaml:"agent_attended" json:"agent_attended" jsonschema:"minimum=0,maximum=1"`
 	// Retention is the share of a shared prompt's KV cells that the agent puts into
-	// the cache: those that the prompt's end attends to most. 1 is all of them; 0.58
-	// leaves room for 1.7 times as many prompts.
+	// the cache: those that the first tokens of an answer, drafted for that, attend to
+	// most. 1 is all of them; 0.58 leaves room for 1.7 times as many prompts.
 	Retention float64 `yaml:"retention" json:"retention" jsonschema:"exclusiveMinimum=0,maximum=1"`
 }
 

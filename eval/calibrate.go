@@ -130,12 +130,14 @@ func meanAndError(results []Result, of func([]Trial) float64) (mean, standardErr
 }
 
 // calibrationPairs are the first of each group in turn, as many as the limit says.
+// Pairs that are meant to stay cold have nothing to tell.
 func calibrationPairs(o *Options) ([]Pair, error) {
 	read := func() ([]Pair, error) { return ReadPairs(o.Pairs) }
 	if o.Pairs == "" {
 		read = func() ([]Pair, error) { return readPairs("the shipped pairs", bytes.NewReader(shippedPairs)) }
 	}
 	pairs, err := read()
+	pairs = slices.DeleteFunc(pairs, func(p Pair) bool { return p.Group == unrelated })
 	if err != nil || o.Limit <= 0 || o.Limit >= len(pairs) {
 		return pairs, err
 	}

@@ -20,6 +20,9 @@ type Pair struct {
 	Answer    string `json:"answer"`
 }
 
+// unrelated is the group of pairs that must stay cold.
+const unrelated = "unrelated"
+
 // maxLine bounds one line of a pairs file, in bytes.
 const maxLine = 64 << 20
 

@@ -26,7 +26,7 @@ var groupsInWords = [][2]string{
 	{"retrieved", "passages found by a search, in another order, one of them another"},
 	{"releases", "two releases of a document"},
 	{"synonyms", "synonyms all over (3 to 25 %)"},
-	{"unrelated", "an unrelated document"},
+	{unrelated, "an unrelated document"},
 }
 
 // The tables of the READMEs are what the reports say.

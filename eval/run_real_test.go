@@ -68,7 +68,7 @@ func writeShortPairs(t *testing.T, dir string) string {
 	var out bytes.Buffer
 	for _, p := range []Pair{
 		{ID: "edited-short", Group: "edited", Reference: text, Target: text[:middle] + " The lighthouse was built of granite. " + text[middle:]},
-		{ID: "unrelated-short", Group: "unrelated", Reference: text, Target: other},
+		{ID: "unrelated-short", Group: unrelated, Reference: text, Target: other},
 	} {
 		if err := json.NewEncoder(&out).Encode(p); err != nil {
 			t.Fatal(err)

@@ -26,11 +26,20 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 			out.inside += costs.Long(i, i+1)
 		}
 	}
-	if end := s.Spans[0].From; pol.Retention < 1 {
-		out.inside += window(end, costs)
+	if pol.Retention < 1 {
+		out.inside += drafting(s.Spans[0].From, len(p.Tokens), costs)
 	}
 	out.inside += extra
 	return d.worth(ctx, out, costs)
+}
+
+// draftPrice is what a drafted token costs, one at a time, in tokens of a prefill (measured).
+const draftPrice = 3
+
+// drafting is the cost of an answer's first tokens behind all n of the prompt's, of which
+// the last are not in the recipe.
+func drafting(end, n int, costs matcher.Costs) float64 {
+	return costs.Long(end, n) + draftPrice*bridge.DraftTokens*costs.Long(n-1, n)
 }
 
 // cook has the agent carry the plan out; a reason means that it failed.
@@ -61,7 +70,7 @@ func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 	pol := &d.g.Policy
 	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE, Layout: &d.lv.probed.Layout,
 		Extra:     bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)},
-		Retention: pol.Retention, Keep: make([]bool, end),
+		Retention: pol.Retention, Keep: make([]bool, end), Following: d.tokens[end:],
 		Attended: d.attended(p.Plan), Displaced: make([]bool, end)}
 	for i := range r.Depth {
 		r.Keep[i] = p.Tokens[i].Reason == matcher.Critical

@@ -201,12 +201,7 @@ func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float6
 			all += costs.Long(s.From, min(s.To, end))
 		}
 	}
-	return share*all + window(end, costs)
-}
-
-// window is the cost of those tokens before end whose attention tells.
-func window(end int, costs matcher.Costs) float64 {
-	return costs.Long(max(0, end-bridge.AttentionWindow), end)
+	return share*all + costs.Long(max(0, end-bridge.AttentionWindow), end)
 }
 
 // deviating is the part that deviation chooses.

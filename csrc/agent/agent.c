@@ -1,5 +1,6 @@
 #include "agent.h"
 
+#include "draft.h"
 #include "recipe.h"
 #include "recompute.h"
 #include "retain.h"
@@ -32,6 +33,7 @@ struct job {
     struct state made;
     struct model * model;
     struct recomputed did;
+    float * attention; /* of an answer, to each cell; null where all are kept */
     double compose_ms, recompute_ms, restore_ms;
     char path[32]; /* of the memory file that holds made */
 };
@@ -94,7 +96,26 @@ static bool map_memory(struct job * j, int which, struct state * s, size_t size,
 /* The stream of a sequence. */
 static uint32_t stream_of(const struct state_layout * l, int32_t seq) { return l->streams == 1 ? 0 : (uint32_t) seq; }
 
-/* All of the state but its rows. */
+/* Writes all of the state but its rows, those of tokens that are only drafted included:
+ * they are gone when the state is thinned. */
+static bool write_state(struct job * j, uint32_t stream, struct error * err) {
+    const struct recipe_head * h = &j->recipe.head;
+    const struct state_layout * l = &j->made.layout;
+    const uint32_t n = h->n_cells + recipe_beyond(&j->recipe);
+    int32_t * pos = malloc(n * sizeof *pos);
+    const bool ok = (pos != NULL || fail(err, "out of memory")) && map_memory(j, WHOLE, &j->made, state_bytes(l, h->n_tokens, n), err);
+    if (ok) {
+        memcpy(pos, j->recipe.pos, h->n_cells * sizeof *pos);
+        for (uint32_t i = h->n_cells; i < n; i++) {
+            pos[i] = (int32_t) (h->n_tokens + i - h->n_cells);
+        }
+        state_write(&j->made, l, stream, j->recipe.tokens, h->n_tokens, pos, n);
+    }
+    free(pos);
+    return ok;
+}
+
+/* Lays out the state. */
 static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     const struct recipe_head * h = &j->recipe.head;
     struct state_layout * l = &j->made.layout;
@@ -107,11 +128,7 @@ static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     if (seq < 0 || (l->streams > 1 && (uint32_t) seq >= l->streams)) {
         return fail(err, "sequence %d: the references have %u streams", seq, l->streams);
     }
-    if (!map_memory(j, WHOLE, &j->made, state_bytes(l, h->n_tokens, h->n_cells), err)) {
-        return false;
-    }
-    state_write(&j->made, l, stream_of(l, seq), j->recipe.tokens, h->n_tokens, j->recipe.pos, h->n_cells);
-    return true;
+    return write_state(j, stream_of(l, seq), err);
 }
 
 static int64_t value_bytes(const struct state_layer * y) { return y->v_row + y->v_elem * y->v_width; }
@@ -181,7 +198,8 @@ static bool compute_with(struct job * j, struct rows * rows, struct engine * e, 
         return false;
     }
     const uint32_t ubatch = j->abi->llama_n_ubatch(j->ctx);
-    return recompute(e, &j->recipe, rows, ubatch > 0 && ubatch < ENGINE_MAX_BATCH ? (int32_t) ubatch : ENGINE_MAX_BATCH, &j->did, err);
+    const int32_t batch = ubatch > 0 && ubatch < ENGINE_MAX_BATCH ? (int32_t) ubatch : ENGINE_MAX_BATCH;
+    return recompute(e, &j->recipe, rows, batch, &j->did, err) && (j->attention == NULL || draft(e, &j->recipe, rows, batch, j->attention, &j->did, err));
 }
 
 static bool compute(struct job * j, struct error * err) {
@@ -229,7 +247,7 @@ static bool thin(struct job * j, uint32_t stream, struct error * err) {
     uint8_t * keep = malloc(n);
     int32_t * pos = malloc(n * sizeof *pos);
     struct semshare_run * runs = malloc(n * sizeof *runs);
-    const uint32_t kept = keep != NULL && pos != NULL && runs != NULL ? retain(&j->recipe, j->did.attention, keep) : 0;
+    const uint32_t kept = keep != NULL && pos != NULL && runs != NULL ? retain(&j->recipe, j->attention, keep) : 0;
     const bool ok = kept > 0 ? take_kept(j, stream, keep, kept, pos, runs, err) : fail(err, "out of memory");
     free(keep);
     free(pos);
@@ -244,7 +262,7 @@ static bool make_rows(struct job * j, int32_t seq, struct error * err) {
     if (!compose(j, &j->made, j->refs, h->n_refs, j->recipe.runs, h->n_runs, err)) {
         return false;
     }
-    if (recipe_thins(&j->recipe) && (j->did.attention = calloc(h->n_cells, sizeof *j->did.attention)) == NULL) {
+    if (recipe_thins(&j->recipe) && (j->attention = calloc(h->n_cells, sizeof *j->attention)) == NULL) {
         return fail(err, "out of memory");
     }
     const double composed = now_ms();
@@ -280,7 +298,11 @@ static void reply(const struct job * j, const char * path, struct error * err) {
         return; /* the server may not write there; the sidecar sees the result anyway */
     }
     plain(err->text);
-    fprintf(f, "{\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"error\":\"%s\"}\n",
+    fprintf(f, "{\"drafted\":[");
+    for (uint32_t i = 0; i < j->did.n_drafted; i++) {
+        fprintf(f, i > 0 ? ",%d" : "%d", j->did.drafted[i]);
+    }
+    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"error\":\"%s\"}\n",
             AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, err->text);
     fclose(f);
     rename(temporary, name);
@@ -301,7 +323,7 @@ static void job_free(struct job * j) {
     }
     free(j->refs);
     free(j->model);
-    free(j->did.attention);
+    free(j->attention);
     state_close(&j->made);
     recipe_free(&j->recipe);
 }

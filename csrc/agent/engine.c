@@ -42,8 +42,9 @@ static ggml_backend_dev_t device_of(const struct abi * abi, const ggt * t) {
 
 /* The scheduler wants the CPU last. */
 static bool open_devices(struct engine * e, int32_t n_threads, struct error * err) {
-    for (int32_t i = 0; i < e->model->n_layers; i++) {
-        ggml_backend_dev_t dev = device_of(e->abi, e->model->layers[i].wq);
+    const int32_t n = e->model->n_layers;
+    for (int32_t i = 0; i <= n; i++) {
+        ggml_backend_dev_t dev = device_of(e->abi, i < n ? e->model->layers[i].wq : e->model->output);
         if (dev != NULL && !add_device(e, dev)) {
             return fail(err, "device %s cannot be used", e->abi->ggml_backend_dev_name(dev));
         }
@@ -203,7 +204,7 @@ static ggt * mlp(struct graph * g, const struct weights * w, ggt * x) {
     return linear(g, w->down, w->down_b, g->abi->ggml_swiglu_split(g->ctx, gate, up));
 }
 
-/* ---- the three passes ---- */
+/* ---- the passes ---- */
 
 bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * x, struct error * err) {
     struct graph g;
@@ -365,4 +366,26 @@ float * engine_attention(struct engine * e, int32_t layer, const float * x, cons
         out = NULL;
     }
     return out;
+}
+
+bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err) {
+    const struct model * m = e->model;
+    const int64_t n = m->output->ne[1];
+    struct graph g;
+    float * logits = malloc((size_t) n * sizeof *logits);
+    bool ok = logits != NULL || fail(err, "out of memory");
+    if (ok && (ok = graph_begin(&g, e, err))) {
+        ggt * out = linear(&g, m->output, NULL, norm(&g, input_rows(&g, x, m->n_embd, 1), m->output_norm));
+        want(&g, out);
+        if ((ok = graph_run(&g, err))) {
+            fetch(&g, out, logits, n);
+        }
+        graph_end(&g);
+    }
+    *token = 0;
+    for (int64_t i = 1; ok && i < n; i++) {
+        *token = logits[i] > logits[*token] ? (int32_t) i : *token;
+    }
+    free(logits);
+    return ok;
 }

@@ -57,4 +57,7 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
  * 0. The caller frees them; null where it fails. */
 float * engine_attention(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, int64_t * padded, struct error * err);
 
+/* The token that is likeliest to follow, of the last layer's output for one. */
+bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err);
+
 #endif

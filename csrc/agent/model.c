@@ -91,13 +91,15 @@ static bool read_numbers(struct model * m, const struct abi * abi, const struct 
 static bool keep(struct model * m, const char * name, ggt * t, struct error * err) {
     int32_t layer;
     int end = 0;
-    if (strcmp(name, "token_embd.weight") == 0) {
-        m->embeddings = t;
-        return true;
-    }
-    if (strcmp(name, "rope_freqs.weight") == 0) {
-        m->rope_factors = t;
-        return true;
+    const struct {
+        const char * name;
+        ggt ** to;
+    } outside[] = {{"token_embd.weight", &m->embeddings}, {"output_norm.weight", &m->output_norm}, {"output.weight", &m->output}, {"rope_freqs.weight", &m->rope_factors}};
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
+        if (strcmp(name, outside[i].name) == 0) {
+            *outside[i].to = t;
+            return true;
+        }
     }
     if (sscanf(name, "blk.%d.%n", &layer, &end) != 1 || end == 0) {
         return strncmp(name, "rope_factors", 12) != 0 || fail(err, "the model has %.64s, which the agent does not know", name);
@@ -163,6 +165,12 @@ bool model_read(struct model * m, const struct abi * abi, const struct llama_mod
     }
     if (m->embeddings == NULL || m->embeddings->buffer == NULL || m->embeddings->ne[0] != m->n_embd) {
         return fail(err, "the model has no token_embd.weight of %d elements a token", m->n_embd);
+    }
+    if (m->output == NULL) {
+        m->output = m->embeddings;
+    }
+    if (m->output_norm == NULL || !shaped(m->output_norm, m->n_embd, 1) || !shaped(m->output, m->n_embd, m->embeddings->ne[1])) {
+        return fail(err, "the model has no output_norm.weight and output.weight of %d elements a token", m->n_embd);
     }
     if (m->rope_factors != NULL && (m->rope_factors->buffer == NULL || m->rope_factors->type != GGML_TYPE_F32)) {
         return fail(err, "the model's rope_freqs.weight is not f32");

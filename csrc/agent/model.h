@@ -20,6 +20,7 @@ struct model {
     float eps;   /* of RMSNorm */
     float scale; /* of attention */
     ggt * embeddings;
+    ggt * output_norm, * output; /* output may be the embeddings */
     ggt * rope_factors; /* by which RoPE's frequencies are divided; null where there are none */
     struct weights layers[MODEL_MAX_LAYERS];
 };

@@ -95,8 +95,11 @@ static bool check_head(const struct recipe_head * h, size_t size, struct error *
     if (!(h->retention > 0 && h->retention <= 1) || !(h->share_attended >= 0 && h->share_attended <= 1)) {
         return fail(err, "retention %g, share of attended cells %g: expected above 0 and from 0, up to 1", (double) h->retention, (double) h->share_attended);
     }
-    if (h->window > h->n_cells || (h->window == 0 && (h->retention < 1 || h->share_attended > 0))) {
+    if (h->window > h->n_cells || (h->window == 0 && h->share_attended > 0)) {
         return fail(err, "the attention of %u cells: expected up to %u, and some where it is asked for", h->window, h->n_cells);
+    }
+    if (h->n_following > MAX_TOKENS || h->n_drafted > RECIPE_MAX_DRAFTED || (h->n_following == 0 && h->retention < 1)) {
+        return fail(err, "%u tokens follow, %u to be drafted: expected up to %d and %d, and one that follows where cells are to be chosen", h->n_following, h->n_drafted, MAX_TOKENS, RECIPE_MAX_DRAFTED);
     }
     return h->orig_ctx <= INT32_MAX || fail(err, "original context of %u tokens", h->orig_ctx);
 }
@@ -114,7 +117,7 @@ static bool check_names(const struct recipe * r, struct error * err) {
 
 static bool check_cells(const struct recipe * r, struct error * err) {
     const struct recipe_head * h = &r->head;
-    for (uint32_t i = 0; i < h->n_tokens; i++) {
+    for (uint32_t i = 0; i < h->n_tokens + h->n_following; i++) {
         if (r->tokens[i] < 0) {
             return fail(err, "token %u is %d", i, r->tokens[i]);
         }
@@ -191,7 +194,7 @@ static size_t lay_out(struct recipe * r, const uint8_t * bytes) {
     r->types = (const void *) (bytes + at);
     at += h->n_layers * sizeof *r->types;
     r->tokens = (const void *) (bytes + at);
-    at += h->n_tokens * sizeof *r->tokens;
+    at += (h->n_tokens + h->n_following) * sizeof *r->tokens;
     r->pos = (const void *) (bytes + at);
     at += h->n_cells * sizeof *r->pos;
     r->depth = (const void *) (bytes + at);

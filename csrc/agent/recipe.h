@@ -8,6 +8,7 @@
  *   struct state_types x n_layers  how the server's cache holds keys and values, whatever
  *                                   the references hold them in
  *   i32                x n_tokens   token ids of the prompt
+ *   i32                x n_following those that come behind it, before the answer
  *   i32                x n_cells    position of each cell, ascending, the last n_tokens-1
  *   u16                x n_cells    depth: in how many layers the cell is computed anew
  *                                   (n_layers: in all), with RECIPE_KEEP added where
@@ -30,7 +31,7 @@
  * once before all others.
  *
  * With retention below 1 only that share of the cells goes into the cache: those that
- * the last window cells attend to most. Those are computed in every layer.
+ * n_drafted tokens of an answer attend to most, which are drafted for that.
  */
 #ifndef AGENT_RECIPE_H
 #define AGENT_RECIPE_H
@@ -45,7 +46,7 @@
 #define RECIPE_MAGIC 0x726b7373u /* "sskr" */
 
 enum {
-    RECIPE_VERSION = 4,
+    RECIPE_VERSION = 5,
     RECIPE_NEOX = 1,    /* flag: pairs are (i, i + dims/2) */
     RECIPE_V_TRANS = 2, /* flag: the cache's values lie in columns */
     RECIPE_KEEP = 1 << 15,
@@ -53,6 +54,7 @@ enum {
     RECIPE_DISPLACED = 1 << 13,
     RECIPE_MAX_BYTES = 64 << 20,
     RECIPE_MAX_REFS = 64,
+    RECIPE_MAX_DRAFTED = 64,
 };
 
 struct recipe_head {
@@ -68,9 +70,10 @@ struct recipe_head {
     float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
     uint32_t orig_ctx;
     float retention; /* above 0, up to 1 */
-    uint32_t window; /* 0 where retention is 1 and share_attended 0 */
+    uint32_t window; /* 0 where share_attended is */
     float share_attended;
-    uint32_t reserved[5];
+    uint32_t n_following, n_drafted; /* 0 where retention is 1 */
+    uint32_t reserved[3];
 };
 
 struct recipe_ref {
@@ -105,6 +108,9 @@ void recipe_free(struct recipe * r);
 
 /* Whether fewer cells are to be kept than made. */
 static inline bool recipe_thins(const struct recipe * r) { return r->head.retention < 1; }
+
+/* Cells of tokens that are computed behind the recipe's, and not kept. */
+static inline uint32_t recipe_beyond(const struct recipe * r) { return r->head.n_following + r->head.n_drafted; }
 
 /* In how many layers the cell is computed anew. */
 static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { return r->depth[cell] & ~(uint32_t) (RECIPE_KEEP | RECIPE_SAMPLE | RECIPE_DISPLACED); }

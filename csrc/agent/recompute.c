@@ -15,6 +15,7 @@
 #include "attended.h"
 #include "scored.h"
 #include "shift.h"
+#include "weigh.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ struct work {
     int32_t * rank;  /* of each cell by deviation, 0 the most deviating; INT32_MAX never */
     uint8_t * computed; /* of each cell, whether it is active */
     struct shift shift;
+    float * attention; /* the window's, to each cell; null where nobody looks */
     struct recomputed * did;
 };
 
@@ -217,41 +219,10 @@ static void narrow(struct work * w, int32_t layer) {
     w->n = kept;
 }
 
-/* Adds, for each head, the logarithm of each cell's share of the window's attention:
- * what several heads care for a little counts for more than what one cares for a lot. */
-static void add_attention(struct work * w, const float * weights, int64_t padded, int32_t n, float * mean) {
-    const uint32_t n_cells = w->recipe->head.n_cells;
-    const float least = 1e-5f; /* a share below it is none */
-    for (int32_t h = 0; h < w->e->model->n_heads; h++) {
-        memset(mean, 0, n_cells * sizeof *mean);
-        for (int32_t i = 0; i < n; i++) {
-            const float * row = weights + ((int64_t) h * n + i) * padded;
-            for (uint32_t c = 0; c < n_cells; c++) {
-                mean[c] += row[c] / (float) n;
-            }
-        }
-        for (uint32_t c = 0; c < n_cells; c++) {
-            w->did->attention[c] += logf(mean[c] + least);
-        }
-    }
-}
-
 /* Weighs the cells by what the window attends to in the layer. */
-static bool weigh(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
+static bool look_in(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
     const int32_t n = (int32_t) w->recipe->head.window, first = w->n - n;
-    int64_t padded;
-    float * mean = malloc(w->recipe->head.n_cells * sizeof *mean);
-    if (mean == NULL) {
-        return fail(err, "out of memory");
-    }
-    float * weights = engine_attention(w->e, layer, w->x + (size_t) first * (size_t) w->e->model->n_embd, w->pos + first, w->visible + first, n, cached, &padded, err);
-    if (weights != NULL) {
-        add_attention(w, weights, padded, n, mean);
-    }
-    const bool ok = weights != NULL;
-    free(weights);
-    free(mean);
-    return ok;
+    return weigh(w->e, layer, w->x + (size_t) first * (size_t) w->e->model->n_embd, w->pos + first, w->visible + first, n, cached, w->recipe->head.n_cells, w->attention, err);
 }
 
 static bool go_through(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
@@ -273,11 +244,11 @@ static bool all_layers(struct work * w, struct error * err) {
             return false;
         }
         const bool last = layer + 1 == w->layers; /* what it puts out is not needed */
-        if (last && w->did->attention == NULL) {
+        if (last && w->attention == NULL) {
             return true;
         }
         const struct cached cached = rows_cached(w->rows, layer);
-        if (w->did->attention != NULL && !weigh(w, layer, &cached, err)) {
+        if (w->attention != NULL && !look_in(w, layer, &cached, err)) {
             return false;
         }
         if (last) {
@@ -316,13 +287,11 @@ static bool clear_unsupplied(const struct recipe * recipe, struct rows * r, stru
 
 /* Computes the window alone, and chooses the cells that it attends to. */
 static bool look(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, uint8_t * chosen, struct error * err) {
-    struct recomputed seen = {.attention = calloc(recipe->head.n_cells, sizeof *seen.attention)};
-    struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .did = &seen};
-    const bool ok = (seen.attention != NULL || fail(err, "out of memory")) && clear_unsupplied(recipe, r, err) && work_init(&w, NULL, err) && embed(&w, err) && all_layers(&w, err) && choose_attended(recipe, seen.attention, chosen, err);
+    float * attention = calloc(recipe->head.n_cells, sizeof *attention);
+    struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .attention = attention, .did = did};
+    const bool ok = (attention != NULL || fail(err, "out of memory")) && clear_unsupplied(recipe, r, err) && work_init(&w, NULL, err) && embed(&w, err) && all_layers(&w, err) && choose_attended(recipe, attention, chosen, err);
     work_free(&w);
-    free(seen.attention);
-    did->keys += seen.keys;
-    did->layers += seen.layers;
+    free(attention);
     return ok;
 }
 

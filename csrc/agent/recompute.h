@@ -8,7 +8,8 @@
 struct recomputed {
     int64_t keys;   /* cells whose keys and values were computed, added up over the layers */
     int64_t layers; /* cells that went through a whole layer, added up likewise */
-    float * attention; /* the window's, to each cell: logarithms, added up over layers and heads; null where nobody asks */
+    int32_t drafted[RECIPE_MAX_DRAFTED]; /* the first n_drafted tokens of an answer */
+    uint32_t n_drafted;
 };
 
 /* Works on the rows of r, composed before, in batches of at most batch cells. */

@@ -1,8 +1,4 @@
-/*
- * As in SnapKV (arXiv 2404.14469), what the last tokens of a prompt attend to is what
- * its answer will attend to. All layers have one set of cells, since the server's cache
- * has.
- */
+/* All layers have one set of cells, since the server's cache has. */
 #include "retain.h"
 
 #include "scored.h"
@@ -11,7 +7,8 @@
 #include <stdlib.h>
 
 enum {
-    SINKS = 16, /* first cells, which many heads attend to where they have nothing to look for */
+    SINKS = 16,  /* first cells, which many heads attend to where they have nothing to look for */
+    RECENT = 32, /* last cells, which are the next tokens' context */
 };
 
 uint32_t retain(const struct recipe * recipe, const float * attention, uint8_t * keep) {
@@ -23,7 +20,7 @@ uint32_t retain(const struct recipe * recipe, const float * attention, uint8_t *
         return 0;
     }
     for (uint32_t c = 0; c < h->n_cells; c++) {
-        keep[c] = c < SINKS || recipe_in_window(recipe, c) || (recipe->depth[c] & RECIPE_KEEP) != 0;
+        keep[c] = c < SINKS || c + RECENT >= h->n_cells || (recipe->depth[c] & RECIPE_KEEP) != 0;
         kept += keep[c];
         if (!keep[c]) {
             others[n_others++] = (struct scored) {attention[c], (int32_t) c};

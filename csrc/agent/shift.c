@@ -38,7 +38,7 @@ bool shift_init(struct shift * s, const struct recipe * recipe, struct rows * ro
     s->squares = malloc(n * 2 * sizeof *s->squares);
     s->counts = malloc(n * sizeof *s->counts);
     s->row = malloc(2 * width(s) * sizeof *s->row);
-    s->values = malloc((size_t) recipe->head.n_cells * sizeof *s->values);
+    s->values = calloc(rows->state->cells, sizeof *s->values);
     if (s->values == NULL || s->turns == NULL || s->sums == NULL || s->squares == NULL || s->counts == NULL || s->row == NULL) {
         return fail(err, "out of memory");
     }

@@ -24,7 +24,7 @@ struct shift {
     double * squares;    /* for each passage, of keys and of values: 2 */
     uint32_t * counts;   /* samples of each passage */
     float * row;         /* scratch: 2 x width */
-    const float ** values; /* scratch: what to add to the values of each cell */
+    const float ** values; /* scratch: what to add to the values of each of the state's cells */
 };
 
 /* Free it with shift_free, also after a failure. */

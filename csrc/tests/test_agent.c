@@ -16,18 +16,18 @@ static uint32_t next(void) { return (uint32_t) (next_random(&seed) >> 32); }
 
 /* ---- a sound recipe and a sound state ---- */
 
-enum { TOKENS = 12, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
+enum { TOKENS = 12, FOLLOWING = 2, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
 
 static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
-                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .window = 3, .share_attended = 0.2f, .share_first = 0.5f, .share_last = 0.1f};
+                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .window = 3, .n_following = FOLLOWING, .n_drafted = 4, .share_attended = 0.2f, .share_first = 0.5f, .share_last = 0.1f};
     struct recipe_ref ref = {.size = 100, .name = "reference"};
     const struct state_types types[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}};
-    int32_t tokens[TOKENS], pos[CELLS];
+    int32_t tokens[TOKENS + FOLLOWING], pos[CELLS];
     uint16_t depth[CELLS], passage[CELLS] = {0};
     const struct semshare_run runs[RUNS] = {{0, 5, 0, 4, -5}, {0, 0, 5, 5, 7}};
     float freqs[DIMS / 2] = {1, 0.5f, 0.1f, 0.01f};
-    for (int i = 0; i < TOKENS; i++) {
+    for (int i = 0; i < TOKENS + FOLLOWING; i++) {
         tokens[i] = i * 7;
     }
     for (int i = 0; i < CELLS; i++) {
@@ -102,7 +102,7 @@ static void test_samples(void) {
     uint8_t sound[2048], bytes[2048];
     struct recipe r;
     const size_t n = write_recipe(sound);
-    uint8_t * depths = bytes + sizeof(struct recipe_head) + sizeof(struct recipe_ref) + LAYERS * sizeof(struct state_types) + (TOKENS + CELLS) * sizeof(int32_t);
+    uint8_t * depths = bytes + sizeof(struct recipe_head) + sizeof(struct recipe_ref) + LAYERS * sizeof(struct state_types) + (TOKENS + FOLLOWING + CELLS) * sizeof(int32_t);
     const struct {
         int cell;
         uint16_t depth;
@@ -126,7 +126,7 @@ static void test_window(void) {
         float retention, attended;
         uint32_t window;
         bool sound;
-    } cases[] = {{1, 0, 0, true}, {1, 0.2f, 3, true}, {1, 0.2f, 0, false}, {0.5f, 0, 0, false}, {1, 0.2f, CELLS + 1, false}, {1, -0.1f, 3, false}, {1, 1.1f, 3, false}, {0, 0, 3, false}};
+    } cases[] = {{1, 0, 0, true}, {1, 0.2f, 3, true}, {1, 0.2f, 0, false}, {0.5f, 0, 0, true}, {1, 0.2f, CELLS + 1, false}, {1, -0.1f, 3, false}, {1, 1.1f, 3, false}, {0, 0, 3, false}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         h->retention = cases[i].retention;
         h->share_attended = cases[i].attended;
@@ -134,6 +134,35 @@ static void test_window(void) {
         seal(bytes, n);
         CHECK(parses(bytes, n, &r) == cases[i].sound, "retention %g, attended %g by %u cells", (double) cases[i].retention, (double) cases[i].attended, cases[i].window);
     }
+}
+
+/* Which cells are kept is for a draft to say, and that wants a token to go on from. */
+static void test_drafted(void) {
+    uint8_t bytes[2048];
+    struct recipe r;
+    const size_t n = write_recipe(bytes);
+    struct recipe_head * h = (struct recipe_head *) bytes;
+    const struct {
+        float retention;
+        uint32_t drafted;
+        bool sound;
+    } cases[] = {{0.5f, 4, true}, {0.5f, 0, true}, {1, 4, true}, {0.5f, RECIPE_MAX_DRAFTED + 1, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        h->retention = cases[i].retention;
+        h->n_drafted = cases[i].drafted;
+        seal(bytes, n);
+        CHECK(parses(bytes, n, &r) == cases[i].sound, "retention %g by %u tokens", (double) cases[i].retention, cases[i].drafted);
+    }
+    uint8_t * last = bytes + sizeof *h + sizeof(struct recipe_ref) + LAYERS * sizeof(struct state_types) + (TOKENS + FOLLOWING - 1) * sizeof(int32_t);
+    write_recipe(bytes);
+    last[3] = 0x80;
+    seal(bytes, n);
+    CHECK(!parses(bytes, n, &r), "a token below 0 that follows");
+    /* The same bytes with nothing that follows: two more positions would be missing. */
+    write_recipe(bytes);
+    h->n_following = 0;
+    seal(bytes, n);
+    CHECK(!parses(bytes, n, &r), "no token that follows");
 }
 
 static void test_recipes_mutated(int rounds) {
@@ -230,21 +259,21 @@ static void test_retype(void) {
 }
 
 static void test_retain(void) {
-    enum { N = 100, WINDOW = 10 };
+    enum { N = 100 };
     float attention[N] = {0};
     uint16_t depth[N] = {0};
     uint8_t keep[N];
-    const struct recipe r = {.head = {.n_cells = N, .n_layers = LAYERS, .retention = 0.4f, .window = WINDOW}, .depth = depth};
-    depth[70] = RECIPE_KEEP;
-    depth[71] = LAYERS;
+    const struct recipe r = {.head = {.n_cells = N, .n_layers = LAYERS, .retention = 0.75f}, .depth = depth};
+    depth[60] = RECIPE_KEEP;
+    depth[61] = LAYERS;
     for (int i = 40; i < 50; i++) {
         attention[i] = 1;
     }
     const uint32_t kept = retain(&r, attention, keep);
-    CHECK(kept == 40, "%u cells kept", kept);
-    CHECK(keep[0] && keep[15] && keep[N - WINDOW] && keep[N - 1] && keep[70], "the first, the last and the named");
+    CHECK(kept == 75, "%u cells kept", kept);
+    CHECK(keep[0] && keep[15] && keep[N - 32] && keep[N - 1] && keep[60], "the first, the last and the named");
     CHECK(keep[40] && keep[49], "what is attended to");
-    CHECK(keep[16] && keep[18] && !keep[19] && !keep[71], "then the earliest");
+    CHECK(keep[16] && keep[31] && !keep[32] && !keep[61], "then the earliest");
 }
 
 static void test_attended(void) {
@@ -274,6 +303,7 @@ int main(void) {
     test_recipe();
     test_samples();
     test_window();
+    test_drafted();
     test_recipes_mutated(200000);
     test_retype();
     test_retain();
