@@ -7,10 +7,10 @@ import (
 	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
 )
 
-// TestAgentComputesWhatTheEndAttendsTo: cells off in one stretch, which the recipe calls
+// TestAgentComputesWhatAnAnswerAttendsTo: cells off in one stretch, which the recipe calls
 // displaced, are computed as far as the share goes: with all of them the cache ends as
 // the server would have computed it, with some less far off than with none.
-func TestAgentComputesWhatTheEndAttendsTo(t *testing.T) {
+func TestAgentComputesWhatAnAnswerAttendsTo(t *testing.T) {
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions, tolerance float64) {
 		t.Run(name, func(t *testing.T) {
 			model.Layers = 4
@@ -28,11 +28,10 @@ func testAttends(t *testing.T, k *kitchen, tolerance float64) {
 	tokens := randomTokens(n, 1)
 	want := k.cold("want", tokens)
 	ref := k.spoilt("spoilt", want, from, to)
-	const seen = 3 // layers that the end goes through to see what it attends to: two thirds of 4
-	off := func(share float64, computed, looked int64) float64 {
+	off := func(share float64, computed int64) float64 {
 		t.Helper()
 		r := &Recipe{Tokens: tokens, Depth: make([]uint16, n), Runs: []Run{{Len: from - 10}, {Src: from, Dst: from, Len: n - from}}, Layout: &want.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE,
-			Attended: share, Displaced: make([]bool, n)}
+			Attended: share, Displaced: make([]bool, n), Following: []int32{1}}
 		for i := from - 10; i < from; i++ {
 			r.Depth[i] = layers // no reference has them
 		}
@@ -40,16 +39,17 @@ func testAttends(t *testing.T, k *kitchen, tolerance float64) {
 			r.Displaced[i] = true
 		}
 		reply := k.cook(r)
-		if reply.Keys != computed*layers+looked*seen {
-			t.Errorf("share %g: %d keys computed, expected those of %d cells in %d layers and of %d in %d", share, reply.Keys, computed, layers, looked, seen)
+		if reply.Keys != computed*layers {
+			t.Errorf("share %g: %d keys computed, expected those of %d cells in %d layers", share, reply.Keys, computed, layers)
 		}
 		keys, values := k.off(k.save("got", 1), want)
 		t.Logf("share %g: keys off by %.2g, values by %.2g", share, keys, values)
 		return max(keys, values)
 	}
-	none := off(0, 10, 0)
-	half := off(.5, 10+(to-from)/2+AttentionWindow, AttentionWindow)
-	all := off(1, 10+to-from+AttentionWindow, AttentionWindow)
+	const besides = AttentionWindow + 1 + DraftTokens
+	none := off(0, 10)
+	half := off(.5, 10+(to-from)/2+besides)
+	all := off(1, 10+to-from+besides)
 	if none < 5*tolerance || half >= none {
 		t.Errorf("off by %.2g with none computed, %.2g with half: expected much, and less", none, half)
 	}

@@ -32,21 +32,22 @@ type Recipe struct {
 	// Extra has the agent choose further tokens by deviation.
 	Extra Extra
 	// Retention is the share of the cells that go into the cache; 0 and 1 mean all.
-	// Keep, as long as Tokens or nil, names those that must. Of the others an answer
-	// decides that is drafted behind Following, the prompt's tokens after Tokens, of
-	// which there must be one.
+	// Keep, as long as Tokens or nil, names those that must; the others are those that an
+	// answer attends to most.
 	Retention float64
 	Keep      []bool
-	Following []int32
 	// Passage, as long as Tokens or nil, numbers from 1 the passages whose keys and
 	// values are all off in the same way; how far is measured at the tokens that
 	// Sample names, which are computed in all layers, and taken off the others.
 	Passage []uint16
 	Sample  []bool
 	// Attended is the share of the tokens that Displaced names, as long as Tokens or nil,
-	// that is computed in all layers as well: those that the prompt's end attends to most.
+	// that is computed in all layers as well: those that an answer attends to most.
 	Attended  float64
 	Displaced []bool
+	// Following are the prompt's tokens after Tokens, of which there must be one where
+	// an answer is to be drafted.
+	Following []int32
 }
 
 // Extra is the share of tokens that are computed because their values in the
@@ -73,12 +74,13 @@ const (
 )
 
 const (
-	// AttentionWindow is how many of a prompt's last cells tell by their attention which
-	// cells are worth computing; they are computed anew for it.
+	// AttentionWindow is how many of a prompt's last cells are computed once more with
+	// those that an answer attends to.
 	AttentionWindow = 32
-	// DraftTokens is how many tokens of an answer tell which cells are kept. On orders of
-	// the tuning documents that Qwen2.5-0.5B had computed whole, 58 % of the cells kept:
-	// .135 nats by the prompt's last 32 tokens, .028 by 4 of the answer, .003 by 8.
+	// DraftTokens is how many tokens of an answer are drafted, to see what it attends to.
+	// On orders of the tuning documents that Qwen2.5-0.5B had computed whole, 58 % of the
+	// cells kept: .135 nats by the prompt's last 32 tokens, .028 by 4 of the answer, .003
+	// by 8.
 	DraftTokens = 8
 )
 
@@ -122,7 +124,7 @@ func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
 	}
 	put(r.types())
 	put(r.Tokens)
-	if r.thins() {
+	if r.drafts() {
 		put(r.Following)
 	}
 	put(pos)
@@ -163,8 +165,8 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("share of attended tokens %v: expected 0 to 1", r.Attended)
 	case !(r.Retention >= 0 && r.Retention <= 1):
 		return fmt.Errorf("retention %v: expected 0 to 1", r.Retention)
-	case r.thins() && len(r.Following) == 0:
-		return fmt.Errorf("retention %v, and no token that follows: expected one, to draft an answer from", r.Retention)
+	case r.drafts() && len(r.Following) == 0:
+		return fmt.Errorf("retention %v, share of attended tokens %v, and no token that follows: expected one, to draft an answer from", r.Retention, r.Attended)
 	case r.Layout == nil:
 		return errors.New("the server's layout is not known")
 	case r.RoPE == nil:
@@ -252,9 +254,10 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	}
 	h.Retention, h.Attended = 1, float32(r.Attended)
 	if r.thins() {
-		h.Retention, h.Following, h.Drafted = float32(r.Retention), uint32(len(r.Following)), DraftTokens
+		h.Retention = float32(r.Retention)
 	}
-	if r.Attended > 0 {
+	if r.drafts() {
+		h.Following, h.Drafted = uint32(len(r.Following)), DraftTokens
 		h.Window = uint32(min(AttentionWindow, cells))
 	}
 	p := r.RoPE.Params
@@ -279,6 +282,8 @@ func (r *Recipe) putRefs(put func(any)) error {
 }
 
 func (r *Recipe) thins() bool { return r.Retention > 0 && r.Retention < 1 }
+
+func (r *Recipe) drafts() bool { return r.thins() || r.Attended > 0 }
 
 // depths are those of the cells, with their marks, padded to four bytes.
 func (r *Recipe) depths(pos []int32) []uint16 {

@@ -26,20 +26,8 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 			out.inside += costs.Long(i, i+1)
 		}
 	}
-	if pol.Retention < 1 {
-		out.inside += drafting(s.Spans[0].From, len(p.Tokens), costs)
-	}
 	out.inside += extra
 	return d.worth(ctx, out, costs)
-}
-
-// draftPrice is what a drafted token costs, one at a time, in tokens of a prefill (measured).
-const draftPrice = 3
-
-// drafting is the cost of an answer's first tokens behind all n of the prompt's, of which
-// the last are not in the recipe.
-func drafting(end, n int, costs matcher.Costs) float64 {
-	return costs.Long(end, n) + draftPrice*bridge.DraftTokens*costs.Long(n-1, n)
 }
 
 // cook has the agent carry the plan out; a reason means that it failed.

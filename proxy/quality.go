@@ -170,8 +170,8 @@ func (d *Decision) level() *Level {
 	return nil
 }
 
-// attended is the share of the plan's displaced tokens that are computed because the
-// prompt's end attends to them.
+// attended is the share of the plan's displaced tokens that are computed because an
+// answer attends to them.
 func (d *Decision) attended(p *matcher.Plan) float64 {
 	if len(p.Displaced) == 0 {
 		return 0
@@ -185,10 +185,10 @@ func (d *Decision) attended(p *matcher.Plan) float64 {
 // extra is what the agent is expected to compute of the plan's first end tokens besides
 // what it names, in ms at the price of a prefill.
 func (d *Decision) extra(p *matcher.Plan, end int, costs matcher.Costs) float64 {
-	return d.deviating(end, costs) + d.looking(p, end, costs)
+	return d.deviating(end, costs) + d.looking(p, end, costs) + d.drafting(p, end, costs)
 }
 
-// looking is the part that the prompt's end chooses by its attention: for that the end is
+// looking is the part that an answer chooses by its attention; with it the prompt's end is
 // computed once more.
 func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float64 {
 	share := d.attended(p)
@@ -202,6 +202,19 @@ func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float6
 		}
 	}
 	return share*all + costs.Long(max(0, end-bridge.AttentionWindow), end)
+}
+
+// draftPrice is what a drafted token costs, one at a time, in tokens of a prefill (measured).
+const draftPrice = 3
+
+// drafting is the cost of an answer's first tokens, and of those of the prompt that are
+// left to the forwarded request.
+func (d *Decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float64 {
+	if d.g.Policy.Retention == 1 && d.attended(p) == 0 {
+		return 0
+	}
+	n := len(p.Tokens)
+	return costs.Long(end, n) + draftPrice*bridge.DraftTokens*costs.Long(n-1, n)
 }
 
 // deviating is the part that deviation chooses.

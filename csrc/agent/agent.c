@@ -1,5 +1,6 @@
 #include "agent.h"
 
+#include "attended.h"
 #include "draft.h"
 #include "recipe.h"
 #include "recompute.h"
@@ -33,7 +34,7 @@ struct job {
     struct state made;
     struct model * model;
     struct recomputed did;
-    float * attention; /* of an answer, to each cell; null where all are kept */
+    float * attention; /* of an answer, to each cell; null where none is drafted */
     double compose_ms, recompute_ms, restore_ms;
     char path[32]; /* of the memory file that holds made */
 };
@@ -97,7 +98,7 @@ static bool map_memory(struct job * j, int which, struct state * s, size_t size,
 static uint32_t stream_of(const struct state_layout * l, int32_t seq) { return l->streams == 1 ? 0 : (uint32_t) seq; }
 
 /* Writes all of the state but its rows, those of tokens that are only drafted included:
- * they are gone when the state is thinned. */
+ * thin leaves them out. */
 static bool write_state(struct job * j, uint32_t stream, struct error * err) {
     const struct recipe_head * h = &j->recipe.head;
     const struct state_layout * l = &j->made.layout;
@@ -182,7 +183,18 @@ static bool wants_computing(const struct recipe * r) {
             return true;
         }
     }
-    return r->head.share_first > 0 || recipe_looks(r) || recipe_thins(r);
+    return r->head.share_first > 0 || recipe_drafts(r);
+}
+
+/* Has an answer tell what it attends to, and computes that where the recipe says so. */
+static bool ask_answer(struct job * j, struct rows * rows, struct engine * e, int32_t batch, struct error * err) {
+    uint8_t * chosen = calloc(j->recipe.head.n_cells, 1);
+    bool ok = (chosen != NULL || fail(err, "out of memory")) && draft(e, &j->recipe, rows, batch, j->attention, &j->did, err);
+    if (ok && recipe_looks(&j->recipe)) {
+        ok = choose_attended(&j->recipe, j->attention, chosen, err) && recompute(e, &j->recipe, rows, batch, chosen, &j->did, err);
+    }
+    free(chosen);
+    return ok;
 }
 
 static bool compute_with(struct job * j, struct rows * rows, struct engine * e, struct error * err) {
@@ -199,7 +211,7 @@ static bool compute_with(struct job * j, struct rows * rows, struct engine * e, 
     }
     const uint32_t ubatch = j->abi->llama_n_ubatch(j->ctx);
     const int32_t batch = ubatch > 0 && ubatch < ENGINE_MAX_BATCH ? (int32_t) ubatch : ENGINE_MAX_BATCH;
-    return recompute(e, &j->recipe, rows, batch, &j->did, err) && (j->attention == NULL || draft(e, &j->recipe, rows, batch, j->attention, &j->did, err));
+    return recompute(e, &j->recipe, rows, batch, NULL, &j->did, err) && (!recipe_drafts(&j->recipe) || ask_answer(j, rows, e, batch, err));
 }
 
 static bool compute(struct job * j, struct error * err) {
@@ -214,7 +226,7 @@ static bool compute(struct job * j, struct error * err) {
     return ok;
 }
 
-/* ---- retention ---- */
+/* ---- what goes into the cache ---- */
 
 /* Puts a state of the kept cells in the place of the whole one. */
 static bool take_kept(struct job * j, uint32_t stream, const uint8_t * keep, uint32_t n_kept, int32_t * pos, struct semshare_run * runs, struct error * err) {
@@ -242,6 +254,7 @@ static bool take_kept(struct job * j, uint32_t stream, const uint8_t * keep, uin
     return ok;
 }
 
+/* Leaves out what was drafted, and what is not to be kept. */
 static bool thin(struct job * j, uint32_t stream, struct error * err) {
     const uint32_t n = j->recipe.head.n_cells;
     uint8_t * keep = malloc(n);
@@ -262,7 +275,7 @@ static bool make_rows(struct job * j, int32_t seq, struct error * err) {
     if (!compose(j, &j->made, j->refs, h->n_refs, j->recipe.runs, h->n_runs, err)) {
         return false;
     }
-    if (recipe_thins(&j->recipe) && (j->attention = calloc(h->n_cells, sizeof *j->attention)) == NULL) {
+    if (recipe_drafts(&j->recipe) && (j->attention = calloc(h->n_cells, sizeof *j->attention)) == NULL) {
         return fail(err, "out of memory");
     }
     const double composed = now_ms();
@@ -271,7 +284,7 @@ static bool make_rows(struct job * j, int32_t seq, struct error * err) {
         return false;
     }
     j->recompute_ms = now_ms() - composed;
-    return !recipe_thins(&j->recipe) || thin(j, stream_of(&j->made.layout, seq), err);
+    return !recipe_drafts(&j->recipe) || thin(j, stream_of(&j->made.layout, seq), err);
 }
 
 /* ---- the reply ---- */

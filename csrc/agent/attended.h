@@ -1,4 +1,4 @@
-/* Which cells are worth computing because the prompt's end attends to them. */
+/* Which cells are worth computing because an answer attends to them. */
 #ifndef AGENT_ATTENDED_H
 #define AGENT_ATTENDED_H
 

@@ -27,11 +27,11 @@
  * exponentially to share_last in the last one.
  *
  * With share_attended above 0, that share of the displaced cells is computed in all
- * layers too: those that the last window cells attend to most, which for that are computed
- * once before all others.
+ * layers after the others: those that n_drafted tokens of an answer attend to most, which
+ * are drafted for that. With them the last window cells are computed once more.
  *
- * With retention below 1 only that share of the cells goes into the cache: those that
- * n_drafted tokens of an answer attend to most, which are drafted for that.
+ * With retention below 1 only that share of the cells goes into the cache: those that the
+ * same tokens attend to most.
  */
 #ifndef AGENT_RECIPE_H
 #define AGENT_RECIPE_H
@@ -70,9 +70,9 @@ struct recipe_head {
     float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
     uint32_t orig_ctx;
     float retention; /* above 0, up to 1 */
-    uint32_t window; /* 0 where share_attended is */
+    uint32_t window;
     float share_attended;
-    uint32_t n_following, n_drafted; /* 0 where retention is 1 */
+    uint32_t n_following, n_drafted; /* 0 where nobody asks what an answer attends to */
     uint32_t reserved[3];
 };
 
@@ -106,8 +106,8 @@ bool recipe_parse(struct recipe * r, const uint8_t * bytes, size_t size, struct 
 
 void recipe_free(struct recipe * r);
 
-/* Whether fewer cells are to be kept than made. */
-static inline bool recipe_thins(const struct recipe * r) { return r->head.retention < 1; }
+/* Whether an answer is drafted. */
+static inline bool recipe_drafts(const struct recipe * r) { return r->head.n_following > 0; }
 
 /* Cells of tokens that are computed behind the recipe's, and not kept. */
 static inline uint32_t recipe_beyond(const struct recipe * r) { return r->head.n_following + r->head.n_drafted; }
@@ -117,10 +117,10 @@ static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { re
 
 static inline bool recipe_is_sample(const struct recipe * r, uint32_t cell) { return (r->depth[cell] & RECIPE_SAMPLE) != 0; }
 
-/* Whether the cell is one of the last, whose attention tells. */
+/* Whether the cell is one of the last, which see all that was chosen. */
 static inline bool recipe_in_window(const struct recipe * r, uint32_t cell) { return cell >= r->head.n_cells - r->head.window; }
 
-/* Whether further cells are chosen by what the window attends to. */
+/* Whether further cells are computed because an answer attends to them. */
 static inline bool recipe_looks(const struct recipe * r) { return r->head.share_attended > 0; }
 
 static inline bool recipe_is_displaced(const struct recipe * r, uint32_t cell) { return (r->depth[cell] & RECIPE_DISPLACED) != 0; }

@@ -7,15 +7,13 @@
  * layer, which makes the keys and values of the first two exact; how far the values of
  * the second are off from the composed ones decides which cells go on.
  *
- * Where it asks for cells that the prompt's end attends to, the end alone is computed
- * first, over what was composed, to see which those are.
+ * Cells that an answer attends to are chosen after that, and go through the layers by
+ * themselves, and with them the prompt's end once more.
  */
 #include "recompute.h"
 
-#include "attended.h"
 #include "scored.h"
 #include "shift.h"
-#include "weigh.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -27,7 +25,6 @@ struct work {
     struct rows * rows;
     int32_t batch;
     uint32_t * depth; /* of each cell, in how many layers it is computed at least */
-    int32_t layers;   /* how many are gone through */
     bool ranks;       /* further ones are chosen by deviation */
     /* Active cells, ascending, and for each its position, how many cells it sees, and
      * its input to the layer. */
@@ -38,7 +35,6 @@ struct work {
     int32_t * rank;  /* of each cell by deviation, 0 the most deviating; INT32_MAX never */
     uint8_t * computed; /* of each cell, whether it is active */
     struct shift shift;
-    float * attention; /* the window's, to each cell; null where nobody looks */
     struct recomputed * did;
 };
 
@@ -75,18 +71,15 @@ static void set_ranks(struct work * w, struct scored * scores, float mean) {
 
 /* ---- memory ---- */
 
-/* The window's cells are active in every layer, and so the last of those that are; the
- * chosen ones too, others as the recipe says. With chosen null, that is to find out which
- * to choose, the window alone is, and not in the last third of the layers: what it attends
- * to there changes nothing in the choice (measured). */
+/* Cells are active as the recipe says or, where some were chosen, those and the window's
+ * in all layers. */
 static void set_depths(struct work * w, const uint8_t * chosen) {
     const struct recipe_head * h = &w->recipe->head;
     for (uint32_t c = 0; c < h->n_cells; c++) {
-        const bool all = recipe_in_window(w->recipe, c) || (chosen != NULL && chosen[c]);
-        w->depth[c] = all ? h->n_layers : chosen != NULL ? recipe_depth(w->recipe, c) : 0;
+        const bool all = chosen != NULL && (chosen[c] || recipe_in_window(w->recipe, c));
+        w->depth[c] = all ? h->n_layers : chosen == NULL ? recipe_depth(w->recipe, c) : 0;
     }
-    w->ranks = chosen != NULL && h->share_first > 0 && h->n_layers > 2;
-    w->layers = (int32_t) (chosen != NULL ? h->n_layers : (2 * h->n_layers + 2) / 3);
+    w->ranks = chosen == NULL && h->share_first > 0 && h->n_layers > 2;
 }
 
 static bool work_init(struct work * w, const uint8_t * chosen, struct error * err) {
@@ -219,12 +212,6 @@ static void narrow(struct work * w, int32_t layer) {
     w->n = kept;
 }
 
-/* Weighs the cells by what the window attends to in the layer. */
-static bool look_in(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
-    const int32_t n = (int32_t) w->recipe->head.window, first = w->n - n;
-    return weigh(w->e, layer, w->x + (size_t) first * (size_t) w->e->model->n_embd, w->pos + first, w->visible + first, n, cached, w->recipe->head.n_cells, w->attention, err);
-}
-
 static bool go_through(struct work * w, int32_t layer, const struct cached * cached, struct error * err) {
     const int32_t batch = even_batch(w);
     for (int32_t at = 0; at < w->n; at += batch) {
@@ -243,17 +230,10 @@ static bool all_layers(struct work * w, struct error * err) {
         if (!(rank ? renew_and_rank(w, layer, err) : renew(w, layer, NULL, NULL, err))) {
             return false;
         }
-        const bool last = layer + 1 == w->layers; /* what it puts out is not needed */
-        if (last && w->attention == NULL) {
-            return true;
+        if (layer + 1 == w->e->model->n_layers) {
+            return true; /* what it puts out is not needed */
         }
         const struct cached cached = rows_cached(w->rows, layer);
-        if (w->attention != NULL && !look_in(w, layer, &cached, err)) {
-            return false;
-        }
-        if (last) {
-            return true;
-        }
         narrow(w, layer + 1);
         if (w->n > 0 && !go_through(w, layer, &cached, err)) {
             return false;
@@ -262,44 +242,9 @@ static bool all_layers(struct work * w, struct error * err) {
     return true;
 }
 
-/* ---- what the end attends to ---- */
-
-/* Rows that no reference supplies hold whatever was in memory before: zeros draw no
- * attention to speak of. */
-static bool clear_unsupplied(const struct recipe * recipe, struct rows * r, struct error * err) {
-    const struct recipe_head * h = &recipe->head;
-    uint8_t * supplied = calloc(h->n_cells, 1);
-    float * zeros = calloc((size_t) r->width, sizeof *zeros);
-    const bool ok = (supplied != NULL && zeros != NULL) || fail(err, "out of memory");
-    for (uint32_t i = 0; ok && i < h->n_runs; i++) {
-        memset(supplied + recipe->runs[i].dst, 1, (size_t) recipe->runs[i].len);
-    }
-    for (uint32_t c = 0; ok && c < h->n_cells; c++) {
-        for (uint32_t layer = 0; !supplied[c] && layer < h->n_layers; layer++) {
-            rows_put_keys(r, (int32_t) layer, (int32_t) c, zeros);
-            rows_put_values(r, (int32_t) layer, (int32_t) c, zeros);
-        }
-    }
-    free(supplied);
-    free(zeros);
-    return ok;
-}
-
-/* Computes the window alone, and chooses the cells that it attends to. */
-static bool look(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, uint8_t * chosen, struct error * err) {
-    float * attention = calloc(recipe->head.n_cells, sizeof *attention);
-    struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .attention = attention, .did = did};
-    const bool ok = (attention != NULL || fail(err, "out of memory")) && clear_unsupplied(recipe, r, err) && work_init(&w, NULL, err) && embed(&w, err) && all_layers(&w, err) && choose_attended(recipe, attention, chosen, err);
-    work_free(&w);
-    free(attention);
-    return ok;
-}
-
-bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, struct error * err) {
+bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, const uint8_t * chosen, struct recomputed * did, struct error * err) {
     struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .did = did};
-    uint8_t * chosen = calloc(recipe->head.n_cells, 1);
-    const bool ok = (chosen != NULL || fail(err, "out of memory")) && (!recipe_looks(recipe) || look(e, recipe, r, batch, did, chosen, err)) && work_init(&w, chosen, err) && shift_init(&w.shift, recipe, r, err) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
+    const bool ok = work_init(&w, chosen, err) && (chosen != NULL || shift_init(&w.shift, recipe, r, err)) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
     work_free(&w);
-    free(chosen);
     return ok;
 }

@@ -12,7 +12,8 @@ struct recomputed {
     uint32_t n_drafted;
 };
 
-/* Works on the rows of r, composed before, in batches of at most batch cells. */
-bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct recomputed * did, struct error * err);
+/* Works on the rows of r, composed before, in batches of at most batch cells. With chosen,
+ * a member for each cell, those and the window's are computed, and no others. */
+bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, const uint8_t * chosen, struct recomputed * did, struct error * err);
 
 #endif

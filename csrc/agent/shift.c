@@ -104,9 +104,6 @@ void shift_observe(struct shift * s, int32_t cell, const float * k, const float 
     if (p == 0 || !recipe_is_sample(s->recipe, (uint32_t) cell)) {
         return;
     }
-    if (recipe_looks(s->recipe) && recipe_in_window(s->recipe, (uint32_t) cell)) {
-        return; /* its row is no longer the composed one */
-    }
     float * dk = s->row, * dv = s->row + width(s), * sums = s->sums + 2 * width(s) * p;
     rows_get_keys(s->rows, s->layer, cell, dk);
     rows_get_values(s->rows, s->layer, cell, dv);

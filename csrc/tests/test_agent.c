@@ -116,7 +116,7 @@ static void test_samples(void) {
     }
 }
 
-/* What is asked of the window needs one. */
+/* Shares within their bounds, and a window no longer than the prompt. */
 static void test_window(void) {
     uint8_t bytes[2048];
     struct recipe r;
@@ -126,7 +126,7 @@ static void test_window(void) {
         float retention, attended;
         uint32_t window;
         bool sound;
-    } cases[] = {{1, 0, 0, true}, {1, 0.2f, 3, true}, {1, 0.2f, 0, false}, {0.5f, 0, 0, true}, {1, 0.2f, CELLS + 1, false}, {1, -0.1f, 3, false}, {1, 1.1f, 3, false}, {0, 0, 3, false}};
+    } cases[] = {{1, 0, 0, true}, {1, 0.2f, 3, true}, {1, 0.2f, 0, true}, {0.5f, 0, 0, true}, {1, 0.2f, CELLS + 1, false}, {1, -0.1f, 3, false}, {1, 1.1f, 3, false}, {0, 0, 3, false}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         h->retention = cases[i].retention;
         h->share_attended = cases[i].attended;
@@ -136,7 +136,7 @@ static void test_window(void) {
     }
 }
 
-/* Which cells are kept is for a draft to say, and that wants a token to go on from. */
+/* A draft wants a token to go on from. */
 static void test_drafted(void) {
     uint8_t bytes[2048];
     struct recipe r;
