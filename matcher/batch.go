@@ -10,11 +10,12 @@ const BatchTail = 32
 // NewBatch is the schedule for a backend that computes any tokens in one go,
 // wherever they stand (the agent): all that the plan wants is computed, but what
 // stands at the end of the prompt, the only span, is left to the forwarded request, or
-// of that the last token alone where it is cheaper so (leftToForward);
+// of that the last token alone where it is cheaper so, or drafts wants it (leftToForward);
 // up to BatchTail tokens before that end are computed too, and samples of passages
 // whose context changed. With keepFuzzy, tokens with a near counterpart take its KV;
-// otherwise they become Unmatched.
-func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
+// otherwise they become Unmatched. drafts says whether an answer will be drafted behind
+// the plan, for which all but the last token are computed anyway.
+func NewBatch(p *Plan, c Costs, keepFuzzy bool, drafts func(*Plan) bool) Schedule {
 	p.sample()
 	n := len(p.Tokens)
 	wanted, changed := 0.0, 0
@@ -40,19 +41,19 @@ func NewBatch(p *Plan, c Costs, keepFuzzy bool) Schedule {
 			wanted += c.Long(i, i+1)
 		}
 	}
-	end, inside := leftToForward(end, n, c)
+	end, inside := leftToForward(end, n, c, drafts(p))
 	return Schedule{Spans: []Span{{end, n}}, Cost: c.Agent*(wanted+inside) + c.restore(end) + c.Prefill(end, n), Cold: c.Prefill(0, n)}
 }
 
 // leftToForward is where the forwarded request goes on. What the plan wants from end on
 // is computed with the rest where that is cheaper than in a short batch of its own, at
 // the price of a prefill returned; the last token is the forwarded request's always.
-func leftToForward(end, n int, c Costs) (from int, inside float64) {
+func leftToForward(end, n int, c Costs, drafted bool) (from int, inside float64) {
 	if n-1 <= end {
 		return end, 0
 	}
 	inside = c.Long(end, n-1)
-	if c.Agent*inside+c.Prefill(n-1, n) < c.Prefill(end, n) {
+	if drafted || c.Agent*inside+c.Prefill(n-1, n) < c.Prefill(end, n) {
 		return n - 1, inside
 	}
 	return end, 0

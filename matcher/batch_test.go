@@ -5,6 +5,8 @@ import (
 	"testing"
 )
 
+func never(*Plan) bool { return false }
+
 // TestBatchComputesWhatIsWantedAndLeavesTheEnd checks spans, costs and reasons.
 func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 	var extra []int // further tokens that differ
@@ -27,7 +29,7 @@ func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 	f := func(keepFuzzy bool, tail int, cost float64, fuzzy Reason) {
 		t.Helper()
 		p := plan()
-		s := NewBatch(p, c, keepFuzzy)
+		s := NewBatch(p, c, keepFuzzy, never)
 		if len(s.Spans) != 1 || s.Spans[0] != (Span{57, 60}) {
 			t.Errorf("spans are %v: expected the end, 57 to 60", s.Spans)
 		}
@@ -52,9 +54,10 @@ func TestBatchComputesWhatIsWantedAndLeavesTheEnd(t *testing.T) {
 }
 
 // TestBatchTakesTheEndInWhereItIsShort: a short batch of its own may cost more than the
-// same tokens computed with the others, but the last token is always the request's.
+// same tokens computed with the others, and a draft would compute them once more, but the
+// last token is always the request's.
 func TestBatchTakesTheEndInWhereItIsShort(t *testing.T) {
-	f := func(short float64, want Span, cost float64) {
+	f := func(short float64, drafted bool, want Span, cost float64) {
 		t.Helper()
 		p := fromRef([2]int{0, 57})
 		for range 3 {
@@ -62,11 +65,12 @@ func TestBatchTakesTheEndInWhereItIsShort(t *testing.T) {
 		}
 		c := Costs{Token: 10, Agent: 1, Restore: 5}
 		c.Short[0], c.Short[1] = short, short
-		s := NewBatch(p, c, false)
+		s := NewBatch(p, c, false, func(*Plan) bool { return drafted })
 		if len(s.Spans) != 1 || s.Spans[0] != want || math.Abs(s.Cost-cost) > 1e-9 {
-			t.Errorf("short batches cost %v times as much: span %v at %v: expected %v at %v", short, s.Spans, s.Cost, want, cost)
+			t.Errorf("short batches cost %v times as much, drafted %v: span %v at %v: expected %v at %v", short, drafted, s.Spans, s.Cost, want, cost)
 		}
 	}
-	f(1, Span{57, 60}, 5+30)
-	f(4, Span{59, 60}, 20+5+40)
+	f(1, false, Span{57, 60}, 5+30)
+	f(4, false, Span{59, 60}, 20+5+40)
+	f(1, true, Span{59, 60}, 20+5+10)
 }

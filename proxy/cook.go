@@ -16,7 +16,7 @@ import (
 // batch schedules a plan for the agent and weighs it.
 func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Costs) (*planned, string) {
 	pol := &d.g.Policy
-	s := matcher.NewBatch(p, costs, pol.Unrepaired == configs.UnrepairedAccept)
+	s := matcher.NewBatch(p, costs, pol.Unrepaired == configs.UnrepairedAccept, d.drafts)
 	d.tryPlan(p, s.Spans[0].From)
 	out := &planned{Plan: p, Schedule: s, recipe: true}
 	extra := d.extra(p, s.Spans[0].From, costs)

@@ -204,13 +204,18 @@ func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float6
 	return share*all + costs.Long(max(0, end-bridge.AttentionWindow), end)
 }
 
+// drafts reports whether the agent is to find out what an answer attends to.
+func (d *Decision) drafts(p *matcher.Plan) bool {
+	return d.g.Policy.Retention < 1 || d.attended(p) > 0
+}
+
 // draftPrice is what a drafted token costs, one at a time, in tokens of a prefill (measured).
 const draftPrice = 3
 
 // drafting is the cost of an answer's first tokens, and of those of the prompt that are
 // left to the forwarded request.
 func (d *Decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float64 {
-	if d.g.Policy.Retention == 1 && d.attended(p) == 0 {
+	if !d.drafts(p) {
 		return 0
 	}
 	n := len(p.Tokens)
