@@ -186,8 +186,8 @@ type Policy struct {
 	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
 	// AgentAttended is the share of the tokens before which other text stands than in
 	// their reference (passages in another order) that the agent recomputes as well:
-	// those that the prompt's end attends to most; 0 to 1. With 0.06 documents in another
-	// order are answered more nearly as without sharing, and half as soon.
+	// those that the first tokens of an answer, drafted for that, attend to most; 0 to 1.
+	// With 0.06 documents in another order lose two fifths less, and start half as soon.
 	AgentAttended float64 `yaml:"agent_attended" json:"agent_attended" jsonschema:"minimum=0,maximum=1"`
 	// Retention is the share of a shared prompt's KV cells that the agent puts into
 	// the cache: those that the first tokens of an answer, drafted for that, attend to
@@ -200,7 +200,7 @@ type Quality struct {
 	// KL is the divergence of the answers from unshared ones to expect, in nats a
 	// token: where the model allows it the agent recomputes less of seams, not what
 	// follows changed tokens, and takes near counterparts over; where it must it
-	// recomputes tokens that deviate, or that the prompt's end attends to, as well. 0 is
+	// recomputes tokens that deviate, or that an answer attends to, as well. 0 is
 	// no target.
 	KL float64 `yaml:"kl" json:"kl" jsonschema:"minimum=0"`
 }

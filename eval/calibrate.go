@@ -23,7 +23,7 @@ var shippedPairs []byte
 var attendedShares = []float64{.06, .12, .25}
 
 // levels are tried from the least to the most computed: first what a plan may leave out,
-// then the plan, then what the prompt's end attends to in passages whose context changed,
+// then the plan, then what an answer attends to in passages whose context changed,
 // then what deviates besides. The deviations are those between which, in
 // the models measured, the share goes from a few tokens to the most allowed.
 func levels() []proxy.Level {

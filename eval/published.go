@@ -29,7 +29,7 @@ func AllPublished() []Published {
 		{strong, AgentWay, "", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams", "qwen2.5-coder-0.5b-agent-near", "qwen2.5-coder-0.5b-agent-repeated", "qwen2.5-coder-0.5b-agent-more", "qwen2.5-coder-0.5b-agent-rest", "qwen2.5-coder-0.5b-agent-unrelated", "qwen2.5-coder-0.5b-agent-passages", "qwen2.5-coder-0.5b-agent-inserted"}},
 		{small, SlotWay, "`unrepaired: accept`", []string{"smollm2-135m-accept"}},
 		{small, AgentWay, "calibrated, `quality: {kl: 0.03}`", []string{"smollm2-135m-agent-quality", "smollm2-135m-agent-quality-inserted"}},
-		{strong, AgentWay, "`agent_attended: 0.06`", []string{"qwen2.5-coder-0.5b-agent-attended", "qwen2.5-coder-0.5b-agent-attended-inserted"}},
+		{strong, AgentWay, "`agent_attended: 0.06`", []string{"qwen2.5-coder-0.5b-agent-attended"}},
 		{small, AgentWay, "`retention: 0.58`", []string{"smollm2-135m-agent-retention"}},
 		{strong, AgentWay, "`retention: 0.58`", []string{"qwen2.5-coder-0.5b-agent-retention"}},
 	}
