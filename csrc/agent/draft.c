@@ -46,7 +46,7 @@ static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weigh
         rows_put_values(d->rows, layer, d->visible[i] - 1, d->v + (size_t) i * width);
     }
     const struct cached cached = rows_cached(d->rows, layer);
-    if (weighs && !weigh(d->e, layer, d->x + last * (size_t) d->e->model->n_embd, d->pos + last, d->visible + last, 1, &cached, d->recipe->head.n_cells, d->attention, err)) {
+    if (weighs && !weigh(d->e, layer, d->x + last * (size_t) d->e->model->n_embd, d->pos + last, d->visible + last, &cached, d->recipe->head.n_cells, d->attention, err)) {
         return false;
     }
     return engine_layer(d->e, layer, d->x, d->pos, d->visible, n, &cached, err);

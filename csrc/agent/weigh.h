@@ -1,13 +1,13 @@
-/* What cells are worth to tokens that attend to them. */
+/* What cells are worth to a token that attends to them. */
 #ifndef AGENT_WEIGH_H
 #define AGENT_WEIGH_H
 
 #include "engine.h"
 
 /* Adds, for each of the first n_cells and for each head, the logarithm of its share of the
- * attention that the n tokens pay in the layer, on average: what several heads care for a
- * little counts for more than what one cares for a lot. x, pos and visible are
- * engine_layer's. */
-bool weigh(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, uint32_t n_cells, float * attention, struct error * err);
+ * attention that a token pays in the layer: what several heads care for a little counts
+ * for more than what one cares for a lot. x, pos and visible are engine_layer's, of one
+ * token. */
+bool weigh(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, const struct cached * cached, uint32_t n_cells, float * attention, struct error * err);
 
 #endif
