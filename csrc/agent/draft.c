@@ -46,7 +46,7 @@ static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weigh
         rows_put_values(d->rows, layer, d->visible[i] - 1, d->v + (size_t) i * width);
     }
     const struct cached cached = rows_cached(d->rows, layer);
-    if (weighs && !weigh(d->e, layer, d->x + last * (size_t) d->e->model->n_embd, d->pos + last, d->visible + last, &cached, d->recipe->head.n_cells, d->attention, err)) {
+    if (weighs && !weigh(d->e, layer, d->x + last * (size_t) d->e->model->n_embd, d->pos[last], d->visible[last], &cached, d->recipe->head.n_cells, d->attention, err)) {
         return false;
     }
     return engine_layer(d->e, layer, d->x, d->pos, d->visible, n, &cached, err);
@@ -57,9 +57,6 @@ static bool pass(struct drafting * d, const int32_t * tokens, int32_t n, bool we
     const struct recipe_head * h = &d->recipe->head;
     const int32_t n_layers = d->e->model->n_layers;
     for (int32_t i = 0; i < n; i++, d->done++) {
-        if (tokens[i] >= d->e->model->embeddings->ne[1]) {
-            return fail(err, "token %d: the model has %lld", tokens[i], (long long) d->e->model->embeddings->ne[1]);
-        }
         d->pos[i] = (int32_t) h->n_tokens + d->done;
         d->visible[i] = (int32_t) h->n_cells + d->done + 1;
     }

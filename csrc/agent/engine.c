@@ -208,6 +208,12 @@ static ggt * mlp(struct graph * g, const struct weights * w, ggt * x) {
 
 bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * x, struct error * err) {
     struct graph g;
+    const int64_t known = e->model->embeddings->ne[1];
+    for (int32_t i = 0; i < n; i++) {
+        if (tokens[i] >= known) {
+            return fail(err, "token %d: the model has %lld", tokens[i], (long long) known);
+        }
+    }
     if (!graph_begin(&g, e, err)) {
         return false;
     }
@@ -339,19 +345,19 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
     return ok;
 }
 
-float * engine_attention(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, int64_t * padded, struct error * err) {
+float * engine_attention(struct engine * e, int32_t layer, const float * x, int32_t pos, int32_t visible, const struct cached * cached, int64_t * padded, struct error * err) {
     const struct model * m = e->model;
     const struct weights * w = &m->layers[layer];
-    const int64_t cells = visible[n - 1], rows = pad(n, ROW_PAD);
-    *padded = pad(cells, CELL_PAD);
-    const int64_t all = *padded * n * m->n_heads;
+    const int64_t rows = pad(1, ROW_PAD);
+    *padded = pad(visible, CELL_PAD);
+    const int64_t all = *padded * m->n_heads;
     struct graph g;
-    uint16_t * hidden = make_mask(visible, n, rows, *padded);
+    uint16_t * hidden = make_mask(&visible, 1, rows, *padded);
     float * out = malloc((size_t) all * sizeof *out);
     bool ok = (hidden != NULL && out != NULL) || fail(err, "out of memory");
     if (ok && (ok = graph_begin(&g, e, err))) {
-        ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, input_rows(&g, x, m->n_embd, n), w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));
-        ggt * k = by_head(&g, input_cached(&g, cached->k_type, cached->k, cells, *padded), *padded);
+        ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, input_rows(&g, x, m->n_embd, 1), w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, &pos, 1));
+        ggt * k = by_head(&g, input_cached(&g, cached->k_type, cached->k, visible, *padded), *padded);
         ggt * mask = input(&g, e->abi->ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, *padded, rows), hidden, (size_t) (rows * *padded) * sizeof *hidden);
         ggt * weights = e->abi->ggml_soft_max_ext(g.ctx, e->abi->ggml_mul_mat(g.ctx, k, e->abi->ggml_permute(g.ctx, q, 0, 2, 1, 3)), mask, m->scale, 0);
         want(&g, weights);

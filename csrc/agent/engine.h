@@ -42,7 +42,7 @@ struct engine {
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err);
 void engine_free(struct engine * e);
 
-/* x: n rows of n_embd. Token ids must be below the number of embeddings. */
+/* x: n rows of n_embd. It fails for a token that the model does not have. */
 bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * x, struct error * err);
 
 /* k, v: n rows of n_heads_kv * head_dim; keys are turned to their positions. */
@@ -52,10 +52,10 @@ bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_
  * visible[i] of cached, which must hold the token's own. visible must ascend. */
 bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, struct error * err);
 
-/* How n tokens share out their attention in the layer: n_heads times n rows of *padded
- * floats, of which those of the cells before visible[i] add up to 1 and the others are
- * 0. The caller frees them; null where it fails. */
-float * engine_attention(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, int64_t * padded, struct error * err);
+/* How a token shares out its attention in the layer: n_heads rows of *padded floats, of
+ * which those of the cells before visible add up to 1 and the others are 0. The caller
+ * frees them; null where it fails. */
+float * engine_attention(struct engine * e, int32_t layer, const float * x, int32_t pos, int32_t visible, const struct cached * cached, int64_t * padded, struct error * err);
 
 /* The token that is likeliest to follow, of the last layer's output for one. */
 bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err);

@@ -139,11 +139,10 @@ static bool embed(struct work * w, struct error * err) {
     bool ok = tokens != NULL || fail(err, "out of memory");
     for (int32_t at = 0; ok && at < w->n; at += w->batch) {
         const int32_t n = least(w->batch, w->n - at);
-        for (int32_t i = 0; ok && i < n; i++) {
+        for (int32_t i = 0; i < n; i++) {
             tokens[i] = r->tokens[w->pos[at + i]];
-            ok = tokens[i] < w->e->model->embeddings->ne[1] || fail(err, "token %d: the model has %lld", tokens[i], (long long) w->e->model->embeddings->ne[1]);
         }
-        ok = ok && engine_embed(w->e, tokens, n, w->x + (size_t) at * (size_t) w->e->model->n_embd, err);
+        ok = engine_embed(w->e, tokens, n, w->x + (size_t) at * (size_t) w->e->model->n_embd, err);
     }
     free(tokens);
     return ok;

@@ -3,10 +3,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-bool weigh(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, const struct cached * cached, uint32_t n_cells, float * attention, struct error * err) {
+bool weigh(struct engine * e, int32_t layer, const float * x, int32_t pos, int32_t visible, const struct cached * cached, uint32_t n_cells, float * attention, struct error * err) {
     const float least = 1e-5f; /* a share below it is none */
     int64_t padded;
-    float * weights = engine_attention(e, layer, x, pos, visible, 1, cached, &padded, err);
+    float * weights = engine_attention(e, layer, x, pos, visible, cached, &padded, err);
     if (weights == NULL) {
         return false;
     }

@@ -6,8 +6,8 @@
 
 /* Adds, for each of the first n_cells and for each head, the logarithm of its share of the
  * attention that a token pays in the layer: what several heads care for a little counts
- * for more than what one cares for a lot. x, pos and visible are engine_layer's, of one
- * token. */
-bool weigh(struct engine * e, int32_t layer, const float * x, const int32_t * pos, const int32_t * visible, const struct cached * cached, uint32_t n_cells, float * attention, struct error * err);
+ * for more than what one cares for a lot. x is its input, pos its position, and it sees
+ * the cells before visible. */
+bool weigh(struct engine * e, int32_t layer, const float * x, int32_t pos, int32_t visible, const struct cached * cached, uint32_t n_cells, float * attention, struct error * err);
 
 #endif
