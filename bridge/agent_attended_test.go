@@ -46,7 +46,7 @@ func testAttends(t *testing.T, k *kitchen, tolerance float64) {
 		t.Logf("share %g: keys off by %.2g, values by %.2g", share, keys, values)
 		return max(keys, values)
 	}
-	const besides = AttentionWindow + 1 + DraftTokens
+	const besides = 1 + DraftTokens
 	none := off(0, 10)
 	half := off(.5, 10+(to-from)/2+besides)
 	all := off(1, 10+to-from+besides)

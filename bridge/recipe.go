@@ -62,7 +62,7 @@ type Extra struct {
 
 const (
 	recipeMagic     = 0x726b7373 // "sskr"
-	recipeVersion   = 5
+	recipeVersion   = 6
 	recipeNEOX      = 1
 	recipeVTrans    = 2
 	recipeHeadBytes = 128
@@ -74,14 +74,11 @@ const (
 )
 
 const (
-	// AttentionWindow is how many of a prompt's last cells are computed once more with
-	// those that an answer attends to.
-	AttentionWindow = 32
 	// DraftTokens is how many tokens of an answer are drafted, to see what it attends to.
 	// On orders of the tuning documents that Qwen2.5-0.5B had computed whole, 58 % of the
 	// cells kept: .135 nats by the prompt's last 32 tokens, .028 by 4 of the answer, .003
 	// by 8.
-	DraftTokens = 8
+	DraftTokens = 12
 )
 
 // recipeHead is struct recipe_head.
@@ -95,10 +92,9 @@ type recipeHead struct {
 	BetaFast, BetaSlow                       float32
 	OrigCtx                                  uint32
 	Retention                                float32
-	Window                                   uint32
 	Attended                                 float32
 	Following, Drafted                       uint32
-	_                                        [3]uint32
+	_                                        [4]uint32
 }
 
 type recipeRef struct {
@@ -258,7 +254,6 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	}
 	if r.drafts() {
 		h.Following, h.Drafted = uint32(len(r.Following)), DraftTokens
-		h.Window = uint32(min(AttentionWindow, cells))
 	}
 	p := r.RoPE.Params
 	h.Base, h.Scale, h.AttnFactor = float32(p.Base), float32(p.scale()), 1

@@ -184,10 +184,12 @@ type Policy struct {
 	// AgentShareLast is that share in the last layer, to which it falls
 	// exponentially; at most agent_share_first.
 	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
-	// AgentAttended is the share of the tokens before which other text stands than in
-	// their reference (passages in another order) that the agent recomputes as well:
-	// those that the first tokens of an answer, drafted for that, attend to most; 0 to 1.
-	// With 0.06 documents in another order lose two fifths less, and start half as soon.
+	// AgentAttended is the share of the tokens before which much of the text changed
+	// since their reference (passages in another order, rewritten documents) that the
+	// agent recomputes as well: those that the first tokens of an answer, drafted for
+	// that, attend to most; 0 to 1. It is done where a third of the prompt and more are
+	// such tokens. With 0 documents in another order start almost twice as soon, and
+	// lose half as much again.
 	AgentAttended float64 `yaml:"agent_attended" json:"agent_attended" jsonschema:"minimum=0,maximum=1"`
 	// Retention is the share of a shared prompt's KV cells that the agent puts into
 	// the cache: those that the first tokens of an answer, drafted for that, attend to

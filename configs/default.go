@@ -48,6 +48,7 @@ func defaultPolicy() Policy {
 		CriticalFollowers: 6,
 		Seam:              64,
 		AgentFollowers:    1,
+		AgentAttended:     0.04,
 		Retention:         1,
 	}
 }

@@ -19,8 +19,8 @@ import (
 //go:embed pairs/tuning.jsonl
 var shippedPairs []byte
 
-// attendedShares go from half of the speed on documents in another order to a fifth.
-var attendedShares = []float64{.06, .12, .25}
+// attendedShares go from half of the speed on documents in another order to a quarter.
+var attendedShares = []float64{.04, .08, .16}
 
 // levels are tried from the least to the most computed: first what a plan may leave out,
 // then the plan, then what an answer attends to in passages whose context changed,

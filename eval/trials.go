@@ -55,6 +55,7 @@ func ablations() []variant {
 		{"as configured", proxy.Trial{}},
 		{"no RoPE delta", proxy.Trial{Unrotated: true}},
 		{"passages not shifted", proxy.Trial{Plan: shiftNothing}},
+		{"nothing that an answer attends to", proxy.Trial{Policy: noExtra}},
 		{"no recompute", proxy.Trial{Policy: noExtra, Plan: recomputeNothing}},
 		{"random tokens recomputed", proxy.Trial{Policy: noExtra, Plan: recomputeRandom}},
 		{"no fuzzy tokens (near counterparts recomputed)", proxy.Trial{Policy: policy(configs.UnrepairedCold)}},

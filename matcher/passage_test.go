@@ -58,6 +58,15 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 		t.Errorf("a short passage whose context changed: displaced %v, expected it alone", short.Displaced)
 	}
 
+	rewritten := fromRef([2]int{0, 2048})
+	for i := 4; i < len(rewritten.Tokens); i += 5 {
+		rewritten.Tokens[i] = PlanToken{Ref: -1, Reason: Unmatched}
+	}
+	f("every fifth word rewritten", rewritten, nil, 0)
+	if len(rewritten.Displaced) != 1 || rewritten.Displaced[0].From < passageLength {
+		t.Errorf("every fifth word rewritten: displaced %v, expected what stands behind the first passage", rewritten.Displaced)
+	}
+
 	differs := fromRef([2]int{3000, 1000})
 	for i := range differs.Tokens {
 		if i%2 == 0 {

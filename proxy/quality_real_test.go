@@ -81,6 +81,9 @@ func aShareOfWhatIsDisplacedIsComputed(t *testing.T, s *sharing) {
 		return r.report.Work
 	}
 	moved := unrelated + " " + tale("1812")
+	if none, few := work(moved, 0), work(moved, .01); few != none {
+		t.Errorf("%.3f of a moved passage's prompt are computed, and %.3f with fewer tokens attended to than a draft takes: expected as much", none, few)
+	}
 	if without, with := work(moved, 0), work(moved, .5); with < without+.2 || with > without+.5 {
 		t.Errorf("%.3f of a moved passage's prompt are computed, and %.3f with half of what is attended to: expected some .3 more", without, with)
 	}

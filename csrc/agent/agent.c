@@ -34,7 +34,7 @@ struct job {
     struct state made;
     struct model * model;
     struct recomputed did;
-    float * attention; /* of an answer, to each cell; null where none is drafted */
+    struct attention attention; /* of an answer, where one is drafted */
     double compose_ms, recompute_ms, restore_ms;
     char path[32]; /* of the memory file that holds made */
 };
@@ -189,9 +189,9 @@ static bool wants_computing(const struct recipe * r) {
 /* Has an answer tell what it attends to, and computes that where the recipe says so. */
 static bool ask_answer(struct job * j, struct rows * rows, struct engine * e, int32_t batch, struct error * err) {
     uint8_t * chosen = calloc(j->recipe.head.n_cells, 1);
-    bool ok = (chosen != NULL || fail(err, "out of memory")) && draft(e, &j->recipe, rows, batch, j->attention, &j->did, err);
+    bool ok = (chosen != NULL || fail(err, "out of memory")) && draft(e, &j->recipe, rows, batch, &j->attention, &j->did, err);
     if (ok && recipe_looks(&j->recipe)) {
-        ok = choose_attended(&j->recipe, j->attention, chosen, err) && recompute(e, &j->recipe, rows, batch, chosen, &j->did, err);
+        ok = choose_attended(&j->recipe, j->attention.shares, chosen, err) && recompute(e, &j->recipe, rows, batch, chosen, &j->did, err);
     }
     free(chosen);
     return ok;
@@ -260,7 +260,7 @@ static bool thin(struct job * j, uint32_t stream, struct error * err) {
     uint8_t * keep = malloc(n);
     int32_t * pos = malloc(n * sizeof *pos);
     struct semshare_run * runs = malloc(n * sizeof *runs);
-    const uint32_t kept = keep != NULL && pos != NULL && runs != NULL ? retain(&j->recipe, j->attention, keep) : 0;
+    const uint32_t kept = keep != NULL && pos != NULL && runs != NULL ? retain(&j->recipe, j->attention.logs, keep) : 0;
     const bool ok = kept > 0 ? take_kept(j, stream, keep, kept, pos, runs, err) : fail(err, "out of memory");
     free(keep);
     free(pos);
@@ -275,8 +275,8 @@ static bool make_rows(struct job * j, int32_t seq, struct error * err) {
     if (!compose(j, &j->made, j->refs, h->n_refs, j->recipe.runs, h->n_runs, err)) {
         return false;
     }
-    if (recipe_drafts(&j->recipe) && (j->attention = calloc(h->n_cells, sizeof *j->attention)) == NULL) {
-        return fail(err, "out of memory");
+    if (!attention_init(&j->attention, &j->recipe, err)) {
+        return false;
     }
     const double composed = now_ms();
     j->compose_ms = composed - start;
@@ -336,7 +336,7 @@ static void job_free(struct job * j) {
     }
     free(j->refs);
     free(j->model);
-    free(j->attention);
+    attention_free(&j->attention);
     state_close(&j->made);
     recipe_free(&j->recipe);
 }

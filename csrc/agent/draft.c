@@ -1,20 +1,19 @@
 #include "draft.h"
 
-#include "weigh.h"
-
 #include <stdlib.h>
 
 struct drafting {
     struct engine * e;
     const struct recipe * recipe;
     struct rows * rows;
-    float * attention;
+    struct attention * attention;
     struct recomputed * did;
     int32_t done; /* tokens behind the recipe's that have been computed */
     /* Of one batch: its positions, how many cells each token sees, what goes from layer to
      * layer, keys and values. */
     int32_t * pos, * visible;
     float * x, * k, * v;
+    float * shared; /* how one token shares out its attention in a layer, head by head */
 };
 
 static bool drafting_init(struct drafting * d, int32_t batch, struct error * err) {
@@ -24,7 +23,8 @@ static bool drafting_init(struct drafting * d, int32_t batch, struct error * err
     d->x = malloc(n * (size_t) d->e->model->n_embd * sizeof *d->x);
     d->k = malloc(n * width * sizeof *d->k);
     d->v = malloc(n * width * sizeof *d->v);
-    return (d->pos != NULL && d->visible != NULL && d->x != NULL && d->k != NULL && d->v != NULL) || fail(err, "out of memory");
+    d->shared = malloc((size_t) d->rows->state->cells * (size_t) d->e->model->n_heads * sizeof *d->shared);
+    return (d->pos != NULL && d->visible != NULL && d->x != NULL && d->k != NULL && d->v != NULL && d->shared != NULL) || fail(err, "out of memory");
 }
 
 static void drafting_free(struct drafting * d) {
@@ -33,11 +33,12 @@ static void drafting_free(struct drafting * d) {
     free(d->x);
     free(d->k);
     free(d->v);
+    free(d->shared);
 }
 
-/* Takes n tokens through a layer; where it weighs, the last one's attention counts. */
+/* Takes n tokens through a layer; where it weighs, n is 1, and their attention counts. */
 static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weighs, struct error * err) {
-    const size_t width = (size_t) d->rows->width, last = (size_t) n - 1;
+    const size_t width = (size_t) d->rows->width;
     if (!engine_keys(d->e, layer, d->x, d->pos, n, d->k, d->v, err)) {
         return false;
     }
@@ -46,10 +47,14 @@ static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weigh
         rows_put_values(d->rows, layer, d->visible[i] - 1, d->v + (size_t) i * width);
     }
     const struct cached cached = rows_cached(d->rows, layer);
-    if (weighs && !weigh(d->e, layer, d->x + last * (size_t) d->e->model->n_embd, d->pos[last], d->visible[last], &cached, d->recipe->head.n_cells, d->attention, err)) {
+    weighs = weighs && attention_wants(d->attention, layer);
+    if (!engine_layer(d->e, layer, d->x, d->pos, d->visible, n, &cached, weighs ? d->shared : NULL, err)) {
         return false;
     }
-    return engine_layer(d->e, layer, d->x, d->pos, d->visible, n, &cached, err);
+    if (weighs) {
+        attention_add(d->attention, layer, d->shared, d->e->model->n_heads, d->visible[0]);
+    }
+    return true;
 }
 
 /* Computes the n tokens that come next; x is then what the last layer puts out. */
@@ -69,19 +74,23 @@ static bool pass(struct drafting * d, const int32_t * tokens, int32_t n, bool we
     return ok;
 }
 
+/* All that follow but the last go together; that one is the first to tell. */
 static bool run(struct drafting * d, int32_t batch, struct error * err) {
     const struct recipe_head * h = &d->recipe->head;
     const int32_t * following = d->recipe->tokens + h->n_tokens;
-    int32_t n = 0;
-    for (int32_t at = 0, all = (int32_t) h->n_following; at < all; at += n) {
-        n = all - at < batch ? all - at : batch;
-        if (!pass(d, following + at, n, at + n == all, err)) {
+    const int32_t last = (int32_t) h->n_following - 1;
+    for (int32_t at = 0, n = 0; at < last; at += n) {
+        n = last - at < batch ? last - at : batch;
+        if (!pass(d, following + at, n, false, err)) {
             return false;
         }
     }
-    for (uint32_t i = 0; i < h->n_drafted; i++, n = 1) {
+    if (!pass(d, following + last, 1, true, err)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < h->n_drafted; i++) {
         int32_t * token = &d->did->drafted[i];
-        if (!engine_likeliest(d->e, d->x + (size_t) (n - 1) * (size_t) d->e->model->n_embd, token, err) || !pass(d, token, 1, true, err)) {
+        if (!engine_likeliest(d->e, d->x, token, err) || !pass(d, token, 1, true, err)) {
             return false;
         }
         d->did->n_drafted++;
@@ -89,7 +98,7 @@ static bool run(struct drafting * d, int32_t batch, struct error * err) {
     return true;
 }
 
-bool draft(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, float * attention, struct recomputed * did, struct error * err) {
+bool draft(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct attention * attention, struct recomputed * did, struct error * err) {
     struct drafting d = {.e = e, .recipe = recipe, .rows = r, .attention = attention, .did = did};
     const bool ok = drafting_init(&d, batch, err) && run(&d, batch, err);
     drafting_free(&d);

@@ -6,12 +6,13 @@
 #ifndef AGENT_DRAFT_H
 #define AGENT_DRAFT_H
 
+#include "attention.h"
 #include "recompute.h"
 
 /* Computes the tokens that follow the recipe's, and drafts as many as it says. r's state
  * must have that many cells more than the recipe, the last of which hold them afterwards.
  * attention gets what the last of the following tokens and the drafted ones pay to the
- * recipe's cells: logarithms, added up over tokens, layers and heads. */
-bool draft(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, float * attention, struct recomputed * did, struct error * err);
+ * recipe's cells. */
+bool draft(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct attention * attention, struct recomputed * did, struct error * err);
 
 #endif

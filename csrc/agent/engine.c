@@ -317,7 +317,15 @@ static ggt * attend(struct graph * g, const struct group * groups, int32_t n_gro
     return out;
 }
 
-bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, struct error * err) {
+/* How one token shares out its attention. The heads of a group ask the same keys, and so
+ * do it together: as rows of one matrix. */
+static ggt * shares(struct graph * g, ggt * q, ggt * k, int64_t cells) {
+    const struct model * m = g->e->model;
+    q = g->abi->ggml_reshape_3d(g->ctx, q, m->head_dim, m->n_heads / m->n_heads_kv, m->n_heads_kv);
+    return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), NULL, m->scale, 0);
+}
+
+bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err) {
     const struct model * m = e->model;
     const struct weights * w = &m->layers[layer];
     const int64_t cells = visible[n - 1], padded = pad(cells, CELL_PAD);
@@ -335,43 +343,21 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
     ggt * v = input_cached(&g, cached->v_type, cached->v, cells, padded);
     ggt * mid = e->abi->ggml_add(g.ctx, linear(&g, w->wo, w->bo, attend(&g, groups, n_groups, q, k, v)), in);
     ggt * out = e->abi->ggml_add(g.ctx, mlp(&g, w, norm(&g, mid, w->ffn_norm)), mid);
+    ggt * shared = attention != NULL ? shares(&g, q, k, cells) : NULL;
     want(&g, out);
+    if (shared != NULL) {
+        want(&g, shared);
+    }
     const bool ok = graph_run(&g, err);
     if (ok) {
         fetch(&g, out, x, (int64_t) n * m->n_embd);
     }
+    if (ok && shared != NULL) {
+        fetch(&g, shared, attention, cells * m->n_heads);
+    }
     graph_end(&g);
     free_groups(groups);
     return ok;
-}
-
-float * engine_attention(struct engine * e, int32_t layer, const float * x, int32_t pos, int32_t visible, const struct cached * cached, int64_t * padded, struct error * err) {
-    const struct model * m = e->model;
-    const struct weights * w = &m->layers[layer];
-    const int64_t rows = pad(1, ROW_PAD);
-    *padded = pad(visible, CELL_PAD);
-    const int64_t all = *padded * m->n_heads;
-    struct graph g;
-    uint16_t * hidden = make_mask(&visible, 1, rows, *padded);
-    float * out = malloc((size_t) all * sizeof *out);
-    bool ok = (hidden != NULL && out != NULL) || fail(err, "out of memory");
-    if (ok && (ok = graph_begin(&g, e, err))) {
-        ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, input_rows(&g, x, m->n_embd, 1), w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, &pos, 1));
-        ggt * k = by_head(&g, input_cached(&g, cached->k_type, cached->k, visible, *padded), *padded);
-        ggt * mask = input(&g, e->abi->ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, *padded, rows), hidden, (size_t) (rows * *padded) * sizeof *hidden);
-        ggt * weights = e->abi->ggml_soft_max_ext(g.ctx, e->abi->ggml_mul_mat(g.ctx, k, e->abi->ggml_permute(g.ctx, q, 0, 2, 1, 3)), mask, m->scale, 0);
-        want(&g, weights);
-        if ((ok = graph_run(&g, err))) {
-            fetch(&g, weights, out, all);
-        }
-        graph_end(&g);
-    }
-    free(hidden);
-    if (!ok) {
-        free(out);
-        out = NULL;
-    }
-    return out;
 }
 
 bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err) {

@@ -49,13 +49,10 @@ bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * 
 bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_t * pos, int32_t n, float * k, float * v, struct error * err);
 
 /* The layer's output, in place of x, for n tokens. Row i attends to the cells before
- * visible[i] of cached, which must hold the token's own. visible must ascend. */
-bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, struct error * err);
-
-/* How a token shares out its attention in the layer: n_heads rows of *padded floats, of
- * which those of the cells before visible add up to 1 and the others are 0. The caller
- * frees them; null where it fails. */
-float * engine_attention(struct engine * e, int32_t layer, const float * x, int32_t pos, int32_t visible, const struct cached * cached, int64_t * padded, struct error * err);
+ * visible[i] of cached, which must hold the token's own. visible must ascend. Where not
+ * null, attention is for one token alone, n = 1, and gets how it shares out its attention:
+ * for each of n_heads a row of visible[0] floats that add up to 1. */
+bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err);
 
 /* The token that is likeliest to follow, of the last layer's output for one. */
 bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err);

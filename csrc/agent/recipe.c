@@ -95,9 +95,6 @@ static bool check_head(const struct recipe_head * h, size_t size, struct error *
     if (!(h->retention > 0 && h->retention <= 1) || !(h->share_attended >= 0 && h->share_attended <= 1)) {
         return fail(err, "retention %g, share of attended cells %g: expected above 0 and from 0, up to 1", (double) h->retention, (double) h->share_attended);
     }
-    if (h->window > h->n_cells) {
-        return fail(err, "a window of %u cells: expected up to %u", h->window, h->n_cells);
-    }
     const bool drafts = h->retention < 1 || h->share_attended > 0;
     if (h->n_following > MAX_TOKENS || h->n_drafted > RECIPE_MAX_DRAFTED || (h->n_following == 0 && (drafts || h->n_drafted > 0))) {
         return fail(err, "%u tokens follow, %u to be drafted: expected up to %d and %d, and one that follows where an answer is to tell", h->n_following, h->n_drafted, MAX_TOKENS, RECIPE_MAX_DRAFTED);

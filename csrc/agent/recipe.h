@@ -28,7 +28,7 @@
  *
  * With share_attended above 0, that share of the displaced cells is computed in all
  * layers after the others: those that n_drafted tokens of an answer attend to most, which
- * are drafted for that. With them the last window cells are computed once more.
+ * are drafted for that.
  *
  * With retention below 1 only that share of the cells goes into the cache: those that the
  * same tokens attend to most.
@@ -46,7 +46,7 @@
 #define RECIPE_MAGIC 0x726b7373u /* "sskr" */
 
 enum {
-    RECIPE_VERSION = 5,
+    RECIPE_VERSION = 6,
     RECIPE_NEOX = 1,    /* flag: pairs are (i, i + dims/2) */
     RECIPE_V_TRANS = 2, /* flag: the cache's values lie in columns */
     RECIPE_KEEP = 1 << 15,
@@ -70,10 +70,9 @@ struct recipe_head {
     float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
     uint32_t orig_ctx;
     float retention; /* above 0, up to 1 */
-    uint32_t window;
     float share_attended;
     uint32_t n_following, n_drafted; /* 0 where nobody asks what an answer attends to */
-    uint32_t reserved[3];
+    uint32_t reserved[4];
 };
 
 struct recipe_ref {
@@ -117,8 +116,8 @@ static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { re
 
 static inline bool recipe_is_sample(const struct recipe * r, uint32_t cell) { return (r->depth[cell] & RECIPE_SAMPLE) != 0; }
 
-/* Whether the cell is one of the last, which see all that was chosen. */
-static inline bool recipe_in_window(const struct recipe * r, uint32_t cell) { return cell >= r->head.n_cells - r->head.window; }
+/* Whether only some of the cells go into the cache. */
+static inline bool recipe_thins(const struct recipe * r) { return r->head.retention < 1; }
 
 /* Whether further cells are computed because an answer attends to them. */
 static inline bool recipe_looks(const struct recipe * r) { return r->head.share_attended > 0; }

@@ -8,7 +8,7 @@
  * the second are off from the composed ones decides which cells go on.
  *
  * Cells that an answer attends to are chosen after that, and go through the layers by
- * themselves, and with them the prompt's end once more.
+ * themselves.
  */
 #include "recompute.h"
 
@@ -71,13 +71,11 @@ static void set_ranks(struct work * w, struct scored * scores, float mean) {
 
 /* ---- memory ---- */
 
-/* Cells are active as the recipe says or, where some were chosen, those and the window's
- * in all layers. */
+/* Cells are active as the recipe says or, where some were chosen, those in all layers. */
 static void set_depths(struct work * w, const uint8_t * chosen) {
     const struct recipe_head * h = &w->recipe->head;
     for (uint32_t c = 0; c < h->n_cells; c++) {
-        const bool all = chosen != NULL && (chosen[c] || recipe_in_window(w->recipe, c));
-        w->depth[c] = all ? h->n_layers : chosen == NULL ? recipe_depth(w->recipe, c) : 0;
+        w->depth[c] = chosen == NULL ? recipe_depth(w->recipe, c) : chosen[c] ? h->n_layers : 0;
     }
     w->ranks = chosen == NULL && h->share_first > 0 && h->n_layers > 2;
 }
@@ -215,7 +213,7 @@ static bool go_through(struct work * w, int32_t layer, const struct cached * cac
     const int32_t batch = even_batch(w);
     for (int32_t at = 0; at < w->n; at += batch) {
         const int32_t n = least(batch, w->n - at);
-        if (!engine_layer(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, w->visible + at, n, cached, err)) {
+        if (!engine_layer(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, w->visible + at, n, cached, NULL, err)) {
             return false;
         }
     }

@@ -13,7 +13,7 @@ struct recomputed {
 };
 
 /* Works on the rows of r, composed before, in batches of at most batch cells. With chosen,
- * a member for each cell, those and the window's are computed, and no others. */
+ * a member for each cell, those are computed, and no others. */
 bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, const uint8_t * chosen, struct recomputed * did, struct error * err);
 
 #endif

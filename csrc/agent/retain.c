@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     SINKS = 16,  /* first cells, which many heads attend to where they have nothing to look for */
@@ -13,6 +14,10 @@ enum {
 
 uint32_t retain(const struct recipe * recipe, const float * attention, uint8_t * keep) {
     const struct recipe_head * h = &recipe->head;
+    if (!recipe_thins(recipe)) {
+        memset(keep, 1, h->n_cells);
+        return h->n_cells;
+    }
     const uint32_t want = (uint32_t) ceilf(h->retention * (float) h->n_cells);
     struct scored * others = malloc(h->n_cells * sizeof *others);
     uint32_t n_others = 0, kept = 0;

@@ -4,7 +4,7 @@
 
 #include "recipe.h"
 
-/* Sets keep[i] for the cells that stay: the first, the window's, those that the recipe
+/* Sets keep[i] for the cells that stay: the first, the last, those that the recipe
  * names, and of the others those of most attention, up to the recipe's share of all.
  * attention is as long as the cells. Returns how many stay; 0 where memory is out. */
 uint32_t retain(const struct recipe * recipe, const float * attention, uint8_t * keep);

@@ -2,11 +2,13 @@
  * names, and the recipe itself, may hold anything. Run under the sanitizers, where a
  * read outside the file ends the test. */
 #include "agent/attended.h"
+#include "agent/attention.h"
 #include "agent/recipe.h"
 #include "agent/retain.h"
 #include "agent/state.h"
 #include "check.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +22,7 @@ enum { TOKENS = 12, FOLLOWING = 2, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
 
 static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
-                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .window = 3, .n_following = FOLLOWING, .n_drafted = 4, .share_attended = 0.2f, .share_first = 0.5f, .share_last = 0.1f};
+                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .n_following = FOLLOWING, .n_drafted = 4, .share_attended = 0.2f, .share_first = 0.5f, .share_last = 0.1f};
     struct recipe_ref ref = {.size = 100, .name = "reference"};
     const struct state_types types[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}};
     int32_t tokens[TOKENS + FOLLOWING], pos[CELLS];
@@ -116,23 +118,20 @@ static void test_samples(void) {
     }
 }
 
-/* Shares within their bounds, and a window no longer than the prompt. */
-static void test_window(void) {
+static void test_shares(void) {
     uint8_t bytes[2048];
     struct recipe r;
     const size_t n = write_recipe(bytes);
     struct recipe_head * h = (struct recipe_head *) bytes;
     const struct {
         float retention, attended;
-        uint32_t window;
         bool sound;
-    } cases[] = {{1, 0, 0, true}, {1, 0.2f, 3, true}, {1, 0.2f, 0, true}, {0.5f, 0, 0, true}, {1, 0.2f, CELLS + 1, false}, {1, -0.1f, 3, false}, {1, 1.1f, 3, false}, {0, 0, 3, false}};
+    } cases[] = {{1, 0, true}, {1, 0.2f, true}, {0.5f, 0, true}, {0.5f, 1, true}, {1, -0.1f, false}, {1, 1.1f, false}, {0, 0, false}, {1.1f, 0, false}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         h->retention = cases[i].retention;
         h->share_attended = cases[i].attended;
-        h->window = cases[i].window;
         seal(bytes, n);
-        CHECK(parses(bytes, n, &r) == cases[i].sound, "retention %g, attended %g by %u cells", (double) cases[i].retention, (double) cases[i].attended, cases[i].window);
+        CHECK(parses(bytes, n, &r) == cases[i].sound, "retention %g, attended %g", (double) cases[i].retention, (double) cases[i].attended);
     }
 }
 
@@ -276,6 +275,32 @@ static void test_retain(void) {
     CHECK(keep[16] && keep[31] && !keep[32] && !keep[61], "then the earliest");
 }
 
+/* Two heads share out their attention to three cells, the last of which is not the recipe's;
+ * of three layers the first does not look things up. */
+static void test_attention(void) {
+    const float shared[] = {0.5f, 0.25f, 0.25f, 0, 0.5f, 0.5f};
+    struct error err = {""};
+    struct attention a;
+    const struct recipe looks = {.head = {.n_cells = 2, .n_layers = 3, .retention = 1, .share_attended = 0.1f}};
+    CHECK(attention_init(&a, &looks, &err) && a.shares != NULL && a.logs == NULL, "what a recipe that looks asks for");
+    CHECK(!attention_wants(&a, 0) && attention_wants(&a, 1) && attention_wants(&a, 2), "the layers that count");
+    attention_add(&a, 1, shared, 2, 3);
+    attention_add(&a, 2, shared, 2, 3);
+    CHECK(fabsf(a.shares[0] - 1) < 1e-6f && fabsf(a.shares[1] - 1.5f) < 1e-6f, "shares %g and %g", (double) a.shares[0], (double) a.shares[1]);
+    attention_free(&a);
+
+    const struct recipe thins = {.head = {.n_cells = 2, .n_layers = 3, .retention = 0.5f}};
+    CHECK(attention_init(&a, &thins, &err) && a.shares == NULL && a.logs != NULL, "what a recipe that thins asks for");
+    CHECK(attention_wants(&a, 0), "all layers count");
+    attention_add(&a, 0, shared, 2, 3);
+    CHECK(fabsf(a.logs[0] - logf(0.5f) - logf(1e-5f)) < 1e-3f && fabsf(a.logs[1] - logf(0.25f) - logf(0.5f)) < 1e-3f, "logarithms %g and %g", (double) a.logs[0], (double) a.logs[1]);
+    attention_free(&a);
+
+    const struct recipe all = {.head = {.n_cells = 2, .retention = 1}};
+    uint8_t keep[2] = {0};
+    CHECK(retain(&all, NULL, keep) == 2 && keep[0] && keep[1], "a recipe that does not thin keeps all");
+}
+
 static void test_attended(void) {
     enum { N = 100 };
     float attention[N];
@@ -302,11 +327,12 @@ int main(void) {
     test_hash();
     test_recipe();
     test_samples();
-    test_window();
+    test_shares();
     test_drafted();
     test_recipes_mutated(200000);
     test_retype();
     test_retain();
+    test_attention();
     test_attended();
     test_states(3, false, 20000);
     test_states(4, false, 20000);
