@@ -73,14 +73,12 @@ const (
 	recipeDisplaced = 1 << 13
 )
 
-const (
-	// DraftTokens is how many tokens of an answer are drafted, to see what it attends to.
-	// On orders of the tuning documents that Qwen2.5-0.5B had computed whole, 58 % of the
-	// cells kept: .135 nats by the prompt's last 32 tokens, .028 by 4 of the answer, .003
-	// by 8. Which displaced ones are worth computing, more tell better: of 3 % chosen in 15
-	// such orders, .036 by 4, .031 by 8, .024 by 16.
-	DraftTokens = 12
-)
+// DraftTokens is how many tokens of an answer are drafted, to see what it attends to.
+// On orders of the tuning documents that Qwen2.5-0.5B had computed whole, 58 % of the
+// cells kept: .135 nats by the prompt's last 32 tokens, .028 by 4 of the answer, .003
+// by 8. Which displaced ones are worth computing, more tell better: of 3 % chosen in 15
+// such orders, .036 by 4, .031 by 8, .024 by 16.
+const DraftTokens = 12
 
 // recipeHead is struct recipe_head.
 type recipeHead struct {

@@ -45,10 +45,7 @@ func (p *Plan) sample() {
 			continue
 		}
 		p.Displaced = append(p.Displaced, s.Span)
-		if change < shiftedContext {
-			continue
-		}
-		if every := min(sampleEvery, s.kept/leastSamples); every >= closestSamples {
+		if every := min(sampleEvery, s.kept/leastSamples); change >= shiftedContext && every >= closestSamples {
 			p.Passages = append(p.Passages, s.Span)
 			p.sampleOf(s, every)
 		}

@@ -28,11 +28,13 @@ bool attention_wants(const struct attention * a, int32_t layer) { return a->logs
 
 void attention_add(struct attention * a, int32_t layer, const float * shared, int32_t n_heads, int32_t visible) {
     const float least = 1e-5f; /* a share below it is none */
+    const uint32_t n_shares = a->shares != NULL && looks_up(a, layer) ? a->n_cells : 0;
+    const uint32_t n_logs = a->logs != NULL ? a->n_cells : 0;
     for (int32_t h = 0; h < n_heads; h++, shared += visible) {
-        for (uint32_t c = 0; a->shares != NULL && looks_up(a, layer) && c < a->n_cells; c++) {
+        for (uint32_t c = 0; c < n_shares; c++) {
             a->shares[c] += shared[c];
         }
-        for (uint32_t c = 0; a->logs != NULL && c < a->n_cells; c++) {
+        for (uint32_t c = 0; c < n_logs; c++) {
             a->logs[c] += logf(shared[c] + least);
         }
     }
