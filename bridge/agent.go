@@ -24,6 +24,10 @@ type AgentReply struct {
 	Through int64 `json:"through"`
 	// Drafted are an answer's first tokens, by which the cells were chosen.
 	Drafted []int32 `json:"drafted"`
+	// Cache says where the rows were made: in the server's cache in "host" memory or in
+	// that of a "cuda" device, or "aside", to be restored from there, and Aside why.
+	Cache string `json:"cache"`
+	Aside string `json:"aside"`
 	// Milliseconds.
 	Compose   float64 `json:"compose_ms"`
 	Recompute float64 `json:"recompute_ms"`

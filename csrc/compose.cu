@@ -4,6 +4,7 @@
  */
 #include "blocks.h"
 #include "device.cuh"
+#include "packed.cuh"
 
 #include <math.h>
 #include <vector>
@@ -69,9 +70,22 @@ DEFINE_PACKED(iq4_nl, 32, 18)
 
 /* ---- kernels ---- */
 
+template <class W>
+static __device__ void copy_words(uint8_t * dst, const uint8_t * src, int64_t n) {
+    for (int64_t i = threadIdx.x; i < n / (int64_t) sizeof(W); i += blockDim.x) {
+        ((W *) dst)[i] = ((const W *) src)[i];
+    }
+}
+
+/* In the widest words that both are aligned to and that divide n. */
 static __device__ void copy_bytes(uint8_t * dst, const uint8_t * src, int64_t n) {
-    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
-        dst[i] = src[i];
+    const uint64_t all = (uint64_t) dst | (uint64_t) src | (uint64_t) n;
+    if (all % sizeof(uint4) == 0) {
+        copy_words<uint4>(dst, src, n);
+    } else if (all % sizeof(uint16_t) == 0) {
+        copy_words<uint16_t>(dst, src, n);
+    } else {
+        copy_words<uint8_t>(dst, src, n);
     }
 }
 
@@ -183,35 +197,6 @@ static __global__ void move_packed(uint8_t * keys, const uint8_t * const * sourc
     }
 }
 
-/* Any cache type, chosen at run time: converting is bound by memory. */
-static __device__ void unpack_block(uint32_t type, const uint8_t * b, float * y) {
-    switch (type) {
-    case SEMSHARE_TYPE_F32: unpack_f32(b, y); break;
-    case SEMSHARE_TYPE_F16: unpack_f16(b, y); break;
-    case SEMSHARE_TYPE_BF16: unpack_bf16(b, y); break;
-    case SEMSHARE_TYPE_Q4_0: unpack_q4_0(b, y); break;
-    case SEMSHARE_TYPE_Q4_1: unpack_q4_1(b, y); break;
-    case SEMSHARE_TYPE_Q5_0: unpack_q5_0(b, y); break;
-    case SEMSHARE_TYPE_Q5_1: unpack_q5_1(b, y); break;
-    case SEMSHARE_TYPE_Q8_0: unpack_q8_0(b, y); break;
-    case SEMSHARE_TYPE_IQ4_NL: unpack_iq4_nl(b, y); break;
-    }
-}
-
-static __device__ void pack_block(uint32_t type, const float * x, uint8_t * b) {
-    switch (type) {
-    case SEMSHARE_TYPE_F32: pack_f32(x, b); break;
-    case SEMSHARE_TYPE_F16: pack_f16(x, b); break;
-    case SEMSHARE_TYPE_BF16: pack_bf16(x, b); break;
-    case SEMSHARE_TYPE_Q4_0: pack_q4_0(x, b); break;
-    case SEMSHARE_TYPE_Q4_1: pack_q4_1(x, b); break;
-    case SEMSHARE_TYPE_Q5_0: pack_q5_0(x, b); break;
-    case SEMSHARE_TYPE_Q5_1: pack_q5_1(x, b); break;
-    case SEMSHARE_TYPE_Q8_0: pack_q8_0(x, b); break;
-    case SEMSHARE_TYPE_IQ4_NL: pack_iq4_nl(x, b); break;
-    }
-}
-
 /* Where block b of a cell begins. */
 static __device__ int64_t block_at(const side & s, int64_t cell, int64_t b) {
     return s.trans ? (b * s.cells + cell) * s.bytes : cell * s.row + b * s.bytes;
@@ -288,6 +273,7 @@ static key_kernel choose_kernel(uint32_t type, int32_t rot, bool * shared) {
 /* Rows of the plan and the tables of its distinct deltas, worked out on the host as
  * the CPU code does it, and kept on the device for all layers. */
 struct device_plan {
+    bool resident; /* keys and values are in the device's memory already */
     std::vector<row_source> rows;
     std::vector<int32_t> deltas;
     std::vector<float> tables;
@@ -324,23 +310,33 @@ struct device_plan {
 
 /* One half of a layer on the device. */
 struct device_half {
+    bool resident;
     device_buffer target, pointers, cells;
     std::vector<device_buffer> sources;
 
-    bool init(const struct semshare_job * j, bool values) {
+    bool put(device_buffer & to, const void * from, int64_t size) { return resident ? to.lend(from) : to.upload(from, (size_t) size); }
+
+    bool init(const device_plan & plan, const struct semshare_job * j, bool values) {
+        resident = plan.resident;
         std::vector<const uint8_t *> at;
         std::vector<int64_t> n;
         sources.resize((size_t) j->n_sources);
         for (int32_t r = 0; r < j->n_sources; r++) {
             const struct semshare_source * s = &j->sources[r];
-            if (!sources[(size_t) r].upload(values ? s->v : s->k, (size_t) (values ? s->v_size : s->k_size))) {
+            if (!put(sources[(size_t) r], values ? s->v : s->k, values ? s->v_size : s->k_size)) {
                 return false;
             }
             at.push_back((const uint8_t *) sources[(size_t) r].at);
             n.push_back(s->cells);
         }
-        return target.upload(values ? j->v : j->k, (size_t) (values ? j->v_size : j->k_size))
+        return put(target, values ? j->v : j->k, values ? j->v_size : j->k_size)
             && pointers.upload(at.data(), at.size() * sizeof at[0]) && cells.upload(n.data(), n.size() * sizeof n[0]);
+    }
+
+    /* Waits for the kernel, and brings the half home where it came from there. */
+    int32_t finish(const struct semshare_job * j, bool values) {
+        const bool ok = resident ? device_done() : target.download(values ? j->v : j->k, (size_t) (values ? j->v_size : j->k_size));
+        return ok ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
     }
 };
 
@@ -370,19 +366,19 @@ static int32_t convert_half(const struct semshare_job * j, bool values, device_p
         froms.push_back(j->sources[r].retyped ? source_side(j, &j->sources[r], values) : from);
     }
     const size_t bytes = (size_t) to.width * sizeof(float);
-    if (!half.init(j, values) || !d_froms.upload(froms.data(), froms.size() * sizeof froms[0]) || allow_shared((const void *) move_converted, bytes) != SEMSHARE_OK) {
+    if (!half.init(plan, j, values) || !d_froms.upload(froms.data(), froms.size() * sizeof froms[0]) || allow_shared((const void *) move_converted, bytes) != SEMSHARE_OK) {
         return SEMSHARE_ERR_DEVICE;
     }
     const bool turns = !values && !plan.deltas.empty();
     const key_shape shape = turns ? key_shape {j->k_row, to.width, rope->head_dim, rope->dims, rope->neox, j->k_rot} : key_shape {};
     move_converted<<<(unsigned) plan.rows.size(), THREADS, bytes>>>((uint8_t *) half.target.at, to, (const uint8_t * const *) half.pointers.at,
         (const side *) d_froms.at, (const row_source *) plan.d_rows.at, shape, turns ? (const float *) plan.d_tables.at : NULL);
-    return half.target.download(values ? j->v : j->k, (size_t) (values ? j->v_size : j->k_size)) ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
+    return half.finish(j, values);
 }
 
 static int32_t compose_keys(const struct semshare_job * j, device_plan & plan, const struct semshare_rope * rope) {
     device_half half;
-    if (!half.init(j, false)) {
+    if (!half.init(plan, j, false)) {
         return SEMSHARE_ERR_DEVICE;
     }
     uint8_t * keys = (uint8_t *) half.target.at;
@@ -411,12 +407,12 @@ static int32_t compose_keys(const struct semshare_job * j, device_plan & plan, c
         }
         kernel<<<(unsigned) plan.rows.size(), THREADS, bytes>>>(keys, sources, rows, shape, (const float *) plan.d_tables.at);
     }
-    return half.target.download(j->k, (size_t) j->k_size) ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
+    return half.finish(j, false);
 }
 
 static int32_t compose_values(const struct semshare_job * j, device_plan & plan) {
     device_half half;
-    if (!half.init(j, true)) {
+    if (!half.init(plan, j, true)) {
         return SEMSHARE_ERR_DEVICE;
     }
     uint8_t * values = (uint8_t *) half.target.at;
@@ -428,11 +424,12 @@ static int32_t compose_values(const struct semshare_job * j, device_plan & plan)
     } else {
         copy_rows<<<n, THREADS>>>(values, sources, rows, j->v_row);
     }
-    return half.target.download(j->v, (size_t) j->v_size) ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
+    return half.finish(j, true);
 }
 
-static int32_t compose_layers(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope) {
+static int32_t compose_layers(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, bool resident) {
     device_plan plan;
+    plan.resident = resident;
     if (!plan.init(runs, n_runs, rope)) {
         return SEMSHARE_ERR_DEVICE;
     }
@@ -450,17 +447,25 @@ static int32_t compose_layers(const struct semshare_job * jobs, int32_t n_jobs, 
     return status;
 }
 
-extern "C" int32_t semshare_cuda_compose(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, int32_t device) {
+static int32_t compose_on(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, bool resident, int32_t device) {
     const int32_t status = compose_check(jobs, n_jobs, runs, n_runs, rope);
     if (status != SEMSHARE_OK) {
         return status;
     }
-    if (cudaSetDevice(device) != cudaSuccess) {
+    if (!device_use(device)) {
         return SEMSHARE_ERR_DEVICE;
     }
     try {
-        return compose_layers(jobs, n_jobs, runs, n_runs, rope);
+        return compose_layers(jobs, n_jobs, runs, n_runs, rope, resident);
     } catch (...) { /* of the vectors: no exception may reach C */
         return SEMSHARE_ERR_MEMORY;
     }
+}
+
+extern "C" int32_t semshare_cuda_compose(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, int32_t device) {
+    return compose_on(jobs, n_jobs, runs, n_runs, rope, false, device);
+}
+
+extern "C" int32_t semshare_cuda_compose_resident(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, int32_t device) {
+    return compose_on(jobs, n_jobs, runs, n_runs, rope, true, device);
 }

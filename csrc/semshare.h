@@ -148,7 +148,39 @@ SEMSHARE_API int32_t semshare_signatures(const float * rows, int64_t n_rows, int
 SEMSHARE_API int32_t semshare_cuda_version(void);
 SEMSHARE_API int32_t semshare_cuda_devices(void);
 SEMSHARE_API int32_t semshare_cuda_compose(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, int32_t device);
+/* semshare_compose where all keys and values, of jobs and sources, lie in the device's
+ * memory: k and v are addresses there, aligned to an element. */
+SEMSHARE_API int32_t semshare_cuda_compose_resident(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope, int32_t device);
 SEMSHARE_API int32_t semshare_cuda_signatures(const float * rows, int64_t n_rows, int32_t dim, const int32_t * pos, const float * freqs, const float * planes, int32_t bits, uint64_t * out, int32_t device);
+
+/* Rows of width elements of a cache type in a device's memory, one a cell; at is where
+ * cell 0 lies, aligned to an element. What is named beside it lies in the host's memory. */
+struct semshare_rows {
+    uint8_t * at;
+    uint32_t type;
+    int32_t width;
+};
+
+/* Packs row i of x, n rows of width values, as cell cells[i]; unpacks it. Every call waits
+ * until the device has done it. */
+SEMSHARE_API int32_t semshare_cuda_put_rows(const struct semshare_rows * rows, const int32_t * cells, int32_t n, const float * x, int32_t device);
+SEMSHARE_API int32_t semshare_cuda_get_rows(const struct semshare_rows * rows, const int32_t * cells, int32_t n, float * x, int32_t device);
+
+/* Adds vector which[i] of n_vectors to cell cells[i]; where pos is not null, its heads
+ * first turn by pos[i] positions. */
+SEMSHARE_API int32_t semshare_cuda_add_rows(const struct semshare_rows * rows, const int32_t * cells, const int32_t * which, const int32_t * pos, int32_t n, const float * vectors, int32_t n_vectors, const struct semshare_rope * rope, int32_t device);
+
+/* The device in whose memory an address lies; below 0 where it is none. */
+SEMSHARE_API int32_t semshare_cuda_device_of(const void * at);
+
+/* Bytes of the device's memory that nobody has. */
+SEMSHARE_API int32_t semshare_cuda_memory(int64_t * unused, int32_t device);
+
+/* Memory of the device, freed with semshare_cuda_free; copies into it, and out of it. */
+SEMSHARE_API int32_t semshare_cuda_alloc(void ** at, int64_t size, int32_t device);
+SEMSHARE_API int32_t semshare_cuda_free(void * at, int32_t device);
+SEMSHARE_API int32_t semshare_cuda_upload(void * to, const void * from, int64_t size, int32_t device);
+SEMSHARE_API int32_t semshare_cuda_download(void * to, const void * from, int64_t size, int32_t device);
 
 #ifdef __cplusplus
 }

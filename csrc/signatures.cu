@@ -62,7 +62,7 @@ extern "C" int32_t semshare_cuda_signatures(const float * rows, int64_t n_rows, 
     if (n_rows < 0 || n_rows > INT32_MAX || rows == NULL || out == NULL || bits / WORD > 65535) {
         return SEMSHARE_ERR_ARGUMENT;
     }
-    if (cudaSetDevice(device) != cudaSuccess) {
+    if (!device_use(device)) {
         return SEMSHARE_ERR_DEVICE;
     }
     device_buffer d_rows, d_planes, d_pos, d_freqs, d_out;

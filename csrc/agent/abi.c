@@ -44,6 +44,8 @@ static bool find_tensor_map(struct abi * abi, void * module) {
     return f != NULL;
 }
 
+void * abi_real(void * address, const char * name) { return find(module_of(address), name); }
+
 bool abi_find(struct abi * abi, void * address, const char ** missing) {
     void * module = module_of(address);
     bool found = true;

@@ -30,6 +30,7 @@ struct ggml_init_params {
     bool no_alloc;
 };
 
+typedef void * llama_memory_t;
 typedef void * ggml_backend_t;
 typedef void * ggml_backend_buffer_type_t;
 typedef void * ggml_backend_dev_t;
@@ -58,6 +59,14 @@ enum {
     X(int32_t, llama_model_n_head_kv, (const struct llama_model *))                                              \
     X(int32_t, llama_n_threads_batch, (struct llama_context *))                                                  \
     X(uint32_t, llama_n_ubatch, (const struct llama_context *))                                                  \
+    X(llama_memory_t, llama_get_memory, (const struct llama_context *))                                          \
+    X(bool, llama_memory_seq_rm, (llama_memory_t, int32_t, int32_t, int32_t))                                    \
+    X(size_t, llama_state_seq_get_size, (struct llama_context *, int32_t))                                       \
+    X(size_t, llama_state_seq_get_data, (struct llama_context *, uint8_t *, size_t, int32_t))                    \
+    X(size_t, llama_state_seq_set_data, (struct llama_context *, const uint8_t *, size_t, int32_t))              \
+    X(void *, ggml_get_data, (const ggt *))                                                                      \
+    X(const char *, ggml_get_name, (const ggt *))                                                                \
+    X(bool, ggml_backend_buffer_is_host, (void *))                                                               \
     X(void, llama_synchronize, (struct llama_context *))                                                         \
     X(ggctx *, ggml_init, (struct ggml_init_params))                                                             \
     X(void, ggml_free, (ggctx *))                                                                                \
@@ -108,6 +117,7 @@ enum {
     X(bool, ggml_backend_sched_alloc_graph, (ggml_backend_sched_t, struct ggml_cgraph *))                        \
     X(int32_t, ggml_backend_sched_graph_compute, (ggml_backend_sched_t, struct ggml_cgraph *))
 
+typedef void (*tensor_set_fn)(ggt *, const void *, size_t, size_t);
 typedef size_t (*load_file_fn)(struct llama_context *, const char *, int32_t, int32_t *, size_t, size_t *);
 
 /* The functions, and the map of tensors (C++, see weights.c). */
@@ -124,5 +134,8 @@ struct abi {
  * in the order of symbol search. False with the name of what is missing; load_file may
  * be set all the same. */
 bool abi_find(struct abi * abi, void * address, const char ** missing);
+
+/* The real function of that name for the caller at address; null where there is none. */
+void * abi_real(void * address, const char * name);
 
 #endif

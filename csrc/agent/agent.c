@@ -1,9 +1,12 @@
 #include "agent.h"
 
 #include "attended.h"
+#include "cache.h"
+#include "cuda.h"
 #include "draft.h"
 #include "recipe.h"
 #include "recompute.h"
+#include "resident.h"
 #include "retain.h"
 #include "state.h"
 
@@ -16,14 +19,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The memory files in which states are made: as composed, and with fewer cells. They are
- * kept, since their pages cost more to get than to fill. */
+/* The memory files in which states are made that cannot be made in the cache: as composed,
+ * and with fewer cells. They are kept, since their pages cost more to get than to fill. */
 enum { WHOLE, THINNED };
 
 static struct {
     pthread_mutex_t lock;
     int fd[2];
-} memory = {PTHREAD_MUTEX_INITIALIZER, {-1, -1}};
+    uint64_t recipes; /* carried out so far */
+} memory = {PTHREAD_MUTEX_INITIALIZER, {-1, -1}, 0};
 
 /* One recipe being carried out. */
 struct job {
@@ -32,6 +36,12 @@ struct job {
     struct recipe recipe;
     struct state * refs; /* n_refs */
     struct state made;
+    struct cache cache;  /* in which made's rows lie, if they do */
+    bool in_cache;
+    struct state * residents; /* of refs, where rows lie in a device's memory */
+    const struct cuda * cuda; /* where they lie in a device's memory, else null */
+    int32_t device;
+    struct error aside;  /* why they do not lie in the cache */
     struct model * model;
     struct recomputed did;
     struct attention attention; /* of an answer, where one is drafted */
@@ -59,8 +69,9 @@ static int open_dir_of(const char * path) {
 static bool open_refs(struct job * j, const char * path, struct error * err) {
     const struct recipe * r = &j->recipe;
     j->refs = calloc(r->head.n_refs, sizeof *j->refs);
+    j->residents = calloc(r->head.n_refs, sizeof *j->residents);
     const int dir = open_dir_of(path);
-    bool ok = (j->refs != NULL && dir >= 0) || fail(err, "cannot open the recipe's directory");
+    bool ok = (j->refs != NULL && j->residents != NULL && dir >= 0) || fail(err, "cannot open the recipe's directory");
     for (uint32_t i = 0; ok && i < r->head.n_refs; i++) {
         ok = state_open(&j->refs[i], dir, r->refs[i].name, r->refs[i].size, err);
         if (ok && !state_layout_takes(&j->refs[0].layout, &j->refs[i].layout)) {
@@ -97,26 +108,28 @@ static bool map_memory(struct job * j, int which, struct state * s, size_t size,
 /* The stream of a sequence. */
 static uint32_t stream_of(const struct state_layout * l, int32_t seq) { return l->streams == 1 ? 0 : (uint32_t) seq; }
 
-/* Writes all of the state but its rows, those of tokens that are only drafted included:
- * thin leaves them out. */
+/* Cells of the state, those of tokens that are only drafted included. */
+static uint32_t all_cells(const struct recipe * r) { return r->head.n_cells + recipe_beyond(r); }
+
+/* Writes all of the state but its rows, into memory of state_bytes. */
 static bool write_state(struct job * j, uint32_t stream, struct error * err) {
     const struct recipe_head * h = &j->recipe.head;
-    const struct state_layout * l = &j->made.layout;
-    const uint32_t n = h->n_cells + recipe_beyond(&j->recipe);
+    const struct state_layout layout = j->made.layout;
+    const uint32_t n = all_cells(&j->recipe);
     int32_t * pos = malloc(n * sizeof *pos);
-    const bool ok = (pos != NULL || fail(err, "out of memory")) && map_memory(j, WHOLE, &j->made, state_bytes(l, h->n_tokens, n), err);
-    if (ok) {
-        memcpy(pos, j->recipe.pos, h->n_cells * sizeof *pos);
-        for (uint32_t i = h->n_cells; i < n; i++) {
-            pos[i] = (int32_t) (h->n_tokens + i - h->n_cells);
-        }
-        state_write(&j->made, l, stream, j->recipe.tokens, h->n_tokens, pos, n);
+    if (pos == NULL) {
+        return fail(err, "out of memory");
     }
+    memcpy(pos, j->recipe.pos, h->n_cells * sizeof *pos);
+    for (uint32_t i = h->n_cells; i < n; i++) {
+        pos[i] = (int32_t) (h->n_tokens + i - h->n_cells);
+    }
+    state_write(&j->made, &layout, stream, j->recipe.tokens, h->n_tokens, pos, n);
     free(pos);
-    return ok;
+    return true;
 }
 
-/* Lays out the state. */
+/* Checks what the state will be like. */
 static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     const struct recipe_head * h = &j->recipe.head;
     struct state_layout * l = &j->made.layout;
@@ -126,19 +139,115 @@ static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     if (!state_retype(l, &j->refs[0].layout, (h->flags & RECIPE_V_TRANS) != 0, j->recipe.types, err)) {
         return false;
     }
-    if (seq < 0 || (l->streams > 1 && (uint32_t) seq >= l->streams)) {
-        return fail(err, "sequence %d: the references have %u streams", seq, l->streams);
-    }
-    return write_state(j, stream_of(l, seq), err);
+    return (seq >= 0 && (l->streams == 1 || (uint32_t) seq < l->streams)) || fail(err, "sequence %d: the references have %u streams", seq, l->streams);
 }
 
-static int64_t value_bytes(const struct state_layer * y) { return y->v_row + y->v_elem * y->v_width; }
+/* ---- in the cache ---- */
+
+/* Address space for a state of which only what is not rows is written: it takes a page a
+ * layer. */
+static bool map_outline(struct job * j, struct error * err) {
+    const size_t size = state_bytes(&j->made.layout, j->recipe.head.n_tokens, all_cells(&j->recipe));
+    void * data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) {
+        return fail(err, "cannot map %zu bytes", size);
+    }
+    j->made.data = data;
+    j->made.size = size;
+    return true;
+}
+
+static bool in_host_memory(const struct job * j) {
+    for (uint32_t i = 0; i < j->made.layout.n_layers; i++) {
+        if (!j->abi->ggml_backend_buffer_is_host(j->cache.k[i]->buffer) || !j->abi->ggml_backend_buffer_is_host(j->cache.v[i]->buffer)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool wants_computing(const struct recipe * r) {
+    for (uint32_t i = 0; i < r->head.n_cells; i++) {
+        if (recipe_depth(r, i) > 0) {
+            return true;
+        }
+    }
+    return r->head.share_first > 0 || recipe_drafts(r);
+}
+
+/* Checks that all rows lie in the memory of one device that the CUDA library knows. */
+static bool in_device_memory(struct job * j, struct error * err) {
+    const struct cuda * cuda = cuda_find(err);
+    if (cuda == NULL) {
+        return false;
+    }
+    j->device = cuda->device_of(j->made.k[0]);
+    for (uint32_t i = 0; i < j->made.layout.n_layers; i++) {
+        if (j->device < 0 || cuda->device_of(j->made.k[i]) != j->device || cuda->device_of(j->made.v[i]) != j->device) {
+            return fail(err, "the server's cache does not lie on one CUDA device");
+        }
+    }
+    if (wants_computing(&j->recipe) && !rows_plain(&j->made)) {
+        return fail(err, "rows of this cache are not computed on the device: its types, or values in columns");
+    }
+    j->cuda = cuda;
+    return true;
+}
+
+/* Has references lie in the device's memory too. */
+static bool take_residents(struct job * j, struct error * err) {
+    for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
+        if (!resident_take(j->cuda, j->device, memory.recipes, &j->refs[i], &j->residents[i], err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void empty_sequence(const struct job * j, int32_t seq, int32_t from) {
+    j->abi->llama_memory_seq_rm(j->abi->llama_get_memory(j->ctx), seq, from, -1);
+}
+
+static bool lay_in_cache(struct job * j, int32_t seq, struct error * err) {
+    if (recipe_thins(&j->recipe)) {
+        return fail(err, "only some of the cells are to be kept");
+    }
+    if (!map_outline(j, err) || !write_state(j, stream_of(&j->made.layout, seq), err) || !cache_find(&j->cache, j->abi, j->ctx, seq, &j->made, err)) {
+        return false;
+    }
+    if (in_host_memory(j) || (in_device_memory(j, err) && take_residents(j, err))) {
+        return true;
+    }
+    j->cuda = NULL;
+    empty_sequence(j, seq, -1);
+    return false;
+}
+
+/* Finds room for the rows: in the cache where that can be, else aside, to be restored from
+ * there. */
+static bool lay_out(struct job * j, int32_t seq, struct error * err) {
+    const struct state_layout layout = j->made.layout;
+    j->in_cache = lay_in_cache(j, seq, &j->aside);
+    if (j->in_cache) {
+        return true;
+    }
+    state_close(&j->made);
+    j->made.layout = layout;
+    return map_memory(j, WHOLE, &j->made, state_bytes(&layout, j->recipe.head.n_tokens, all_cells(&j->recipe)), err) && write_state(j, stream_of(&layout, seq), err);
+}
+
+/* ---- composing ---- */
+
+static int64_t value_bytes(const struct state * s, uint32_t layer) {
+    const struct state_layer * y = &s->layout.layers[layer];
+    return s->cells * y->v_row + s->stride * y->v_elem * y->v_width;
+}
 
 /* Rows of a reference's layer, for a state of the layout to. */
 static struct semshare_source source_of(const struct state * r, const struct state_layout * to, uint32_t layer) {
     const struct state_layer * y = &r->layout.layers[layer];
     return (struct semshare_source) {
-        .k = r->k[layer], .v = r->v[layer], .k_size = r->cells * y->k_row, .v_size = r->cells * value_bytes(y), .cells = r->cells,
+        .k = r->k[layer], .v = r->v[layer], .k_size = r->cells * y->k_row, .v_size = value_bytes(r, layer), .cells = r->cells,
         .retyped = !state_layer_equal(&r->layout, to, layer), .k_type = y->k_type, .v_type = y->v_type, .v_trans = r->layout.v_trans,
     };
 }
@@ -150,9 +259,9 @@ static void set_job(struct semshare_job * to, const struct state * s, const stru
     }
     *to = (struct semshare_job) {
         .k = s->k[layer], .v = s->v[layer],
-        .k_size = s->cells * y->k_row, .v_size = s->cells * value_bytes(y),
+        .k_size = s->cells * y->k_row, .v_size = value_bytes(s, layer),
         .k_row = y->k_row, .v_row = y->v_row, .v_elem = y->v_elem, .v_width = y->v_width,
-        .dst_cells = s->cells, .sources = sources, .n_sources = (int32_t) n_refs,
+        .dst_cells = s->stride, .sources = sources, .n_sources = (int32_t) n_refs,
         .k_rot = (int32_t) s->layout.rot_k, .k_type = y->k_type, .v_trans = s->layout.v_trans, .v_type = y->v_type,
     };
 }
@@ -168,7 +277,8 @@ static bool compose(const struct job * j, const struct state * s, const struct s
             set_job(&jobs[i], s, refs, n_refs, i, sources + (size_t) i * n_refs);
         }
         const struct semshare_rope rope = {(h->flags & RECIPE_NEOX) != 0, (int32_t) h->head_dim, (int32_t) h->dims, 0, j->recipe.freqs};
-        status = semshare_compose(jobs, (int32_t) h->n_layers, runs, (int32_t) n_runs, &rope, j->abi->llama_n_threads_batch(j->ctx));
+        status = j->cuda != NULL ? j->cuda->compose_resident(jobs, (int32_t) h->n_layers, runs, (int32_t) n_runs, &rope, j->device)
+                                 : semshare_compose(jobs, (int32_t) h->n_layers, runs, (int32_t) n_runs, &rope, j->abi->llama_n_threads_batch(j->ctx));
     }
     free(jobs);
     free(sources);
@@ -176,15 +286,6 @@ static bool compose(const struct job * j, const struct state * s, const struct s
 }
 
 /* ---- computing ---- */
-
-static bool wants_computing(const struct recipe * r) {
-    for (uint32_t i = 0; i < r->head.n_cells; i++) {
-        if (recipe_depth(r, i) > 0) {
-            return true;
-        }
-    }
-    return r->head.share_first > 0 || recipe_drafts(r);
-}
 
 /* Has an answer tell what it attends to, and computes that where the recipe says so. */
 static bool ask_answer(struct job * j, struct rows * rows, struct engine * e, int32_t batch, struct error * err) {
@@ -206,7 +307,7 @@ static bool compute_with(struct job * j, struct rows * rows, struct engine * e, 
     if (h->dims == 0 || (j->model->rope_factors != NULL && j->model->rope_factors->ne[0] < h->dims / 2)) {
         return fail(err, "computing needs RoPE: %u dimensions turn", h->dims);
     }
-    if (!rows_init(rows, &j->made, j->model->n_heads_kv * j->model->head_dim, err) || !engine_init(e, j->abi, j->model, &rope, j->abi->llama_n_threads_batch(j->ctx), err)) {
+    if (!rows_init(rows, j->model->n_heads_kv * j->model->head_dim, err) || !engine_init(e, j->abi, j->model, &rope, j->abi->llama_n_threads_batch(j->ctx), err)) {
         return false;
     }
     const uint32_t ubatch = j->abi->llama_n_ubatch(j->ctx);
@@ -215,7 +316,7 @@ static bool compute_with(struct job * j, struct rows * rows, struct engine * e, 
 }
 
 static bool compute(struct job * j, struct error * err) {
-    struct rows rows = {0};
+    struct rows rows = {.state = &j->made, .cache = j->in_cache ? &j->cache : NULL, .cuda = j->cuda, .device = j->device};
     struct engine engine = {0};
     engine.abi = j->abi;
     j->abi->llama_synchronize(j->ctx);
@@ -254,7 +355,7 @@ static bool take_kept(struct job * j, uint32_t stream, const uint8_t * keep, uin
     return ok;
 }
 
-/* Leaves out what was drafted, and what is not to be kept. */
+/* Leaves out of a state made aside what was drafted, and what is not to be kept. */
 static bool thin(struct job * j, uint32_t stream, struct error * err) {
     const uint32_t n = j->recipe.head.n_cells;
     uint8_t * keep = malloc(n);
@@ -269,10 +370,10 @@ static bool thin(struct job * j, uint32_t stream, struct error * err) {
 }
 
 /* Fills the state's rows. */
-static bool make_rows(struct job * j, int32_t seq, struct error * err) {
+static bool make_rows(struct job * j, struct error * err) {
     const double start = now_ms();
     const struct recipe_head * h = &j->recipe.head;
-    if (!compose(j, &j->made, j->refs, h->n_refs, j->recipe.runs, h->n_runs, err)) {
+    if (!compose(j, &j->made, j->cuda != NULL ? j->residents : j->refs, h->n_refs, j->recipe.runs, h->n_runs, err)) {
         return false;
     }
     if (!attention_init(&j->attention, &j->recipe, err)) {
@@ -284,7 +385,61 @@ static bool make_rows(struct job * j, int32_t seq, struct error * err) {
         return false;
     }
     j->recompute_ms = now_ms() - composed;
-    return !recipe_drafts(&j->recipe) || thin(j, stream_of(&j->made.layout, seq), err);
+    return true;
+}
+
+/* ---- into the server ---- */
+
+/* Gives the server the recipe's tokens as it packs them; returns their count. */
+static size_t give_tokens(const struct job * j, int32_t * tokens, size_t capacity) {
+    const size_t words = state_words(&j->made.layout, j->recipe.head.n_tokens);
+    if (words <= capacity) {
+        memcpy(tokens, j->made.data + STATE_TOKENS, words * sizeof *tokens);
+    }
+    return words;
+}
+
+/* What was drafted goes again; the rest stays where it is. */
+static size_t finish_in_cache(struct job * j, int32_t seq, int32_t * tokens, size_t capacity, size_t * count, struct error * err) {
+    if (recipe_drafts(&j->recipe)) {
+        empty_sequence(j, seq, (int32_t) j->recipe.head.n_tokens);
+    }
+    *count = give_tokens(j, tokens, capacity);
+    if (*count > capacity) {
+        fail(err, "the server takes %zu tokens: the recipe has %zu", capacity, *count);
+        return 0;
+    }
+    return j->made.size;
+}
+
+/* Has the server restore what was made aside, without what was drafted or is not kept. */
+static size_t finish_aside(struct job * j, int32_t seq, int32_t * tokens, size_t capacity, size_t * count, struct error * err) {
+    if (recipe_drafts(&j->recipe) && !thin(j, stream_of(&j->made.layout, seq), err)) {
+        return 0;
+    }
+    const size_t got = j->abi->load_file(j->ctx, j->path, seq, tokens, capacity, count);
+    if (got == 0) {
+        fail(err, "the server refused the state made by the recipe");
+    }
+    return got;
+}
+
+static size_t carry_out(struct job * j, int32_t seq, int32_t * tokens, size_t capacity, size_t * count, struct error * err) {
+    const double begun = now_ms();
+    if (!lay_out(j, seq, err)) {
+        return 0;
+    }
+    j->restore_ms = now_ms() - begun;
+    size_t got = 0;
+    if (make_rows(j, err)) {
+        const double start = now_ms();
+        got = j->in_cache ? finish_in_cache(j, seq, tokens, capacity, count, err) : finish_aside(j, seq, tokens, capacity, count, err);
+        j->restore_ms += now_ms() - start;
+    }
+    if (got == 0 && j->in_cache) {
+        empty_sequence(j, seq, -1);
+    }
+    return got;
 }
 
 /* ---- the reply ---- */
@@ -298,7 +453,7 @@ static void plain(char * text) {
     }
 }
 
-static void reply(const struct job * j, const char * path, struct error * err) {
+static void reply(struct job * j, const char * path, struct error * err) {
     char name[4096], temporary[4096 + 8];
     if (snprintf(name, sizeof name, "%s.reply", path) >= (int) sizeof name) {
         return;
@@ -311,12 +466,13 @@ static void reply(const struct job * j, const char * path, struct error * err) {
         return; /* the server may not write there; the sidecar sees the result anyway */
     }
     plain(err->text);
+    plain(j->aside.text);
     fprintf(f, "{\"drafted\":[");
     for (uint32_t i = 0; i < j->did.n_drafted; i++) {
         fprintf(f, i > 0 ? ",%d" : "%d", j->did.drafted[i]);
     }
-    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"error\":\"%s\"}\n",
-            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, err->text);
+    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"error\":\"%s\"}\n",
+            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, err->text);
     fclose(f);
     rename(temporary, name);
 }
@@ -335,10 +491,17 @@ static void job_free(struct job * j) {
         state_close(&j->refs[i]);
     }
     free(j->refs);
+    free(j->residents);
     free(j->model);
     attention_free(&j->attention);
     state_close(&j->made);
     recipe_free(&j->recipe);
+}
+
+/* How many tokens the server is to make room for, and where they end in a state. */
+static size_t count_tokens(const struct job * j, size_t * count) {
+    *count = state_words(&j->made.layout, j->recipe.head.n_tokens);
+    return STATE_TOKENS + *count * sizeof(int32_t);
 }
 
 size_t agent_restore(const struct abi * abi, const char * missing, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count) {
@@ -352,16 +515,14 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
     j->ctx = ctx;
     pthread_mutex_lock(&memory.lock);
     bool ok = prepare(j, path, seq, missing, &err);
+    memory.recipes++;
     /* Newer servers first ask, with no room for tokens, how many there are. */
     const bool asks = tokens == NULL;
-    if (ok && !asks) {
-        ok = make_rows(j, seq, &err);
-    }
-    if (ok) {
-        const double start = now_ms();
-        got = abi->load_file(ctx, j->path, seq, tokens, capacity, count);
-        j->restore_ms = now_ms() - start;
-        ok = got != 0 || fail(&err, "the server refused the state made by the recipe");
+    if (ok && asks) {
+        got = count_tokens(j, count);
+    } else if (ok) {
+        got = carry_out(j, seq, tokens, capacity, count, &err);
+        ok = got != 0;
     }
     if (!ok || !asks) {
         reply(j, path, &err);

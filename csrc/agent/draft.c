@@ -9,25 +9,27 @@ struct drafting {
     struct attention * attention;
     struct recomputed * did;
     int32_t done; /* tokens behind the recipe's that have been computed */
-    /* Of one batch: its positions, how many cells each token sees, what goes from layer to
-     * layer, keys and values. */
-    int32_t * pos, * visible;
+    /* Of one batch: its cells and positions, how many cells each token sees, what goes from
+     * layer to layer, keys and values. */
+    int32_t * cells, * pos, * visible;
     float * x, * k, * v;
     float * shared; /* how one token shares out its attention in a layer, head by head */
 };
 
 static bool drafting_init(struct drafting * d, int32_t batch, struct error * err) {
     const size_t n = (size_t) batch, width = (size_t) d->rows->width;
+    d->cells = malloc(n * sizeof *d->cells);
     d->pos = malloc(n * sizeof *d->pos);
     d->visible = malloc(n * sizeof *d->visible);
     d->x = malloc(n * (size_t) d->e->model->n_embd * sizeof *d->x);
     d->k = malloc(n * width * sizeof *d->k);
     d->v = malloc(n * width * sizeof *d->v);
     d->shared = malloc((size_t) d->rows->state->cells * (size_t) d->e->model->n_heads * sizeof *d->shared);
-    return (d->pos != NULL && d->visible != NULL && d->x != NULL && d->k != NULL && d->v != NULL && d->shared != NULL) || fail(err, "out of memory");
+    return (d->cells != NULL && d->pos != NULL && d->visible != NULL && d->x != NULL && d->k != NULL && d->v != NULL && d->shared != NULL) || fail(err, "out of memory");
 }
 
 static void drafting_free(struct drafting * d) {
+    free(d->cells);
     free(d->pos);
     free(d->visible);
     free(d->x);
@@ -38,13 +40,8 @@ static void drafting_free(struct drafting * d) {
 
 /* Takes n tokens through a layer; where it weighs, n is 1, and their attention counts. */
 static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weighs, struct error * err) {
-    const size_t width = (size_t) d->rows->width;
-    if (!engine_keys(d->e, layer, d->x, d->pos, n, d->k, d->v, err)) {
+    if (!engine_keys(d->e, layer, d->x, d->pos, n, d->k, d->v, err) || !rows_put(d->rows, layer, d->cells, n, d->k, d->v, err)) {
         return false;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        rows_put_keys(d->rows, layer, d->visible[i] - 1, d->k + (size_t) i * width);
-        rows_put_values(d->rows, layer, d->visible[i] - 1, d->v + (size_t) i * width);
     }
     const struct cached cached = rows_cached(d->rows, layer);
     weighs = weighs && attention_wants(d->attention, layer);
@@ -63,7 +60,8 @@ static bool pass(struct drafting * d, const int32_t * tokens, int32_t n, bool we
     const int32_t n_layers = d->e->model->n_layers;
     for (int32_t i = 0; i < n; i++, d->done++) {
         d->pos[i] = (int32_t) h->n_tokens + d->done;
-        d->visible[i] = (int32_t) h->n_cells + d->done + 1;
+        d->cells[i] = (int32_t) h->n_cells + d->done;
+        d->visible[i] = d->cells[i] + 1;
     }
     bool ok = engine_embed(d->e, tokens, n, d->x, err);
     for (int32_t layer = 0; ok && layer < n_layers; layer++) {

@@ -18,20 +18,37 @@ enum {
 
 /* ---- devices ---- */
 
-static bool add_device(struct engine * e, ggml_backend_dev_t dev) {
-    for (int32_t i = 0; i < e->n_backends; i++) {
-        if (e->abi->ggml_backend_get_device(e->backends[i]) == dev) {
+/* What an engine computes on, kept from one to the next: on a GPU, getting it takes longer
+ * than a recipe. It belongs to no model. */
+static struct {
+    ggml_backend_dev_t devices[ENGINE_MAX_BACKENDS];
+    ggml_backend_t backends[ENGINE_MAX_BACKENDS];
+    int32_t n;
+    ggml_backend_sched_t sched;
+    void (*set_threads)(ggml_backend_t, int);
+} kept;
+
+static void drop_kept(const struct abi * abi) {
+    if (kept.sched != NULL) {
+        abi->ggml_backend_sched_free(kept.sched);
+    }
+    for (int32_t i = 0; i < kept.n; i++) {
+        abi->ggml_backend_free(kept.backends[i]);
+    }
+    memset(&kept, 0, sizeof kept);
+}
+
+static bool add_device(ggml_backend_dev_t * devices, int32_t * n, ggml_backend_dev_t dev) {
+    for (int32_t i = 0; i < *n; i++) {
+        if (devices[i] == dev) {
             return true;
         }
     }
-    if (e->n_backends == ENGINE_MAX_BACKENDS - 1) {
+    if (*n == ENGINE_MAX_BACKENDS - 1) {
         return false;
     }
-    ggml_backend_t b = e->abi->ggml_backend_dev_init(dev, NULL);
-    if (b != NULL) {
-        e->backends[e->n_backends++] = b;
-    }
-    return b != NULL;
+    devices[(*n)++] = dev;
+    return true;
 }
 
 /* The device that holds a weight; null for the CPU. */
@@ -41,24 +58,46 @@ static ggml_backend_dev_t device_of(const struct abi * abi, const ggt * t) {
 }
 
 /* The scheduler wants the CPU last. */
-static bool open_devices(struct engine * e, int32_t n_threads, struct error * err) {
-    const int32_t n = e->model->n_layers;
-    for (int32_t i = 0; i <= n; i++) {
-        ggml_backend_dev_t dev = device_of(e->abi, i < n ? e->model->layers[i].wq : e->model->output);
-        if (dev != NULL && !add_device(e, dev)) {
-            return fail(err, "device %s cannot be used", e->abi->ggml_backend_dev_name(dev));
+static bool open_devices(struct engine * e, const ggml_backend_dev_t * devices, int32_t n, struct error * err) {
+    const struct abi * abi = e->abi;
+    for (; kept.n < n; kept.n++) {
+        kept.devices[kept.n] = devices[kept.n];
+        kept.backends[kept.n] = abi->ggml_backend_dev_init(devices[kept.n], NULL);
+        if (kept.backends[kept.n] == NULL) {
+            return fail(err, "device %s cannot be used", abi->ggml_backend_dev_name(devices[kept.n]));
         }
     }
-    ggml_backend_t cpu = e->abi->ggml_backend_init_by_type(GGML_DEVICE_CPU, NULL);
+    ggml_backend_t cpu = abi->ggml_backend_init_by_type(GGML_DEVICE_CPU, NULL);
     if (cpu == NULL) {
         return fail(err, "the server has no CPU backend");
     }
-    e->backends[e->n_backends++] = cpu;
-    void (*set_threads)(ggml_backend_t, int);
-    *(void **) &set_threads = e->abi->ggml_backend_reg_get_proc_address(e->abi->ggml_backend_dev_backend_reg(e->abi->ggml_backend_get_device(cpu)), "ggml_backend_set_n_threads");
-    if (set_threads != NULL && n_threads > 0) {
-        set_threads(cpu, n_threads);
+    kept.backends[kept.n++] = cpu;
+    *(void **) &kept.set_threads = abi->ggml_backend_reg_get_proc_address(abi->ggml_backend_dev_backend_reg(abi->ggml_backend_get_device(cpu)), "ggml_backend_set_n_threads");
+    kept.sched = abi->ggml_backend_sched_new(kept.backends, NULL, kept.n, MAX_NODES, false, true);
+    return kept.sched != NULL || fail(err, "out of memory");
+}
+
+static bool take_devices(struct engine * e, int32_t n_threads, struct error * err) {
+    ggml_backend_dev_t devices[ENGINE_MAX_BACKENDS];
+    int32_t n = 0;
+    const int32_t n_layers = e->model->n_layers;
+    for (int32_t i = 0; i <= n_layers; i++) {
+        ggml_backend_dev_t dev = device_of(e->abi, i < n_layers ? e->model->layers[i].wq : e->model->output);
+        if (dev != NULL && !add_device(devices, &n, dev)) {
+            return fail(err, "the model lies on more than %d devices", ENGINE_MAX_BACKENDS - 1);
+        }
     }
+    if (kept.n != n + 1 || memcmp(kept.devices, devices, (size_t) n * sizeof *devices) != 0) {
+        drop_kept(e->abi);
+        if (!open_devices(e, devices, n, err)) {
+            drop_kept(e->abi);
+            return false;
+        }
+    }
+    if (kept.set_threads != NULL && n_threads > 0) {
+        kept.set_threads(kept.backends[kept.n - 1], n_threads);
+    }
+    e->sched = kept.sched;
     return true;
 }
 
@@ -67,21 +106,17 @@ bool engine_init(struct engine * e, const struct abi * abi, const struct model *
     e->abi = abi;
     e->model = model;
     e->rope = *rope;
-    if (!open_devices(e, n_threads, err)) {
+    if (!take_devices(e, n_threads, err)) {
         return false;
     }
-    e->sched = abi->ggml_backend_sched_new(e->backends, NULL, e->n_backends, MAX_NODES, false, true);
     e->arena_size = abi->ggml_tensor_overhead() * MAX_NODES + abi->ggml_graph_overhead_custom(MAX_NODES, false);
     e->arena = malloc(e->arena_size);
-    return (e->sched != NULL && e->arena != NULL) || fail(err, "out of memory");
+    return e->arena != NULL || fail(err, "out of memory");
 }
 
 void engine_free(struct engine * e) {
-    if (e->sched != NULL) {
-        e->abi->ggml_backend_sched_free(e->sched);
-    }
-    for (int32_t i = 0; i < e->n_backends; i++) {
-        e->abi->ggml_backend_free(e->backends[i]);
+    if (e->failed) {
+        drop_kept(e->abi);
     }
     free(e->arena);
     memset(e, 0, sizeof *e);
@@ -156,6 +191,7 @@ static bool graph_run(struct graph * g, struct error * err) {
         fill(abi, g->inputs[i].tensor, g->inputs[i].data, g->inputs[i].size);
     }
     const int32_t status = abi->ggml_backend_sched_graph_compute(g->e->sched, g->g);
+    g->e->failed = status != 0;
     return status == 0 || fail(err, "ggml could not compute: status %d", status);
 }
 
@@ -187,16 +223,25 @@ static ggt * heads(struct graph * g, ggt * x, int64_t n_heads, ggt * normed, ggt
                                  r->freq_base, r->freq_scale, r->ext_factor, r->attn_factor, r->beta_fast, r->beta_slow);
 }
 
-/* What is cached: rows n_heads_kv x head_dim wide. */
-static ggt * input_cached(struct graph * g, int32_t type, const uint8_t * rows, int64_t cells, int64_t padded) {
+/* What is cached, rows n_heads_kv x head_dim wide: a tensor, and the cell it begins with. */
+struct source {
+    ggt * tensor;
+    int64_t first;
+};
+
+static struct source cached_source(struct graph * g, ggt * tensor, int64_t first, int32_t type, const uint8_t * rows, int64_t cells, int64_t padded) {
     const int64_t width = (int64_t) g->e->model->n_heads_kv * g->e->model->head_dim;
-    return input(g, g->abi->ggml_new_tensor_2d(g->ctx, type, width, padded), rows, (size_t) cells * g->abi->ggml_row_size(type, width));
+    if (tensor != NULL) {
+        return (struct source) {tensor, first};
+    }
+    return (struct source) {input(g, g->abi->ggml_new_tensor_2d(g->ctx, type, width, padded), rows, (size_t) cells * g->abi->ggml_row_size(type, width)), 0};
 }
 
 /* The first cells of it, head by head. */
-static ggt * by_head(struct graph * g, ggt * cached, int64_t cells) {
+static ggt * by_head(struct graph * g, struct source s, int64_t cells) {
     const struct model * m = g->e->model;
-    return g->abi->ggml_view_3d(g->ctx, cached, m->head_dim, cells, m->n_heads_kv, cached->nb[1], g->abi->ggml_row_size(cached->type, m->head_dim), 0);
+    const size_t head = g->abi->ggml_row_size(s.tensor->type, m->head_dim), row = head * (size_t) m->n_heads_kv;
+    return g->abi->ggml_view_3d(g->ctx, s.tensor, m->head_dim, cells, m->n_heads_kv, row, head, (size_t) s.first * row);
 }
 
 static ggt * mlp(struct graph * g, const struct weights * w, ggt * x) {
@@ -296,7 +341,7 @@ static void free_groups(struct group * groups) {
     }
 }
 
-static ggt * attend_group(struct graph * g, const struct group * group, ggt * q, ggt * k, ggt * v) {
+static ggt * attend_group(struct graph * g, const struct group * group, ggt * q, struct source k, struct source v) {
     const struct model * m = g->e->model;
     const struct abi * abi = g->abi;
     ggt * mask = input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->rows), group->hidden, (size_t) (group->rows * group->cells) * sizeof *group->hidden);
@@ -309,7 +354,7 @@ static ggt * attend_group(struct graph * g, const struct group * group, ggt * q,
     return abi->ggml_reshape_2d(g->ctx, rows_of(g, out, 0, group->n), (int64_t) m->n_heads * m->head_dim, group->n);
 }
 
-static ggt * attend(struct graph * g, const struct group * groups, int32_t n_groups, ggt * q, ggt * k, ggt * v) {
+static ggt * attend(struct graph * g, const struct group * groups, int32_t n_groups, ggt * q, struct source k, struct source v) {
     ggt * out = attend_group(g, &groups[0], q, k, v);
     for (int32_t i = 1; i < n_groups; i++) {
         out = g->abi->ggml_concat(g->ctx, out, attend_group(g, &groups[i], q, k, v), 1);
@@ -319,7 +364,7 @@ static ggt * attend(struct graph * g, const struct group * groups, int32_t n_gro
 
 /* How one token shares out its attention. The heads of a group ask the same keys, and so
  * do it together: as rows of one matrix. */
-static ggt * shares(struct graph * g, ggt * q, ggt * k, int64_t cells) {
+static ggt * shares(struct graph * g, ggt * q, struct source k, int64_t cells) {
     const struct model * m = g->e->model;
     q = g->abi->ggml_reshape_3d(g->ctx, q, m->head_dim, m->n_heads / m->n_heads_kv, m->n_heads_kv);
     return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), NULL, m->scale, 0);
@@ -339,8 +384,8 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
     }
     ggt * in = input_rows(&g, x, m->n_embd, n);
     ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, in, w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));
-    ggt * k = input_cached(&g, cached->k_type, cached->k, cells, padded);
-    ggt * v = input_cached(&g, cached->v_type, cached->v, cells, padded);
+    const struct source k = cached_source(&g, cached->k_tensor, cached->first, cached->k_type, cached->k, cells, padded);
+    const struct source v = cached_source(&g, cached->v_tensor, cached->first, cached->v_type, cached->v, cells, padded);
     ggt * mid = e->abi->ggml_add(g.ctx, linear(&g, w->wo, w->bo, attend(&g, groups, n_groups, q, k, v)), in);
     ggt * out = e->abi->ggml_add(g.ctx, mlp(&g, w, norm(&g, mid, w->ffn_norm)), mid);
     ggt * shared = attention != NULL ? shares(&g, q, k, cells) : NULL;

@@ -19,10 +19,13 @@ struct rope {
     float freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow;
 };
 
-/* Keys and values of a layer, one row a cell, as the graph reads them. */
+/* Keys and values of a layer, one row a cell, as the graph reads them: in tensors of the
+ * server's, from their cell first on, or where those are null in the host's memory. */
 struct cached {
     int32_t k_type, v_type;
     const uint8_t * k, * v;
+    ggt * k_tensor, * v_tensor;
+    int64_t first;
     int64_t cells;
 };
 
@@ -30,15 +33,14 @@ struct engine {
     const struct abi * abi;
     const struct model * model;
     struct rope rope;
-    ggml_backend_t backends[ENGINE_MAX_BACKENDS];
-    int32_t n_backends;
     ggml_backend_sched_t sched;
+    bool failed; /* what it computes on is not to be trusted any more */
     void * arena; /* memory of a graph's description */
     size_t arena_size;
 };
 
-/* Makes an engine; the model must outlive it. Free it with engine_free,
- * also after a failure. */
+/* Makes an engine; the model must outlive it. Free it with engine_free, also after a
+ * failure. Callers hold the agent's lock: devices and their memory are kept for the next. */
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err);
 void engine_free(struct engine * e);
 

@@ -146,35 +146,45 @@ static bool embed(struct work * w, struct error * err) {
     return ok;
 }
 
+/* How far values are off from the n cells' cached ones; *sum is the sum of their squares. */
+static bool measure(struct work * w, int32_t layer, const int32_t * cells, int32_t n, struct scored * scores, double * sum, struct error * err) {
+    const size_t width = (size_t) w->rows->width;
+    float * old = malloc((size_t) n * width * sizeof *old);
+    const bool ok = (old != NULL || fail(err, "out of memory")) && rows_get(w->rows, layer, cells, n, NULL, old, err);
+    for (int32_t i = 0; ok && i < n; i++) {
+        const float * is = w->v + (size_t) i * width, * was = old + (size_t) i * width;
+        float far = 0, own = 0;
+        for (size_t e = 0; e < width; e++) {
+            far += (was[e] - is[e]) * (was[e] - is[e]);
+            own += is[e] * is[e];
+        }
+        scores[i] = (struct scored) {far, cells[i]};
+        *sum += (double) own;
+    }
+    free(old);
+    return ok;
+}
+
 /* Keys and values of the layer for all active cells. scores, where not null, gets how
  * far the values are off, one for each active cell; *sum is the sum of their squares. */
 static bool renew(struct work * w, int32_t layer, struct scored * scores, double * sum, struct error * err) {
-    const size_t width = (size_t) w->rows->width;
     shift_begin(&w->shift, layer);
     memset(w->computed, 0, w->recipe->head.n_cells);
     const int32_t batch = even_batch(w);
     for (int32_t at = 0; at < w->n; at += batch) {
-        const int32_t n = least(batch, w->n - at);
-        if (!engine_keys(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, n, w->k, w->v, err)) {
+        const int32_t n = least(batch, w->n - at), * cells = w->cells + at;
+        bool ok = engine_keys(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, n, w->k, w->v, err);
+        ok = ok && (scores == NULL || measure(w, layer, cells, n, scores + at, sum, err));
+        ok = ok && shift_observe(&w->shift, cells, n, w->k, w->v, err) && rows_put(w->rows, layer, cells, n, w->k, w->v, err);
+        if (!ok) {
             return false;
         }
         for (int32_t i = 0; i < n; i++) {
-            const int32_t cell = w->cells[at + i];
-            w->computed[cell] = 1;
-            const float * v = w->v + (size_t) i * width;
-            if (scores != NULL) {
-                float norm;
-                scores[at + i] = (struct scored) {rows_deviation(w->rows, layer, cell, v, &norm), cell};
-                *sum += (double) norm;
-            }
-            shift_observe(&w->shift, cell, w->k + (size_t) i * width, v);
-            rows_put_keys(w->rows, layer, cell, w->k + (size_t) i * width);
-            rows_put_values(w->rows, layer, cell, v);
+            w->computed[cells[i]] = 1;
         }
     }
-    shift_apply(&w->shift, w->computed);
     w->did->keys += w->n;
-    return true;
+    return shift_apply(&w->shift, w->computed, err);
 }
 
 /* The same, and ranks the cells; all are active. */

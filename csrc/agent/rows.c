@@ -15,9 +15,8 @@ static bool layer_fits(const struct state_layout * l, const struct state_layer *
     return l->v_trans ? y->v_width == width && is_plain(y->v_type) : y->v_row == state_row_bytes(y->v_type, width);
 }
 
-bool rows_init(struct rows * r, struct state * s, int32_t width, struct error * err) {
-    memset(r, 0, sizeof *r);
-    r->state = s;
+bool rows_init(struct rows * r, int32_t width, struct error * err) {
+    const struct state * s = r->state;
     r->width = width;
     for (uint32_t i = 0; i < s->layout.n_layers; i++) {
         if (!layer_fits(&s->layout, &s->layout.layers[i], width)) {
@@ -30,15 +29,17 @@ bool rows_init(struct rows * r, struct state * s, int32_t width, struct error * 
     const size_t all = (size_t) s->cells * (size_t) width;
     r->one = malloc((size_t) width * sizeof *r->one);
     r->two = malloc((size_t) width * sizeof *r->two);
+    r->key = malloc((size_t) width * sizeof *r->key);
     r->column = malloc((size_t) s->cells * sizeof *r->column);
     r->k16 = malloc(all * sizeof(uint32_t));
     r->v16 = malloc(all * sizeof(uint32_t));
-    return (r->one != NULL && r->two != NULL && r->column != NULL && r->k16 != NULL && r->v16 != NULL) || fail(err, "out of memory");
+    return (r->one != NULL && r->two != NULL && r->key != NULL && r->column != NULL && r->k16 != NULL && r->v16 != NULL) || fail(err, "out of memory");
 }
 
 void rows_free(struct rows * r) {
     free(r->one);
     free(r->two);
+    free(r->key);
     free(r->column);
     free(r->k16);
     free(r->v16);
@@ -56,17 +57,17 @@ static const float * turned(struct rows * r, const float * x, uint32_t blocks) {
     return r->one;
 }
 
-void rows_put_keys(struct rows * r, int32_t layer, int32_t cell, const float * k) {
+static void put_keys(struct rows * r, int32_t layer, int32_t cell, const float * k) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     semshare_quantize(y->k_type, turned(r, k, r->state->layout.rot_k), r->width, r->state->k[layer] + cell * y->k_row, y->k_row);
 }
 
 /* Where an element of transposed values lies. */
 static uint8_t * element(const struct rows * r, int32_t layer, int32_t cell, int64_t i) {
-    return r->state->v[layer] + (i * r->state->cells + cell) * r->state->layout.layers[layer].v_elem;
+    return r->state->v[layer] + (i * r->state->stride + cell) * r->state->layout.layers[layer].v_elem;
 }
 
-void rows_put_values(struct rows * r, int32_t layer, int32_t cell, const float * v) {
+static void put_values(struct rows * r, int32_t layer, int32_t cell, const float * v) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     v = turned(r, v, r->state->layout.rot_v);
     if (!r->state->layout.v_trans) {
@@ -78,15 +79,35 @@ void rows_put_values(struct rows * r, int32_t layer, int32_t cell, const float *
     }
 }
 
+/* Keys or values of a layer in a device's memory. */
+static struct semshare_rows on_device(const struct rows * r, int32_t layer, bool values) {
+    const struct state_layer * y = &r->state->layout.layers[layer];
+    return (struct semshare_rows) {values ? r->state->v[layer] : r->state->k[layer], values ? y->v_type : y->k_type, r->width};
+}
+
+static bool done(int32_t status, struct error * err) { return status == SEMSHARE_OK || fail(err, "rows on the device: %s", semshare_error(status)); }
+
+bool rows_put(struct rows * r, int32_t layer, const int32_t * cells, int32_t n, const float * k, const float * v, struct error * err) {
+    if (r->cuda != NULL) {
+        const struct semshare_rows keys = on_device(r, layer, false), values = on_device(r, layer, true);
+        return done(r->cuda->put_rows(&keys, cells, n, k, r->device), err) && done(r->cuda->put_rows(&values, cells, n, v, r->device), err);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        put_keys(r, layer, cells[i], k + i * r->width);
+        put_values(r, layer, cells[i], v + i * r->width);
+    }
+    return true;
+}
+
 /* ---- reading ---- */
 
-void rows_get_keys(struct rows * r, int32_t layer, int32_t cell, float * k) {
+static void get_keys(struct rows * r, int32_t layer, int32_t cell, float * k) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     semshare_dequantize(y->k_type, r->state->k[layer] + cell * y->k_row, y->k_row, k, r->width);
     hadamard(k, r->width, (int32_t) r->state->layout.rot_k);
 }
 
-void rows_get_values(struct rows * r, int32_t layer, int32_t cell, float * v) {
+static void get_values(struct rows * r, int32_t layer, int32_t cell, float * v) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     if (!r->state->layout.v_trans) {
         semshare_dequantize(y->v_type, r->state->v[layer] + cell * y->v_row, y->v_row, v, r->width);
@@ -97,6 +118,22 @@ void rows_get_values(struct rows * r, int32_t layer, int32_t cell, float * v) {
     hadamard(v, r->width, (int32_t) r->state->layout.rot_v);
 }
 
+bool rows_get(struct rows * r, int32_t layer, const int32_t * cells, int32_t n, float * k, float * v, struct error * err) {
+    if (r->cuda != NULL) {
+        const struct semshare_rows keys = on_device(r, layer, false), values = on_device(r, layer, true);
+        return (k == NULL || done(r->cuda->get_rows(&keys, cells, n, k, r->device), err)) && done(r->cuda->get_rows(&values, cells, n, v, r->device), err);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (k != NULL) {
+            get_keys(r, layer, cells[i], k + i * r->width);
+        }
+        get_values(r, layer, cells[i], v + i * r->width);
+    }
+    return true;
+}
+
+/* ---- adding ---- */
+
 /* Adds d to a row as it lies there. */
 static void add_to_row(struct rows * r, uint32_t type, uint8_t * at, int64_t bytes, const float * d) {
     semshare_dequantize(type, at, bytes, r->two, r->width);
@@ -106,45 +143,64 @@ static void add_to_row(struct rows * r, uint32_t type, uint8_t * at, int64_t byt
     semshare_quantize(type, r->two, r->width, at, bytes);
 }
 
-void rows_add_keys(struct rows * r, int32_t layer, int32_t cell, const float * d) {
+static void add_keys(struct rows * r, int32_t layer, int32_t cell, const float * d) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     add_to_row(r, y->k_type, r->state->k[layer] + cell * y->k_row, y->k_row, turned(r, d, r->state->layout.rot_k));
 }
 
-static void add_to_column(struct rows * r, int32_t layer, int64_t i, const float * const * d) {
+/* What a's cell i gets added to its values, turned as the cache turns them. */
+static const float * value_of(const struct rows * r, const struct added * a, int32_t i) { return a->sums + (2 * (size_t) a->vectors[i] + 1) * (size_t) r->width; }
+
+static void add_to_column(struct rows * r, int32_t layer, int64_t i, const struct added * a) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     const int64_t bytes = r->state->cells * y->v_elem;
     uint8_t * at = element(r, layer, 0, i);
     semshare_dequantize(y->v_type, at, bytes, r->column, r->state->cells);
-    for (uint32_t c = 0; c < r->state->cells; c++) {
-        r->column[c] += d[c] != NULL ? d[c][i] : 0;
+    for (int32_t c = 0; c < a->n; c++) {
+        r->column[a->cells[c]] += value_of(r, a, c)[i];
     }
     semshare_quantize(y->v_type, r->column, r->state->cells, at, bytes);
 }
 
-void rows_add_values(struct rows * r, int32_t layer, const float * const * d) {
+static void add_values(struct rows * r, int32_t layer, const struct added * a) {
     const struct state_layer * y = &r->state->layout.layers[layer];
     for (int64_t i = 0; r->state->layout.v_trans && i < r->width; i++) {
-        add_to_column(r, layer, i, d);
+        add_to_column(r, layer, i, a);
     }
-    for (uint32_t c = 0; !r->state->layout.v_trans && c < r->state->cells; c++) {
-        if (d[c] != NULL) {
-            add_to_row(r, y->v_type, r->state->v[layer] + c * y->v_row, y->v_row, d[c]);
-        }
+    for (int32_t c = 0; !r->state->layout.v_trans && c < a->n; c++) {
+        add_to_row(r, y->v_type, r->state->v[layer] + a->cells[c] * y->v_row, y->v_row, value_of(r, a, c));
     }
 }
 
-float rows_deviation(struct rows * r, int32_t layer, int32_t cell, const float * v, float * norm) {
-    float far = 0, own = 0;
-    rows_get_values(r, layer, cell, r->one);
-    for (int32_t i = 0; i < r->width; i++) {
-        const float d = r->one[i] - v[i];
-        far += d * d;
-        own += v[i] * v[i];
+/* Vectors of keys and values stand side by side: those of values are the odd ones. */
+static bool add_on_device(struct rows * r, int32_t layer, const struct added * a, struct error * err) {
+    const struct semshare_rows keys = on_device(r, layer, false), values = on_device(r, layer, true);
+    int32_t * which = malloc(((size_t) a->n + 1) * sizeof *which);
+    bool ok = which != NULL || fail(err, "out of memory");
+    for (int32_t odd = 0; ok && odd < 2; odd++) {
+        for (int32_t i = 0; i < a->n; i++) {
+            which[i] = 2 * a->vectors[i] + odd;
+        }
+        ok = done(r->cuda->add_rows(odd ? &values : &keys, a->cells, which, odd ? NULL : a->pos, a->n, a->sums, 2 * a->n_vectors, a->rope, r->device), err);
     }
-    *norm = own;
-    return far;
+    free(which);
+    return ok;
 }
+
+bool rows_add(struct rows * r, int32_t layer, const struct added * a, struct error * err) {
+    if (r->cuda != NULL) {
+        return add_on_device(r, layer, a, err);
+    }
+    for (int32_t i = 0; i < a->n; i++) {
+        memcpy(r->key, a->sums + 2 * (size_t) a->vectors[i] * (size_t) r->width, (size_t) r->width * sizeof *r->key);
+        a->turn(a->of, a->cells[i], r->key);
+        add_keys(r, layer, a->cells[i], r->key);
+    }
+    add_values(r, layer, a);
+    return true;
+}
+
+/* ---- for the graph ---- */
 
 /* Packed rows as f16, not turned any more. */
 static void unpack(struct rows * r, uint32_t type, const uint8_t * from, int64_t row, uint32_t blocks, uint16_t * to) {
@@ -172,14 +228,25 @@ static void straighten(const struct rows * r, int32_t layer, uint8_t * to) {
     }
 }
 
+bool rows_plain(const struct state * s) {
+    for (uint32_t i = 0; i < s->layout.n_layers; i++) {
+        if (!is_plain(s->layout.layers[i].k_type) || !is_plain(s->layout.layers[i].v_type)) {
+            return false;
+        }
+    }
+    return s->layout.rot_k < 2 && s->layout.rot_v < 2 && !s->layout.v_trans;
+}
+
 struct cached rows_cached(struct rows * r, int32_t layer) {
     const struct state_layout * l = &r->state->layout;
     const struct state_layer * y = &l->layers[layer];
-    struct cached out = {(int32_t) y->k_type, (int32_t) y->v_type, r->state->k[layer], r->state->v[layer], r->state->cells};
+    struct cached out = {.k_type = (int32_t) y->k_type, .v_type = (int32_t) y->v_type, .k = r->state->k[layer], .v = r->state->v[layer], .cells = r->state->cells};
     if (!is_plain(y->k_type) || l->rot_k > 1) {
         unpack(r, y->k_type, out.k, y->k_row, l->rot_k, r->k16);
         out.k = (const uint8_t *) r->k16;
         out.k_type = SEMSHARE_TYPE_F16;
+    } else if (r->cache != NULL) {
+        out.k_tensor = r->cache->k[layer];
     }
     if (l->v_trans) {
         straighten(r, layer, (uint8_t *) r->v16);
@@ -188,6 +255,9 @@ struct cached rows_cached(struct rows * r, int32_t layer) {
         unpack(r, y->v_type, out.v, y->v_row, l->rot_v, r->v16);
         out.v = (const uint8_t *) r->v16;
         out.v_type = SEMSHARE_TYPE_F16;
+    } else if (r->cache != NULL) {
+        out.v_tensor = r->cache->v[layer];
     }
+    out.first = r->cache != NULL ? r->cache->first : 0;
     return out;
 }

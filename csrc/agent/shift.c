@@ -38,8 +38,11 @@ bool shift_init(struct shift * s, const struct recipe * recipe, struct rows * ro
     s->squares = malloc(n * 2 * sizeof *s->squares);
     s->counts = malloc(n * sizeof *s->counts);
     s->row = malloc(2 * width(s) * sizeof *s->row);
-    s->values = calloc(rows->state->cells, sizeof *s->values);
-    if (s->values == NULL || s->turns == NULL || s->sums == NULL || s->squares == NULL || s->counts == NULL || s->row == NULL) {
+    s->cells = malloc(recipe->head.n_cells * sizeof *s->cells);
+    s->pos = malloc(recipe->head.n_cells * sizeof *s->pos);
+    s->vectors = malloc(recipe->head.n_cells * sizeof *s->vectors);
+    s->rope = (struct semshare_rope) {(recipe->head.flags & RECIPE_NEOX) != 0, (int32_t) recipe->head.head_dim, (int32_t) recipe->head.dims, 0, recipe->freqs};
+    if (s->cells == NULL || s->pos == NULL || s->vectors == NULL || s->turns == NULL || s->sums == NULL || s->squares == NULL || s->counts == NULL || s->row == NULL) {
         return fail(err, "out of memory");
     }
     set_turns(s);
@@ -52,7 +55,9 @@ void shift_free(struct shift * s) {
     free(s->squares);
     free(s->counts);
     free(s->row);
-    free(s->values);
+    free(s->cells);
+    free(s->pos);
+    free(s->vectors);
     memset(s, 0, sizeof *s);
 }
 
@@ -99,20 +104,38 @@ static double add_to(float * sum, const float * x, size_t n) {
     return square;
 }
 
-void shift_observe(struct shift * s, int32_t cell, const float * k, const float * v) {
-    const uint32_t p = s->n_passages > 0 ? s->recipe->passage[cell] : 0;
-    if (p == 0 || !recipe_is_sample(s->recipe, (uint32_t) cell)) {
-        return;
-    }
-    float * dk = s->row, * dv = s->row + width(s), * sums = s->sums + 2 * width(s) * p;
-    rows_get_keys(s->rows, s->layer, cell, dk);
-    rows_get_values(s->rows, s->layer, cell, dv);
+/* Adds what new keys and values of a cell, a sample, are off from dk and dv, the old ones. */
+static void observe(struct shift * s, int32_t cell, const float * k, const float * v, float * dk, float * dv) {
+    const uint32_t p = s->recipe->passage[cell];
+    float * sums = s->sums + 2 * width(s) * p;
     subtract_from(k, dk, width(s));
     subtract_from(v, dv, width(s));
     turn(s, cell, dk, true);
     s->squares[2 * p] += add_to(sums, dk, width(s));
     s->squares[2 * p + 1] += add_to(sums + width(s), dv, width(s));
     s->counts[p]++;
+}
+
+bool shift_observe(struct shift * s, const int32_t * cells, int32_t n, const float * k, const float * v, struct error * err) {
+    int32_t n_samples = 0;
+    for (int32_t i = 0; s->n_passages > 0 && i < n; i++) {
+        if (s->recipe->passage[cells[i]] != 0 && recipe_is_sample(s->recipe, (uint32_t) cells[i])) {
+            s->cells[n_samples] = cells[i];
+            s->vectors[n_samples++] = i;
+        }
+    }
+    if (n_samples == 0) {
+        return true;
+    }
+    const size_t all = (size_t) n_samples * width(s);
+    float * old = malloc(2 * all * sizeof *old);
+    const bool ok = (old != NULL || fail(err, "out of memory")) && rows_get(s->rows, s->layer, s->cells, n_samples, old, old + all, err);
+    for (int32_t i = 0; ok && i < n_samples; i++) {
+        const size_t to = (size_t) i * width(s), from = (size_t) s->vectors[i] * width(s);
+        observe(s, s->cells[i], k + from, v + from, old + to, old + all + to);
+    }
+    free(old);
+    return ok;
 }
 
 /* Makes a sum of n rows their mean, shrunk by what of it is chance: by the variance of
@@ -130,9 +153,11 @@ static void settle(float * sum, size_t n_row, double squares, uint32_t n) {
     }
 }
 
-void shift_apply(struct shift * s, const uint8_t * computed) {
+static void turn_there(const void * of, int32_t cell, float * k) { turn(of, cell, k, false); }
+
+bool shift_apply(struct shift * s, const uint8_t * computed, struct error * err) {
     if (s->n_passages == 0) {
-        return;
+        return true;
     }
     for (uint32_t p = 1; p <= s->n_passages; p++) {
         float * sums = s->sums + 2 * width(s) * p;
@@ -142,17 +167,15 @@ void shift_apply(struct shift * s, const uint8_t * computed) {
             hadamard(sums + width(s), s->rows->width, (int32_t) s->rows->state->layout.rot_v);
         }
     }
+    int32_t n = 0;
     for (uint32_t c = 0; c < s->recipe->head.n_cells; c++) {
         const uint32_t p = s->recipe->passage[c];
-        s->values[c] = NULL;
-        if (p == 0 || s->counts[p] < LEAST_SAMPLES || computed[c]) {
-            continue;
+        if (p != 0 && s->counts[p] >= LEAST_SAMPLES && !computed[c]) {
+            s->cells[n] = (int32_t) c;
+            s->pos[n] = s->recipe->pos[c];
+            s->vectors[n++] = (int32_t) p;
         }
-        const float * mean = s->sums + 2 * width(s) * p;
-        memcpy(s->row, mean, width(s) * sizeof *mean);
-        turn(s, (int32_t) c, s->row, false);
-        rows_add_keys(s->rows, s->layer, (int32_t) c, s->row);
-        s->values[c] = mean + width(s);
     }
-    rows_add_values(s->rows, s->layer, s->values);
+    const struct added a = {s->cells, s->pos, s->vectors, n, (int32_t) s->n_passages + 1, s->sums, &s->rope, turn_there, s};
+    return n == 0 || rows_add(s->rows, s->layer, &a, err);
 }

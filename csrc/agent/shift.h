@@ -24,7 +24,8 @@ struct shift {
     double * squares;    /* for each passage, of keys and of values: 2 */
     uint32_t * counts;   /* samples of each passage */
     float * row;         /* scratch: 2 x width */
-    const float ** values; /* scratch: what to add to the values of each of the state's cells */
+    int32_t * cells, * pos, * vectors; /* scratch: which are shifted, by which passage */
+    struct semshare_rope rope;
 };
 
 /* Free it with shift_free, also after a failure. */
@@ -34,10 +35,11 @@ void shift_free(struct shift * s);
 /* Begins a layer. */
 void shift_begin(struct shift * s, int32_t layer);
 
-/* Takes note of new keys and values that are about to be put, where the cell is a sample. */
-void shift_observe(struct shift * s, int32_t cell, const float * k, const float * v);
+/* Takes note of new keys and values of n cells that are about to be put, where they are
+ * samples. */
+bool shift_observe(struct shift * s, const int32_t * cells, int32_t n, const float * k, const float * v, struct error * err);
 
 /* Ends the layer's observations: shifts the cells for which computed is 0. */
-void shift_apply(struct shift * s, const uint8_t * computed);
+bool shift_apply(struct shift * s, const uint8_t * computed, struct error * err);
 
 #endif

@@ -147,6 +147,7 @@ bool state_parse(struct state * s, struct error * err) {
         }
         c.bad = c.bad || s->cells != 0;
         s->cells = cells;
+        s->stride = cells;
         parse_cells(s, &c);
         parse_data(s, &c);
     }
@@ -171,6 +172,7 @@ bool state_open(struct state * s, int dir, const char * name, uint64_t size, str
     }
     s->data = data;
     s->size = (size_t) size;
+    s->file = (struct state_file) {(uint64_t) st.st_dev, (uint64_t) st.st_ino, (int64_t) st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec};
     struct error why;
     if (!state_parse(s, &why)) {
         return fail(err, "reference %.120s: %.120s", name, why.text);
@@ -250,8 +252,10 @@ bool state_layer_equal(const struct state_layout * l, const struct state_layout 
 
 /* ---- writing ---- */
 
+uint32_t state_words(const struct state_layout * l, uint32_t tokens) { return tokens + (l->packed ? PACKED_WORDS : 0); }
+
 size_t state_bytes(const struct state_layout * l, uint32_t tokens, uint32_t cells) {
-    size_t n = 12 + ((size_t) tokens + (l->packed ? PACKED_WORDS : 0)) * 4;
+    size_t n = STATE_TOKENS + (size_t) state_words(l, tokens) * 4;
     n += 4 + (size_t) l->streams * 4 + (size_t) cells * CELL_BYTES;
     n += l->version >= 4 ? 16 : 8;
     for (uint32_t i = 0; i < l->n_layers; i++) {
@@ -316,6 +320,7 @@ static uint8_t * put_stream(struct state * s, uint8_t * p, const int32_t * pos) 
 void state_write(struct state * s, const struct state_layout * l, uint32_t stream, const int32_t * tokens, uint32_t n_tokens, const int32_t * pos, uint32_t n_cells) {
     s->layout = *l;
     s->cells = n_cells;
+    s->stride = n_cells;
     uint8_t * p = put32(put32(s->data, STATE_MAGIC), l->version);
     p = put_tokens(p, l->packed, tokens, n_tokens);
     p = put32(p, l->streams);

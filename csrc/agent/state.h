@@ -31,12 +31,21 @@ struct state_layout {
     struct state_layer layers[STATE_MAX_LAYERS];
 };
 
-/* A state in memory. Where it was opened, it maps the file read-only. */
+/* Which file a state was read from, and as of when. */
+struct state_file {
+    uint64_t device, inode;
+    int64_t changed; /* nanoseconds */
+};
+
+/* A state in memory. Where it was opened, it maps the file read-only. Rows may lie
+ * elsewhere than in data: in the server's cache, or in a device's memory. */
 struct state {
     struct state_layout layout;
+    struct state_file file;
     uint8_t * data;
     size_t size;
     uint32_t cells;
+    int64_t stride; /* cells of a column, where values lie in columns */
     uint8_t * k[STATE_MAX_LAYERS];
     uint8_t * v[STATE_MAX_LAYERS];
 };
@@ -63,6 +72,11 @@ bool state_layout_takes(const struct state_layout * l, const struct state_layout
 
 /* Whether the layer's rows lie the same in both. */
 bool state_layer_equal(const struct state_layout * a, const struct state_layout * b, uint32_t layer);
+
+enum { STATE_TOKENS = 12 }; /* where the tokens begin */
+
+/* How many words the tokens take, with what packs them. */
+uint32_t state_words(const struct state_layout * l, uint32_t tokens);
 
 /* What a state of that many tokens and cells takes. */
 size_t state_bytes(const struct state_layout * l, uint32_t tokens, uint32_t cells);
