@@ -1,13 +1,16 @@
 package eval
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 )
 
 // Machine is where the run took place.
@@ -15,6 +18,7 @@ type Machine struct {
 	CPU   string `json:"cpu"`
 	Cores int    `json:"cores"`
 	OS    string `json:"os"`
+	GPU   string `json:"gpu,omitempty"` // NVIDIA's, by their names
 }
 
 // Model is what the backend served.
@@ -28,7 +32,18 @@ type Model struct {
 }
 
 func thisMachine() Machine {
-	return Machine{CPU: cpuName(), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH}
+	return Machine{CPU: cpuName(), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, GPU: gpuNames()}
+}
+
+// gpuNames asks NVIDIA's own tool; "" where there is none.
+func gpuNames() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name", "--format=csv,noheader").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.Join(strings.Split(strings.TrimSpace(string(out)), "\n"), ", ")
 }
 
 func cpuName() string {

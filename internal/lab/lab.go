@@ -43,11 +43,16 @@ var setup struct {
 }
 
 // Setup installs the tools, once per machine; the first time it loads some
-// 130 MB. Progress goes to w.
+// 130 MB. Progress goes to w. Where the environment names a server and a model of
+// one's own, nothing is installed.
 func Setup(ctx context.Context, w io.Writer) (*Tools, error) {
 	setup.Lock()
 	defer setup.Unlock()
 	if setup.tools != nil {
+		return setup.tools, nil
+	}
+	if model := os.Getenv(ownModel); model != "" && os.Getenv(ownServer) != "" {
+		setup.tools = &Tools{Model: model}
 		return setup.tools, nil
 	}
 	out, err := runScript(ctx, setupScript, w)
@@ -212,8 +217,13 @@ func (b *Backend) Launch(ctx context.Context) error {
 	return nil
 }
 
-// ownServer names a llama-server to use in place of the one that setup installs.
-const ownServer = "SEMSHARE_LLAMA_SERVER"
+// Variables that name what to use in place of what setup installs: a llama-server, such as
+// one that computes on a GPU, a small model, and the folder of llama.cpp's shared libraries.
+const (
+	ownServer    = "SEMSHARE_LLAMA_SERVER"
+	ownModel     = "SEMSHARE_SMALL_MODEL"
+	ownLibraries = "SEMSHARE_LLAMA_LIBRARIES"
+)
 
 func (b *Backend) command() *exec.Cmd {
 	program := os.Getenv(ownServer)

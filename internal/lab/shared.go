@@ -73,7 +73,10 @@ func StartShared(t testing.TB, model, preload string, tokens int) *SharedHost {
 // buildShared links the program in dir, and returns it and the folder of the libraries.
 func buildShared(t testing.TB, dir string) (program, libraries string) {
 	t.Helper()
-	libraries, err := runScript(context.Background(), sharedSetup, os.Stderr)
+	libraries, err := os.Getenv(ownLibraries), error(nil)
+	if libraries == "" {
+		libraries, err = runScript(context.Background(), sharedSetup, os.Stderr)
+	}
 	if err != nil {
 		missing(t, fmt.Errorf("cannot install llama.cpp's shared libraries: %w", err))
 	}
