@@ -43,6 +43,7 @@ enum {
     GGML_TYPE_F32 = 0,
     GGML_TYPE_F16 = 1,
     GGML_TYPE_I32 = 26,
+    GGML_TYPE_I64 = 27,
     GGML_DEVICE_CPU = 0,
     GGML_ROPE_NORM = 0,
     GGML_ROPE_NEOX = 2,
@@ -87,6 +88,9 @@ enum {
     X(ggt *, ggml_concat, (ggctx *, ggt *, ggt *, int))                                                          \
     X(ggt *, ggml_permute, (ggctx *, ggt *, int, int, int, int))                                                 \
     X(ggt *, ggml_get_rows, (ggctx *, ggt *, ggt *))                                                             \
+    X(ggt *, ggml_set_rows, (ggctx *, ggt *, ggt *, ggt *))                                                      \
+    X(ggt *, ggml_cont, (ggctx *, ggt *))                                                                        \
+    X(ggt *, ggml_sum_rows, (ggctx *, ggt *))                                                                    \
     X(ggt *, ggml_mul_mat, (ggctx *, ggt *, ggt *))                                                              \
     X(ggt *, ggml_add, (ggctx *, ggt *, ggt *))                                                                  \
     X(ggt *, ggml_mul, (ggctx *, ggt *, ggt *))                                                                  \

@@ -39,3 +39,9 @@ void attention_add(struct attention * a, int32_t layer, const float * shared, in
         }
     }
 }
+
+void attention_add_shares(struct attention * a, const float * shares) {
+    for (uint32_t c = 0; a->shares != NULL && c < a->n_cells; c++) {
+        a->shares[c] += shares[c];
+    }
+}

@@ -25,4 +25,7 @@ bool attention_wants(const struct attention * a, int32_t layer);
 /* Adds what one token pays in a layer: for each head a row of visible shares. */
 void attention_add(struct attention * a, int32_t layer, const float * shared, int32_t n_heads, int32_t visible);
 
+/* Adds shares that were summed over layers and heads already, one for each cell. */
+void attention_add_shares(struct attention * a, const float * shares);
+
 #endif

@@ -13,11 +13,19 @@ struct drafting {
      * layer to layer, keys and values. */
     int32_t * cells, * pos, * visible;
     float * x, * k, * v;
+    bool in_graph;  /* the graph takes rows as they lie, and nobody asks for logarithms */
+    int32_t looks_from; /* the first layer whose attention counts */
+    struct cached * cached; /* of one stretch */
     float * shared; /* how one token shares out its attention in a layer, head by head */
 };
 
 static bool drafting_init(struct drafting * d, int32_t batch, struct error * err) {
     const size_t n = (size_t) batch, width = (size_t) d->rows->width;
+    d->in_graph = rows_in_graph(d->rows) && d->attention->logs == NULL;
+    while (!attention_wants(d->attention, d->looks_from) && d->looks_from < d->e->model->n_layers) {
+        d->looks_from++;
+    }
+    d->cached = malloc(ENGINE_MAX_STRETCH * sizeof *d->cached);
     d->cells = malloc(n * sizeof *d->cells);
     d->pos = malloc(n * sizeof *d->pos);
     d->visible = malloc(n * sizeof *d->visible);
@@ -25,10 +33,11 @@ static bool drafting_init(struct drafting * d, int32_t batch, struct error * err
     d->k = malloc(n * width * sizeof *d->k);
     d->v = malloc(n * width * sizeof *d->v);
     d->shared = malloc((size_t) d->rows->state->cells * (size_t) d->e->model->n_heads * sizeof *d->shared);
-    return (d->cells != NULL && d->pos != NULL && d->visible != NULL && d->x != NULL && d->k != NULL && d->v != NULL && d->shared != NULL) || fail(err, "out of memory");
+    return (d->cached != NULL && d->cells != NULL && d->pos != NULL && d->visible != NULL && d->x != NULL && d->k != NULL && d->v != NULL && d->shared != NULL) || fail(err, "out of memory");
 }
 
 static void drafting_free(struct drafting * d) {
+    free(d->cached);
     free(d->cells);
     free(d->pos);
     free(d->visible);
@@ -54,6 +63,25 @@ static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weigh
     return true;
 }
 
+/* The same through all layers, where the graph takes rows as they lie. */
+static bool pass_layers(struct drafting * d, int32_t n, bool weighs, struct error * err) {
+    const int32_t n_layers = d->e->model->n_layers;
+    bool ok = true;
+    for (int32_t from = 0, to = 0; ok && from < n_layers; from = to) {
+        to = n_layers - from < ENGINE_MAX_STRETCH ? n_layers : from + ENGINE_MAX_STRETCH;
+        for (int32_t layer = from; layer < to; layer++) {
+            d->cached[layer - from] = rows_cached(d->rows, layer);
+        }
+        const struct stretch s = {.from = from, .to = to, .n = n, .cells = d->cells, .pos = d->pos, .visible = d->visible, .cached = d->cached,
+            .attention = weighs && to > d->looks_from ? d->shared : NULL, .looks_from = d->looks_from};
+        ok = engine_stretch(d->e, &s, d->x, err);
+        if (ok && s.attention != NULL) {
+            attention_add_shares(d->attention, d->shared);
+        }
+    }
+    return ok;
+}
+
 /* Computes the n tokens that come next; x is then what the last layer puts out. */
 static bool pass(struct drafting * d, const int32_t * tokens, int32_t n, bool weighs, struct error * err) {
     const struct recipe_head * h = &d->recipe->head;
@@ -64,7 +92,10 @@ static bool pass(struct drafting * d, const int32_t * tokens, int32_t n, bool we
         d->visible[i] = d->cells[i] + 1;
     }
     bool ok = engine_embed(d->e, tokens, n, d->x, err);
-    for (int32_t layer = 0; ok && layer < n_layers; layer++) {
+    if (ok && d->in_graph) {
+        ok = pass_layers(d, n, weighs, err);
+    }
+    for (int32_t layer = 0; ok && !d->in_graph && layer < n_layers; layer++) {
         ok = pass_layer(d, layer, n, weighs, err);
     }
     d->did->keys += (int64_t) n * n_layers;

@@ -7,13 +7,13 @@
 #include <string.h>
 
 enum {
-    MAX_NODES = 256,
+    MAX_NODES = 8192, /* of ENGINE_MAX_STRETCH layers */
     CELL_PAD = 256, /* some of ggml's kernels want so many cells, or a multiple */
     ROW_PAD = 64,   /* rows of a mask; older ggml insists */
     TILE = 64,      /* rows from which on ggml's attention is fast on a CPU */
     PAD_FROM = 28,  /* rows from which on it pays to fill them up to so many (measured) */
     MAX_GROUPS = ENGINE_MAX_BATCH / TILE,
-    MAX_INPUTS = MAX_GROUPS + 8,
+    MAX_INPUTS = 2 * MAX_GROUPS + 8,
 };
 
 /* ---- devices ---- */
@@ -316,6 +316,7 @@ static ggt * rows_of(struct graph * g, ggt * x, int64_t first, int64_t n) {
 struct group {
     int64_t first, n, rows, cells;
     uint16_t * hidden;
+    ggt * mask; /* of hidden, in the graph; the same for all its layers */
 };
 
 /* Cuts a batch into groups, so that each attends to little more than it sees: the rows of
@@ -341,20 +342,22 @@ static void free_groups(struct group * groups) {
     }
 }
 
-static ggt * attend_group(struct graph * g, const struct group * group, ggt * q, struct source k, struct source v) {
+static ggt * attend_group(struct graph * g, struct group * group, ggt * q, struct source k, struct source v) {
     const struct model * m = g->e->model;
     const struct abi * abi = g->abi;
-    ggt * mask = input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->rows), group->hidden, (size_t) (group->rows * group->cells) * sizeof *group->hidden);
+    if (group->mask == NULL) {
+        group->mask = input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->rows), group->hidden, (size_t) (group->rows * group->cells) * sizeof *group->hidden);
+    }
     q = rows_of(g, q, group->first, group->n);
     if (group->n >= PAD_FROM && group->n < TILE) {
         q = abi->ggml_pad(g->ctx, q, 0, 0, (int) (TILE - group->n), 0);
     }
-    ggt * out = abi->ggml_flash_attn_ext(g->ctx, abi->ggml_permute(g->ctx, q, 0, 2, 1, 3), by_head(g, k, group->cells), by_head(g, v, group->cells), mask, m->scale, 0, 0);
+    ggt * out = abi->ggml_flash_attn_ext(g->ctx, abi->ggml_permute(g->ctx, q, 0, 2, 1, 3), by_head(g, k, group->cells), by_head(g, v, group->cells), group->mask, m->scale, 0, 0);
     abi->ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
     return abi->ggml_reshape_2d(g->ctx, rows_of(g, out, 0, group->n), (int64_t) m->n_heads * m->head_dim, group->n);
 }
 
-static ggt * attend(struct graph * g, const struct group * groups, int32_t n_groups, ggt * q, struct source k, struct source v) {
+static ggt * attend(struct graph * g, struct group * groups, int32_t n_groups, ggt * q, struct source k, struct source v) {
     ggt * out = attend_group(g, &groups[0], q, k, v);
     for (int32_t i = 1; i < n_groups; i++) {
         out = g->abi->ggml_concat(g->ctx, out, attend_group(g, &groups[i], q, k, v), 1);
@@ -370,6 +373,16 @@ static ggt * shares(struct graph * g, ggt * q, struct source k, int64_t cells) {
     return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), NULL, m->scale, 0);
 }
 
+static ggt * queries(struct graph * g, const struct weights * w, ggt * x, ggt * pos) {
+    return heads(g, linear(g, w->wq, w->bq, norm(g, x, w->attn_norm)), g->e->model->n_heads, w->q_norm, pos);
+}
+
+/* What the layer puts out for tokens with input x and queries q. */
+static ggt * layer_output(struct graph * g, const struct weights * w, ggt * x, ggt * q, struct group * groups, int32_t n_groups, struct source k, struct source v) {
+    ggt * mid = g->abi->ggml_add(g->ctx, linear(g, w->wo, w->bo, attend(g, groups, n_groups, q, k, v)), x);
+    return g->abi->ggml_add(g->ctx, mlp(g, w, norm(g, mid, w->ffn_norm)), mid);
+}
+
 bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err) {
     const struct model * m = e->model;
     const struct weights * w = &m->layers[layer];
@@ -383,11 +396,10 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
         return false;
     }
     ggt * in = input_rows(&g, x, m->n_embd, n);
-    ggt * q = heads(&g, linear(&g, w->wq, w->bq, norm(&g, in, w->attn_norm)), m->n_heads, w->q_norm, input_ints(&g, pos, n));
+    ggt * q = queries(&g, w, in, input_ints(&g, pos, n));
     const struct source k = cached_source(&g, cached->k_tensor, cached->first, cached->k_type, cached->k, cells, padded);
     const struct source v = cached_source(&g, cached->v_tensor, cached->first, cached->v_type, cached->v, cells, padded);
-    ggt * mid = e->abi->ggml_add(g.ctx, linear(&g, w->wo, w->bo, attend(&g, groups, n_groups, q, k, v)), in);
-    ggt * out = e->abi->ggml_add(g.ctx, mlp(&g, w, norm(&g, mid, w->ffn_norm)), mid);
+    ggt * out = layer_output(&g, w, in, q, groups, n_groups, k, v);
     ggt * shared = attention != NULL ? shares(&g, q, k, cells) : NULL;
     want(&g, out);
     if (shared != NULL) {
@@ -402,6 +414,123 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
     }
     graph_end(&g);
     free_groups(groups);
+    return ok;
+}
+
+/* ---- several layers ---- */
+
+/* A stretch while its graph is built: what its tokens share in all layers. */
+struct run {
+    const struct stretch * s;
+    struct group groups[MAX_GROUPS], kept_groups[MAX_GROUPS];
+    int32_t n_groups, n_kept_groups;
+    int64_t cells[ENGINE_MAX_BATCH]; /* those of the tensors, as ggml_set_rows takes them */
+    ggt * pos, * to, * kept, * kept_pos;
+    ggt * attention;
+};
+
+/* Writes rows into the cells. Reading them does not depend on it in the graph: so it
+ * must stand there first. */
+static void store(struct graph * g, const struct run * r, struct source cache, ggt * rows) {
+    const struct model * m = g->e->model;
+    const int64_t width = (int64_t) m->n_heads_kv * m->head_dim;
+    const size_t row = g->abi->ggml_row_size(cache.tensor->type, width);
+    ggt * all = g->abi->ggml_view_3d(g->ctx, cache.tensor, width, r->s->visible[r->s->n - 1], 1, row, row, (size_t) cache.first * row);
+    g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, all, g->abi->ggml_reshape_2d(g->ctx, rows, width, r->s->n), r->to));
+}
+
+/* Shares summed over heads: a row for each cell. */
+static ggt * summed(struct graph * g, ggt * shared, int64_t cells) {
+    ggt * by_cell = g->abi->ggml_reshape_3d(g->ctx, shared, cells, g->e->model->n_heads, 1);
+    return g->abi->ggml_sum_rows(g->ctx, g->abi->ggml_cont(g->ctx, g->abi->ggml_permute(g->ctx, by_cell, 1, 0, 2, 3)));
+}
+
+static ggt * stretch_layer(struct graph * g, struct run * r, int32_t layer, ggt * x) {
+    const struct stretch * s = r->s;
+    const struct model * m = g->e->model;
+    const struct weights * w = &m->layers[layer];
+    const struct cached * c = &s->cached[layer - s->from];
+    const struct source k = {c->k_tensor, c->first}, v = {c->v_tensor, c->first};
+    const bool narrows = layer + 1 == s->to && s->kept != NULL;
+    ggt * in = norm(g, x, w->attn_norm);
+    store(g, r, k, heads(g, linear(g, w->wk, w->bk, in), m->n_heads_kv, w->k_norm, r->pos));
+    store(g, r, v, linear(g, w->wv, w->bv, in));
+    if (narrows && s->n_kept == 0) {
+        return NULL;
+    }
+    if (narrows) {
+        x = g->abi->ggml_get_rows(g->ctx, x, r->kept);
+        return layer_output(g, w, x, queries(g, w, x, r->kept_pos), r->kept_groups, r->n_kept_groups, k, v);
+    }
+    ggt * q = queries(g, w, x, r->pos);
+    if (s->attention != NULL && layer >= s->looks_from) {
+        ggt * sum = summed(g, shares(g, q, k, s->visible[0]), s->visible[0]);
+        r->attention = r->attention == NULL ? sum : g->abi->ggml_add(g->ctx, r->attention, sum);
+    }
+    return layer_output(g, w, x, q, r->groups, r->n_groups, k, v);
+}
+
+static bool run_groups(struct run * r, struct error * err) {
+    const struct stretch * s = r->s;
+    r->n_groups = make_groups(r->groups, s->visible, s->n);
+    r->n_kept_groups = s->n_kept > 0 ? make_groups(r->kept_groups, s->kept_visible, s->n_kept) : 0;
+    return (r->n_groups > 0 && (s->n_kept == 0 || r->n_kept_groups > 0)) || fail(err, "out of memory");
+}
+
+static void run_inputs(struct graph * g, struct run * r) {
+    const struct stretch * s = r->s;
+    for (int32_t i = 0; i < s->n; i++) {
+        r->cells[i] = s->cells[i];
+    }
+    r->pos = input_ints(g, s->pos, s->n);
+    r->to = input(g, g->abi->ggml_new_tensor_1d(g->ctx, GGML_TYPE_I64, s->n), r->cells, (size_t) s->n * sizeof *r->cells);
+    if (s->n_kept > 0) {
+        r->kept = input_ints(g, s->kept, s->n_kept);
+        r->kept_pos = input_ints(g, s->kept_pos, s->n_kept);
+    }
+}
+
+static bool run_stretch(struct graph * g, struct run * r, float * x, struct error * err) {
+    const struct stretch * s = r->s;
+    const struct model * m = g->e->model;
+    run_inputs(g, r);
+    ggt * out = input_rows(g, x, m->n_embd, s->n);
+    for (int32_t layer = s->from; layer < s->to; layer++) {
+        out = stretch_layer(g, r, layer, out);
+    }
+    if (out != NULL) {
+        want(g, out);
+    }
+    if (r->attention != NULL) {
+        want(g, r->attention);
+    }
+    if (!graph_run(g, err)) {
+        return false;
+    }
+    if (out != NULL) {
+        fetch(g, out, x, (int64_t) (s->kept != NULL ? s->n_kept : s->n) * m->n_embd);
+    }
+    if (r->attention != NULL) {
+        fetch(g, r->attention, s->attention, s->visible[0]);
+    }
+    return true;
+}
+
+bool engine_stretch(struct engine * e, const struct stretch * s, float * x, struct error * err) {
+    struct graph g;
+    struct run * r = calloc(1, sizeof *r);
+    if (r == NULL) {
+        return fail(err, "out of memory");
+    }
+    r->s = s;
+    bool ok = run_groups(r, err) && graph_begin(&g, e, err);
+    if (ok) {
+        ok = run_stretch(&g, r, x, err);
+        graph_end(&g);
+    }
+    free_groups(r->groups);
+    free_groups(r->kept_groups);
+    free(r);
     return ok;
 }
 

@@ -10,6 +10,7 @@
 enum {
     ENGINE_MAX_BACKENDS = 16,
     ENGINE_MAX_BATCH = 512, /* rows of one call */
+    ENGINE_MAX_STRETCH = 64, /* layers of one graph */
 };
 
 /* RoPE as ggml takes it. */
@@ -55,6 +56,26 @@ bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_
  * null, attention is for one token alone, n = 1, and gets how it shares out its attention:
  * for each of n_heads a row of visible[0] floats that add up to 1. */
 bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err);
+
+/* Tokens that go through layers from to to-1. Their keys and values go into cells of what
+ * is cached, in tensors, for each of these layers. In the last of them, where kept is not
+ * null, only the rows that it names, ascending, go on. */
+struct stretch {
+    int32_t from, to; /* at most ENGINE_MAX_STRETCH layers */
+    int32_t n;
+    const int32_t * cells, * pos, * visible;
+    int32_t n_kept;
+    const int32_t * kept, * kept_pos, * kept_visible;
+    const struct cached * cached; /* of layer from and those that follow */
+    /* Of one token, where not null: how it shares out its attention, summed over heads and
+     * over the layers from looks_from on; visible[0] floats. */
+    float * attention;
+    int32_t looks_from;
+};
+
+/* In one graph: x, n rows, becomes the input to layer to, of those that go on. Behind the
+ * model's last layer nothing is computed where n_kept is 0. */
+bool engine_stretch(struct engine * e, const struct stretch * s, float * x, struct error * err);
 
 /* The token that is likeliest to follow, of the last layer's output for one. */
 bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err);

@@ -249,9 +249,96 @@ static bool all_layers(struct work * w, struct error * err) {
     return true;
 }
 
+/* ---- several layers at a time ---- */
+
+/*
+ * Where no cell's keys depend on what later cells are computed to be, by samples or by
+ * ranks, a batch can go through all layers before the next one: cells attend to those
+ * before them only. Then the graph of one batch goes through as many layers as the same
+ * cells are active in.
+ */
+struct batch {
+    struct work * w;
+    int32_t n;
+    int32_t * cells, * pos, * visible; /* of the work's, where this batch begins */
+    float * x;
+    int32_t * kept, * kept_pos, * kept_visible; /* those that go on, as rows of the batch */
+    struct cached * cached; /* of one stretch */
+};
+
+/* The layer before which some of the batch stop being active, or the last one. */
+static int32_t stretch_end(const struct batch * b, int32_t from) {
+    int32_t to = least(b->w->e->model->n_layers, from + ENGINE_MAX_STRETCH);
+    for (int32_t i = 0; i < b->n; i++) {
+        to = least(to, (int32_t) b->w->depth[b->cells[i]]);
+    }
+    return to;
+}
+
+/* Notes which of the batch are active in the layer; none are behind the last one. */
+static int32_t keep_active(struct batch * b, int32_t layer) {
+    int32_t kept = 0;
+    for (int32_t i = 0; layer < b->w->e->model->n_layers && i < b->n; i++) {
+        if (active(b->w, b->cells[i], layer)) {
+            b->kept[kept] = i;
+            b->kept_pos[kept] = b->pos[i];
+            b->kept_visible[kept++] = b->visible[i];
+        }
+    }
+    return kept;
+}
+
+/* Has the batch be those that were kept. Its arrays are the work's, which is done with
+ * what stood there. */
+static void become_kept(struct batch * b, int32_t kept) {
+    for (int32_t i = 0; i < kept; i++) {
+        b->cells[i] = b->cells[b->kept[i]];
+        b->pos[i] = b->kept_pos[i];
+        b->visible[i] = b->kept_visible[i];
+    }
+    b->n = kept;
+}
+
+static bool go_far(struct batch * b, struct error * err) {
+    struct work * w = b->w;
+    for (int32_t from = 0, to = 0; b->n > 0; from = to) {
+        to = stretch_end(b, from);
+        for (int32_t layer = from; layer < to; layer++) {
+            b->cached[layer - from] = rows_cached(w->rows, layer);
+        }
+        const int32_t kept = keep_active(b, to);
+        const struct stretch s = {.from = from, .to = to, .n = b->n, .cells = b->cells, .pos = b->pos, .visible = b->visible,
+            .n_kept = kept, .kept = b->kept, .kept_pos = b->kept_pos, .kept_visible = b->kept_visible, .cached = b->cached};
+        if (!engine_stretch(w->e, &s, b->x, err)) {
+            return false;
+        }
+        w->did->keys += (int64_t) b->n * (to - from);
+        w->did->layers += (int64_t) b->n * (to - from - 1) + kept;
+        become_kept(b, kept);
+    }
+    return true;
+}
+
+static bool all_batches(struct work * w, struct error * err) {
+    const int32_t size = even_batch(w);
+    int32_t * kept = malloc(3 * (size_t) size * sizeof *kept);
+    struct cached * cached = malloc(ENGINE_MAX_STRETCH * sizeof *cached);
+    bool ok = (kept != NULL && cached != NULL) || fail(err, "out of memory");
+    for (int32_t at = 0; ok && at < w->n; at += size) {
+        struct batch b = {.w = w, .n = least(size, w->n - at), .cells = w->cells + at, .pos = w->pos + at, .visible = w->visible + at,
+            .x = w->x + (size_t) at * (size_t) w->e->model->n_embd, .kept = kept, .kept_pos = kept + size, .kept_visible = kept + 2 * size, .cached = cached};
+        ok = go_far(&b, err);
+    }
+    free(kept);
+    free(cached);
+    return ok;
+}
+
+static bool in_order(const struct work * w) { return !w->ranks && w->shift.n_passages == 0 && rows_in_graph(w->rows); }
+
 bool recompute(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, const uint8_t * chosen, struct recomputed * did, struct error * err) {
     struct work w = {.e = e, .recipe = recipe, .rows = r, .batch = batch, .did = did};
-    const bool ok = work_init(&w, chosen, err) && (chosen != NULL || shift_init(&w.shift, recipe, r, err)) && (w.n == 0 || embed(&w, err)) && all_layers(&w, err);
+    const bool ok = work_init(&w, chosen, err) && (chosen != NULL || shift_init(&w.shift, recipe, r, err)) && (w.n == 0 || (embed(&w, err) && (in_order(&w) ? all_batches(&w, err) : all_layers(&w, err))));
     work_free(&w);
     return ok;
 }

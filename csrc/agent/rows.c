@@ -237,6 +237,8 @@ bool rows_plain(const struct state * s) {
     return s->layout.rot_k < 2 && s->layout.rot_v < 2 && !s->layout.v_trans;
 }
 
+bool rows_in_graph(const struct rows * r) { return r->cache != NULL && rows_plain(r->state); }
+
 struct cached rows_cached(struct rows * r, int32_t layer) {
     const struct state_layout * l = &r->state->layout;
     const struct state_layer * y = &l->layers[layer];

@@ -24,7 +24,8 @@ struct rows {
 bool rows_init(struct rows * r, int32_t width, struct error * err);
 void rows_free(struct rows * r);
 
-/* Whether they can be computed with where they lie on a device. */
+/* Whether rows are numbers that a graph takes as they lie: not packed, not turned, not in
+ * columns. */
 bool rows_plain(const struct state * s);
 
 /* Rows of n cells: k and v are n rows of width floats. */
@@ -45,6 +46,9 @@ struct added {
 };
 
 bool rows_add(struct rows * r, int32_t layer, const struct added * a, struct error * err);
+
+/* Whether the graph can write and read the rows where they lie. */
+bool rows_in_graph(const struct rows * r);
 
 /* The layer for the graph. What it points to is valid until the next call or put. */
 struct cached rows_cached(struct rows * r, int32_t layer);
