@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -261,6 +262,42 @@ func TestAgentMovesWhatTheRecipeMoves(t *testing.T) {
 	f("V transposed", lab.BackendOptions{FlashAttention: "off"})
 }
 
+// TestAgentWhereCellsAreScattered: where the server has no run of cells for the prompt,
+// the agent makes it aside, and the server puts it where there is room.
+func TestAgentWhereCellsAreScattered(t *testing.T) {
+	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), Context: 512, Unified: true})
+	ref := k.cold("ref", randomTokens(250, 1))
+	ctx := context.Background()
+	for slot := range 2 {
+		if err := k.backend.Erase(ctx, slot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for slot := range 2 {
+		if _, err := k.backend.Prefill(ctx, slot, randomTokens(150, uint64(2+slot))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := k.backend.Erase(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	r := &Recipe{Tokens: ref.Tokens, Depth: all(250, 0), Runs: []Run{{Len: 250}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
+	for i := 200; i < 220; i++ {
+		r.Depth[i] = uint16(len(ref.Layout.Layers))
+	}
+	reply, err := k.try(r, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reply.Cache != "aside" || !strings.Contains(reply.Aside, "not one run") {
+		t.Errorf("the rows were made in the cache's %q: %q", reply.Cache, reply.Aside)
+	}
+	keys, values := k.off(k.save("got", 0), ref)
+	if !(keys <= 1e-3 && values <= 1e-3) {
+		t.Errorf("keys are off by %.2g, values by %.2g: expected at most 0.001", keys, values)
+	}
+}
+
 // packed is a state as the store keeps it.
 func (k *kitchen) packed(name string, s *State, compress string) *State {
 	k.t.Helper()
@@ -281,7 +318,10 @@ func testMoves(t *testing.T, k *kitchen, server, ref *State) {
 	const n = 200
 	tokens := append([]int32{}, ref.Tokens[100:300]...)
 	run := Run{Src: 100, Len: n, Delta: -100}
-	k.cook(&Recipe{Tokens: tokens, Depth: all(n, 0), Runs: []Run{run}, Layout: &server.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE})
+	reply := k.cook(&Recipe{Tokens: tokens, Depth: all(n, 0), Runs: []Run{run}, Layout: &server.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE})
+	if reply.Cache == "cuda" && (reply.Brought == 0) != (ref == server) {
+		t.Errorf("%d references were brought to the device: expected none but what the server did not save itself", reply.Brought)
+	}
 	got := k.save("got", 1)
 
 	pos := make([]int32, n)

@@ -189,13 +189,16 @@ extern "C" int32_t semshare_cuda_alloc(void ** at, int64_t size, int32_t device)
 
 extern "C" int32_t semshare_cuda_free(void * at, int32_t device) { return device_use(device) && cudaFree(at) == cudaSuccess ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE; }
 
-static int32_t copy(void * to, const void * from, int64_t size, enum cudaMemcpyKind kind, int32_t device) {
+static int32_t copy_as(void * to, const void * from, int64_t size, enum cudaMemcpyKind kind, int32_t device) {
     if (size < 0 || (size > 0 && (to == NULL || from == NULL))) {
         return SEMSHARE_ERR_ARGUMENT;
     }
-    return device_use(device) && cudaMemcpy(to, from, (size_t) size, kind) == cudaSuccess ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
+    /* A copy within the device may go on after cudaMemcpy returns. */
+    return device_use(device) && cudaMemcpy(to, from, (size_t) size, kind) == cudaSuccess && device_done() ? SEMSHARE_OK : SEMSHARE_ERR_DEVICE;
 }
 
-extern "C" int32_t semshare_cuda_upload(void * to, const void * from, int64_t size, int32_t device) { return copy(to, from, size, cudaMemcpyHostToDevice, device); }
+extern "C" int32_t semshare_cuda_upload(void * to, const void * from, int64_t size, int32_t device) { return copy_as(to, from, size, cudaMemcpyHostToDevice, device); }
 
-extern "C" int32_t semshare_cuda_download(void * to, const void * from, int64_t size, int32_t device) { return copy(to, from, size, cudaMemcpyDeviceToHost, device); }
+extern "C" int32_t semshare_cuda_download(void * to, const void * from, int64_t size, int32_t device) { return copy_as(to, from, size, cudaMemcpyDeviceToHost, device); }
+
+extern "C" int32_t semshare_cuda_copy(void * to, const void * from, int64_t size, int32_t device) { return copy_as(to, from, size, cudaMemcpyDeviceToDevice, device); }

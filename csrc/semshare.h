@@ -176,11 +176,13 @@ SEMSHARE_API int32_t semshare_cuda_device_of(const void * at);
 /* Bytes of the device's memory that nobody has. */
 SEMSHARE_API int32_t semshare_cuda_memory(int64_t * unused, int32_t device);
 
-/* Memory of the device, freed with semshare_cuda_free; copies into it, and out of it. */
+/* Memory of the device, freed with semshare_cuda_free; copies into it, out of it, and from
+ * one place in it to another. */
 SEMSHARE_API int32_t semshare_cuda_alloc(void ** at, int64_t size, int32_t device);
 SEMSHARE_API int32_t semshare_cuda_free(void * at, int32_t device);
 SEMSHARE_API int32_t semshare_cuda_upload(void * to, const void * from, int64_t size, int32_t device);
 SEMSHARE_API int32_t semshare_cuda_download(void * to, const void * from, int64_t size, int32_t device);
+SEMSHARE_API int32_t semshare_cuda_copy(void * to, const void * from, int64_t size, int32_t device);
 
 #ifdef __cplusplus
 }

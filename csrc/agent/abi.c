@@ -50,6 +50,7 @@ bool abi_find(struct abi * abi, void * address, const char ** missing) {
     void * module = module_of(address);
     bool found = true;
     *(void **) &abi->load_file = find(module, "llama_state_seq_load_file");
+    *(void **) &abi->save_file = find(module, "llama_state_seq_save_file");
 #define X(ret, name, args)                                        \
     if ((*(void **) &abi->name = find(module, #name)) == NULL) {  \
         *missing = #name;                                         \

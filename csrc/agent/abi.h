@@ -122,6 +122,8 @@ enum {
     X(int32_t, ggml_backend_sched_graph_compute, (ggml_backend_sched_t, struct ggml_cgraph *))
 
 typedef void (*tensor_set_fn)(ggt *, const void *, size_t, size_t);
+typedef void (*tensor_get_fn)(const ggt *, void *, size_t, size_t);
+typedef size_t (*save_file_fn)(struct llama_context *, const char *, int32_t, const int32_t *, size_t);
 typedef size_t (*load_file_fn)(struct llama_context *, const char *, int32_t, int32_t *, size_t, size_t *);
 
 /* The functions, and the map of tensors (C++, see weights.c). */
@@ -132,11 +134,12 @@ struct abi {
     const void * (*tensor_map)(const struct llama_model *);
     size_t tensor_map_entry; /* bytes of an entry */
     load_file_fn load_file;  /* the real llama_state_seq_load_file */
+    save_file_fn save_file;  /* the real llama_state_seq_save_file */
 };
 
 /* Finds all functions in the module that holds address, or that comes after the agent
- * in the order of symbol search. False with the name of what is missing; load_file may
- * be set all the same. */
+ * in the order of symbol search. False with the name of what is missing; load_file and
+ * save_file may be set all the same. */
 bool abi_find(struct abi * abi, void * address, const char ** missing);
 
 /* The real function of that name for the caller at address; null where there is none. */

@@ -41,6 +41,7 @@ struct job {
     struct state * residents; /* of refs, where rows lie in a device's memory */
     const struct cuda * cuda; /* where they lie in a device's memory, else null */
     int32_t device;
+    int32_t brought; /* references that had to be brought to the device */
     struct error aside;  /* why they do not lie in the cache */
     struct model * model;
     struct recomputed did;
@@ -48,6 +49,12 @@ struct job {
     double compose_ms, recompute_ms, restore_ms;
     char path[32]; /* of the memory file that holds made */
 };
+
+void agent_lock(void) { pthread_mutex_lock(&memory.lock); }
+
+void agent_unlock(void) { pthread_mutex_unlock(&memory.lock); }
+
+uint64_t agent_recipes(void) { return memory.recipes; }
 
 static double now_ms(void) {
     struct timespec t;
@@ -57,7 +64,7 @@ static double now_ms(void) {
 
 /* ---- references ---- */
 
-static int open_dir_of(const char * path) {
+int agent_open_dir(const char * path) {
     const char * slash = strrchr(path, '/');
     char dir[4096] = ".";
     if (slash != NULL) {
@@ -70,7 +77,7 @@ static bool open_refs(struct job * j, const char * path, struct error * err) {
     const struct recipe * r = &j->recipe;
     j->refs = calloc(r->head.n_refs, sizeof *j->refs);
     j->residents = calloc(r->head.n_refs, sizeof *j->residents);
-    const int dir = open_dir_of(path);
+    const int dir = agent_open_dir(path);
     bool ok = (j->refs != NULL && j->residents != NULL && dir >= 0) || fail(err, "cannot open the recipe's directory");
     for (uint32_t i = 0; ok && i < r->head.n_refs; i++) {
         ok = state_open(&j->refs[i], dir, r->refs[i].name, r->refs[i].size, err);
@@ -197,7 +204,7 @@ static bool in_device_memory(struct job * j, struct error * err) {
 /* Has references lie in the device's memory too. */
 static bool take_residents(struct job * j, struct error * err) {
     for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
-        if (!resident_take(j->cuda, j->device, memory.recipes, &j->refs[i], &j->residents[i], err)) {
+        if (!resident_take(j->cuda, j->device, memory.recipes, j->recipe.refs[i].name, &j->refs[i], &j->residents[i], &j->brought, err)) {
             return false;
         }
     }
@@ -238,16 +245,11 @@ static bool lay_out(struct job * j, int32_t seq, struct error * err) {
 
 /* ---- composing ---- */
 
-static int64_t value_bytes(const struct state * s, uint32_t layer) {
-    const struct state_layer * y = &s->layout.layers[layer];
-    return s->cells * y->v_row + s->stride * y->v_elem * y->v_width;
-}
-
 /* Rows of a reference's layer, for a state of the layout to. */
 static struct semshare_source source_of(const struct state * r, const struct state_layout * to, uint32_t layer) {
     const struct state_layer * y = &r->layout.layers[layer];
     return (struct semshare_source) {
-        .k = r->k[layer], .v = r->v[layer], .k_size = r->cells * y->k_row, .v_size = value_bytes(r, layer), .cells = r->cells,
+        .k = r->k[layer], .v = r->v[layer], .k_size = state_key_bytes(r, layer), .v_size = state_value_bytes(r, layer), .cells = r->cells,
         .retyped = !state_layer_equal(&r->layout, to, layer), .k_type = y->k_type, .v_type = y->v_type, .v_trans = r->layout.v_trans,
     };
 }
@@ -259,7 +261,7 @@ static void set_job(struct semshare_job * to, const struct state * s, const stru
     }
     *to = (struct semshare_job) {
         .k = s->k[layer], .v = s->v[layer],
-        .k_size = s->cells * y->k_row, .v_size = value_bytes(s, layer),
+        .k_size = state_key_bytes(s, layer), .v_size = state_value_bytes(s, layer),
         .k_row = y->k_row, .v_row = y->v_row, .v_elem = y->v_elem, .v_width = y->v_width,
         .dst_cells = s->stride, .sources = sources, .n_sources = (int32_t) n_refs,
         .k_rot = (int32_t) s->layout.rot_k, .k_type = y->k_type, .v_trans = s->layout.v_trans, .v_type = y->v_type,
@@ -471,8 +473,8 @@ static void reply(struct job * j, const char * path, struct error * err) {
     for (uint32_t i = 0; i < j->did.n_drafted; i++) {
         fprintf(f, i > 0 ? ",%d" : "%d", j->did.drafted[i]);
     }
-    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"error\":\"%s\"}\n",
-            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, err->text);
+    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"error\":\"%s\"}\n",
+            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, err->text);
     fclose(f);
     rename(temporary, name);
 }
@@ -513,7 +515,7 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
     }
     j->abi = abi;
     j->ctx = ctx;
-    pthread_mutex_lock(&memory.lock);
+    agent_lock();
     bool ok = prepare(j, path, seq, missing, &err);
     memory.recipes++;
     /* Newer servers first ask, with no room for tokens, how many there are. */
@@ -532,6 +534,6 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
     }
     job_free(j);
     free(j);
-    pthread_mutex_unlock(&memory.lock);
+    agent_unlock();
     return got;
 }

@@ -8,9 +8,19 @@ enum { AGENT_VERSION = 1 };
 
 /* What llama_state_seq_load_file does, for a recipe: composes the state, computes what
  * the recipe says, and has the real function restore the result. Returns 0, the
- * sequence untouched or emptied by the real function, where it fails. Beside the recipe
+ * sequence empty or untouched, where it fails. Beside the recipe
  * it leaves a JSON file with ".reply" appended to the name, which says what was done,
  * how long it took, or why it failed. */
 size_t agent_restore(const struct abi * abi, const char * missing, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count);
+
+/* What the agent keeps between recipes belongs to who holds its lock. */
+void agent_lock(void);
+void agent_unlock(void);
+
+/* How many recipes were begun. */
+uint64_t agent_recipes(void);
+
+/* Opens the directory of a file; below 0 where that fails. */
+int agent_open_dir(const char * path);
 
 #endif

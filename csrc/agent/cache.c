@@ -61,13 +61,6 @@ static bool note_values(struct cache * c, uint32_t layer, ggt * t, int64_t at, i
     return true;
 }
 
-static int64_t key_bytes(const struct state * s, uint32_t layer) { return s->cells * s->layout.layers[layer].k_row; }
-
-static int64_t value_bytes(const struct state * s, uint32_t layer) {
-    const struct state_layer * y = &s->layout.layers[layer];
-    return s->cells * (y->v_row + y->v_elem * y->v_width);
-}
-
 bool cache_notes(ggt * t, const void * data, size_t offset, size_t size) {
     struct cache * c = looking;
     const uint8_t * p = data;
@@ -76,10 +69,10 @@ bool cache_notes(ggt * t, const void * data, size_t offset, size_t size) {
     }
     for (uint32_t i = 0; i < c->made->layout.n_layers; i++) {
         const int64_t k = p - c->made->k[i], v = p - c->made->v[i];
-        if (k >= 0 && k < key_bytes(c->made, i)) {
+        if (k >= 0 && k < state_key_bytes(c->made, i)) {
             return note_keys(c, i, t, k, (int64_t) offset, (int64_t) size);
         }
-        if (v >= 0 && v < value_bytes(c->made, i)) {
+        if (v >= 0 && v < state_value_bytes(c->made, i)) {
             return note_values(c, i, t, v, (int64_t) offset, (int64_t) size);
         }
     }
@@ -129,8 +122,8 @@ static bool restore(struct cache * c, const struct abi * abi, struct llama_conte
 static bool complete(const struct cache * c, struct error * err) {
     int64_t k = 0, v = 0;
     for (uint32_t i = 0; i < c->made->layout.n_layers; i++) {
-        k += key_bytes(c->made, i);
-        v += value_bytes(c->made, i);
+        k += state_key_bytes(c->made, i);
+        v += state_value_bytes(c->made, i);
     }
     if (c->noted_k != k || c->noted_v != v) {
         return fail(err, "the server fills its cache past the agent");

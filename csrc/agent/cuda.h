@@ -16,7 +16,8 @@
     X(memory, (int64_t *, int32_t))                                                                                                                        \
     X(alloc, (void **, int64_t, int32_t))                                                                                                                  \
     X(free, (void *, int32_t))                                                                                                                             \
-    X(upload, (void *, const void *, int64_t, int32_t))
+    X(upload, (void *, const void *, int64_t, int32_t))                                                                                                    \
+    X(copy, (void *, const void *, int64_t, int32_t))
 
 struct cuda {
 #define X(name, args) int32_t(*name) args;

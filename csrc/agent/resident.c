@@ -1,35 +1,29 @@
 #include "resident.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_RESIDENTS = 64, ALIGN = 256 };
+enum { MAX_RESIDENTS = 64, MAX_NAME = 64, ALIGN = 256 };
 
 struct resident {
-    struct state_file file;
+    char name[MAX_NAME];
     int32_t device;
     void * at; /* null: no such resident */
     int64_t size;
     uint64_t recipe; /* that last needed it */
+    struct state there;
 };
 
-/* Callers hold the agent's lock. */
 static struct resident residents[MAX_RESIDENTS];
 static int64_t budget = -1;
 
 static int64_t aligned(int64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
-static int64_t key_bytes(const struct state * s, uint32_t layer) { return s->cells * s->layout.layers[layer].k_row; }
-
-static int64_t value_bytes(const struct state * s, uint32_t layer) {
-    const struct state_layer * y = &s->layout.layers[layer];
-    return s->cells * (y->v_row + y->v_elem * y->v_width);
-}
-
 static int64_t bytes_of(const struct state * s) {
     int64_t n = 0;
     for (uint32_t i = 0; i < s->layout.n_layers; i++) {
-        n += aligned(key_bytes(s, i)) + aligned(value_bytes(s, i));
+        n += aligned(state_key_bytes(s, i)) + aligned(state_value_bytes(s, i));
     }
     return n;
 }
@@ -69,20 +63,29 @@ static struct resident * make_room(const struct cuda * cuda, int64_t size, uint6
         if (empty != NULL && taken + size <= budget) {
             return empty;
         }
-        if (oldest == NULL) {
+        if (oldest == NULL || size > budget) {
             return NULL;
         }
         drop(cuda, oldest);
     }
 }
 
-/* ---- bringing and finding ---- */
+/* ---- by name ---- */
 
-static bool same_file(const struct state_file * a, const struct state_file * b) { return a->device == b->device && a->inode == b->inode && a->changed == b->changed; }
+/* The name up to its first dot; false where it is too long for one. */
+static bool stem_of(const char * name, char * stem) {
+    const size_t n = strcspn(name, ".");
+    if (n == 0 || n >= MAX_NAME) {
+        return false;
+    }
+    memcpy(stem, name, n);
+    stem[n] = 0;
+    return true;
+}
 
-static struct resident * find(const struct state * ref, int32_t device) {
+static struct resident * find(const char * stem) {
     for (int i = 0; i < MAX_RESIDENTS; i++) {
-        if (residents[i].at != NULL && residents[i].device == device && residents[i].size == bytes_of(ref) && same_file(&residents[i].file, &ref->file)) {
+        if (residents[i].at != NULL && strcmp(residents[i].name, stem) == 0) {
             return &residents[i];
         }
     }
@@ -94,43 +97,121 @@ static struct resident * find(const struct state * ref, int32_t device) {
 static void settle(struct state * there, uint8_t * at) {
     for (uint32_t i = 0; i < there->layout.n_layers; i++) {
         there->k[i] = at;
-        at += aligned(key_bytes(there, i));
+        at += aligned(state_key_bytes(there, i));
         there->v[i] = at;
-        at += aligned(value_bytes(there, i));
+        at += aligned(state_value_bytes(there, i));
     }
+}
+
+static struct resident * make(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * stem, const struct state * ref, struct error * err) {
+    const int64_t size = bytes_of(ref);
+    struct resident * r = set_budget(cuda, device) ? make_room(cuda, size, recipe) : NULL;
+    if (r == NULL || cuda->alloc(&r->at, size, device) != SEMSHARE_OK) {
+        fail(err, "the device has no %lld bytes for a reference: %lld are meant for all", (long long) size, (long long) budget);
+        return NULL;
+    }
+    memcpy(r->name, stem, strlen(stem) + 1);
+    r->device = device;
+    r->size = size;
+    r->recipe = recipe;
+    r->there = *ref;
+    r->there.data = NULL; /* the file is mapped once */
+    settle(&r->there, r->at);
+    return r;
+}
+
+void resident_drop(const struct cuda * cuda, const char * name) {
+    char stem[MAX_NAME];
+    struct resident * r = stem_of(name, stem) ? find(stem) : NULL;
+    if (r != NULL) {
+        drop(cuda, r);
+    }
+}
+
+bool resident_make(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * name, const struct state * ref, struct state * there, struct error * err) {
+    char stem[MAX_NAME];
+    if (!stem_of(name, stem)) {
+        return fail(err, "%.64s is no name for a reference", name);
+    }
+    resident_drop(cuda, name);
+    struct resident * r = make(cuda, device, recipe, stem, ref, err);
+    if (r == NULL) {
+        return false;
+    }
+    *there = r->there;
+    return true;
+}
+
+/* ---- the same as the file ---- */
+
+enum { COMPARED = 3 }; /* cells of a layer's keys */
+
+/* Whether cells of a layer's keys are about what the file has. Types may differ: four-bit
+ * numbers are off by some 8 %. */
+static bool layer_alike(const struct resident * r, const struct cuda * cuda, const struct state * ref, uint32_t layer, float * is, float * was) {
+    const struct state_layer * y = &ref->layout.layers[layer];
+    const int64_t width = state_row_elems(y->k_type, y->k_row);
+    const struct semshare_rows rows = {r->there.k[layer], r->there.layout.layers[layer].k_type, (int32_t) width};
+    const int32_t cells[COMPARED] = {0, (int32_t) ref->cells / 2, (int32_t) ref->cells - 1};
+    if (cuda->get_rows(&rows, cells, COMPARED, is, r->device) != SEMSHARE_OK) {
+        return false;
+    }
+    double off = 0, all = 0;
+    for (int i = 0; i < COMPARED; i++) {
+        semshare_dequantize(y->k_type, ref->k[layer] + cells[i] * y->k_row, y->k_row, was, width);
+        for (int64_t e = 0; e < width; e++) {
+            const double d = (double) is[i * width + e] - (double) was[e];
+            off += d * d;
+            all += (double) was[e] * (double) was[e];
+        }
+    }
+    return off <= 0.04 * all;
+}
+
+static bool alike(const struct resident * r, const struct cuda * cuda, const struct state * ref) {
+    if (r->there.cells != ref->cells || !state_layout_takes(&r->there.layout, &ref->layout)) {
+        return false;
+    }
+    const struct state_layer * y = &ref->layout.layers[0], * z = &ref->layout.layers[ref->layout.n_layers - 1];
+    const int64_t a = state_row_elems(y->k_type, y->k_row), b = state_row_elems(z->k_type, z->k_row), most = a > b ? a : b;
+    float * x = malloc((size_t) (most * (COMPARED + 1)) * sizeof *x);
+    const bool ok = x != NULL && layer_alike(r, cuda, ref, 0, x, x + COMPARED * most) && layer_alike(r, cuda, ref, ref->layout.n_layers - 1, x, x + COMPARED * most);
+    free(x);
+    return ok;
 }
 
 static bool bring(const struct cuda * cuda, int32_t device, const struct state * ref, const struct state * there) {
     bool ok = true;
     for (uint32_t i = 0; ok && i < ref->layout.n_layers; i++) {
-        ok = cuda->upload(there->k[i], ref->k[i], key_bytes(ref, i), device) == SEMSHARE_OK && cuda->upload(there->v[i], ref->v[i], value_bytes(ref, i), device) == SEMSHARE_OK;
+        ok = cuda->upload(there->k[i], ref->k[i], state_key_bytes(ref, i), device) == SEMSHARE_OK && cuda->upload(there->v[i], ref->v[i], state_value_bytes(ref, i), device) == SEMSHARE_OK;
     }
     return ok;
 }
 
-bool resident_take(const struct cuda * cuda, int32_t device, uint64_t recipe, const struct state * ref, struct state * there, struct error * err) {
-    struct resident * r = find(ref, device);
-    const bool is_new = r == NULL;
-    const int64_t size = bytes_of(ref);
-    if (is_new && (!set_budget(cuda, device) || (r = make_room(cuda, size, recipe)) == NULL)) {
-        return fail(err, "the device has no %lld bytes for a reference: %lld are meant for all", (long long) size, (long long) budget);
+bool resident_take(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * name, const struct state * ref, struct state * there, int32_t * brought, struct error * err) {
+    char stem[MAX_NAME];
+    if (!stem_of(name, stem)) {
+        return fail(err, "%.64s is no name for a reference", name);
     }
-    if (is_new && cuda->alloc(&r->at, size, device) != SEMSHARE_OK) {
-        return fail(err, "the device has no %lld bytes for a reference", (long long) size);
+    struct resident * r = find(stem);
+    if (r != NULL && (r->device != device || !alike(r, cuda, ref))) {
+        drop(cuda, r);
+        r = NULL;
     }
-    *there = *ref;
-    there->data = NULL; /* its file is mapped once */
-    settle(there, r->at);
-    r->recipe = recipe;
-    if (!is_new) {
+    if (r != NULL) {
+        r->recipe = recipe;
+        *there = r->there;
         return true;
     }
-    r->file = ref->file;
-    r->device = device;
-    r->size = size;
-    if (!bring(cuda, device, ref, there)) {
+    r = make(cuda, device, recipe, stem, ref, err);
+    if (r == NULL) {
+        return false;
+    }
+    if (!bring(cuda, device, ref, &r->there)) {
         drop(cuda, r);
         return fail(err, "a reference cannot be copied to the device");
     }
+    (*brought)++;
+    *there = r->there;
     return true;
 }

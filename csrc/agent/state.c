@@ -172,7 +172,6 @@ bool state_open(struct state * s, int dir, const char * name, uint64_t size, str
     }
     s->data = data;
     s->size = (size_t) size;
-    s->file = (struct state_file) {(uint64_t) st.st_dev, (uint64_t) st.st_ino, (int64_t) st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec};
     struct error why;
     if (!state_parse(s, &why)) {
         return fail(err, "reference %.120s: %.120s", name, why.text);
@@ -195,16 +194,22 @@ int64_t state_row_bytes(uint32_t type, int64_t width) {
     return elems == 0 || width % elems != 0 ? -1 : width / elems * bytes;
 }
 
-/* How many elements such a row has; 0 where it is not whole blocks. */
-static int64_t row_elems(uint32_t type, int64_t row) {
+int64_t state_row_elems(uint32_t type, int64_t row) {
     int32_t bytes = 0;
     const int32_t elems = type_block(type, &bytes);
     return elems == 0 || row % bytes != 0 ? 0 : row / bytes * elems;
 }
 
-static int64_t key_elems(const struct state_layer * y) { return row_elems(y->k_type, y->k_row); }
+int64_t state_key_bytes(const struct state * s, uint32_t layer) { return s->cells * s->layout.layers[layer].k_row; }
 
-static int64_t value_elems(const struct state_layer * y) { return y->v_width > 0 ? y->v_width : row_elems(y->v_type, y->v_row); }
+int64_t state_value_bytes(const struct state * s, uint32_t layer) {
+    const struct state_layer * y = &s->layout.layers[layer];
+    return s->cells * y->v_row + s->stride * y->v_elem * y->v_width;
+}
+
+static int64_t key_elems(const struct state_layer * y) { return state_row_elems(y->k_type, y->k_row); }
+
+static int64_t value_elems(const struct state_layer * y) { return y->v_width > 0 ? y->v_width : state_row_elems(y->v_type, y->v_row); }
 
 static bool retype_layer(struct state_layer * y, const struct state_layer * from, bool v_trans, const struct state_types * to) {
     int32_t bytes = 0;

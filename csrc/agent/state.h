@@ -31,17 +31,10 @@ struct state_layout {
     struct state_layer layers[STATE_MAX_LAYERS];
 };
 
-/* Which file a state was read from, and as of when. */
-struct state_file {
-    uint64_t device, inode;
-    int64_t changed; /* nanoseconds */
-};
-
 /* A state in memory. Where it was opened, it maps the file read-only. Rows may lie
  * elsewhere than in data: in the server's cache, or in a device's memory. */
 struct state {
     struct state_layout layout;
-    struct state_file file;
     uint8_t * data;
     size_t size;
     uint32_t cells;
@@ -72,6 +65,13 @@ bool state_layout_takes(const struct state_layout * l, const struct state_layout
 
 /* Whether the layer's rows lie the same in both. */
 bool state_layer_equal(const struct state_layout * a, const struct state_layout * b, uint32_t layer);
+
+/* Bytes that a layer's keys take, and its values. */
+int64_t state_key_bytes(const struct state * s, uint32_t layer);
+int64_t state_value_bytes(const struct state * s, uint32_t layer);
+
+/* How many elements a row of so many bytes has; 0 where it is not whole blocks. */
+int64_t state_row_elems(uint32_t type, int64_t row);
 
 enum { STATE_TOKENS = 12 }; /* where the tokens begin */
 

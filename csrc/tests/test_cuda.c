@@ -35,7 +35,7 @@ static void * device_copy(const void * host, int64_t n) {
 static void check_home(const void * device, const uint8_t * want, int64_t n, const char * what) {
     uint8_t * got = malloc((size_t) n + 1);
     CHECK(semshare_cuda_download(got, device, n, 0) == SEMSHARE_OK, "download");
-    CHECK(memcmp(got, want, (size_t) n) == 0, "%s composed in place differ from the CPU's", what);
+    CHECK(memcmp(got, want, (size_t) n) == 0, "%s differ from the CPU's", what);
     free(got);
 }
 
@@ -57,13 +57,16 @@ static void check_resident(uint64_t seed, uint32_t type) {
             sources[i][r].v = device_copy(c.sources[i][r].v, c.sources[i][r].v_size);
         }
     }
+    CHECK(semshare_cuda_copy(jobs[0].v, sources[0][0].v, 1, 0) == SEMSHARE_OK && semshare_cuda_copy(NULL, jobs[0].k, 1, 0) == SEMSHARE_ERR_ARGUMENT, "copies");
+    check_home(jobs[0].v, c.sources[0][0].v, 1, "bytes copied");
+    CHECK(semshare_cuda_upload(jobs[0].v, c.jobs[0].v, c.jobs[0].v_size, 0) == SEMSHARE_OK, "upload");
     CHECK(semshare_cuda_device_of(jobs[0].k) == 0 && semshare_cuda_device_of(c.jobs[0].k) < 0, "whose memory it is");
     CHECK(semshare_compose(c.jobs, LAYERS, c.runs, c.n_runs, &c.rope, 1) == SEMSHARE_OK, "CPU");
     const int32_t status = semshare_cuda_compose_resident(jobs, LAYERS, c.runs, c.n_runs, &c.rope, 0);
     CHECK(status == SEMSHARE_OK, "type %u: status %d", type, status);
     for (int i = 0; i < LAYERS; i++) {
-        check_home(jobs[i].k, c.jobs[i].k, c.jobs[i].k_size, "keys");
-        check_home(jobs[i].v, c.jobs[i].v, c.jobs[i].v_size, "values");
+        check_home(jobs[i].k, c.jobs[i].k, c.jobs[i].k_size, "keys composed in place");
+        check_home(jobs[i].v, c.jobs[i].v, c.jobs[i].v_size, "values composed in place");
         semshare_cuda_free(jobs[i].k, 0), semshare_cuda_free(jobs[i].v, 0);
         for (int r = 0; r < jobs[i].n_sources; r++) {
             semshare_cuda_free((void *) (uintptr_t) sources[i][r].k, 0), semshare_cuda_free((void *) (uintptr_t) sources[i][r].v, 0);
