@@ -11,6 +11,7 @@ import (
 const (
 	// agentLibrary is the agent's file, which Copy finds in the sidecar's image.
 	agentLibrary = "libsemshare-agent.so"
+	cudaLibrary  = "libsemshare_cuda.so"
 	agentPath    = "/semsharekv/agent"
 	preload      = "LD_PRELOAD"
 )

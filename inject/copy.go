@@ -14,8 +14,20 @@ const libraries = "/usr/lib/semsharekv"
 
 // Copy puts a library of the sidecar's image into a directory that other
 // containers see; the image has no shell to do so. A relative name is looked for
-// beside the program, then in libraries.
+// beside the program, then in libraries. The agent takes along the CUDA library,
+// which it loads from beside itself, where the image has it.
 func Copy(library, dir string) error {
+	if err := copyLibrary(library, dir); err != nil || filepath.Base(library) != agentLibrary {
+		return err
+	}
+	err := copyLibrary(filepath.Join(filepath.Dir(library), cudaLibrary), dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func copyLibrary(library, dir string) error {
 	in, err := openLibrary(library)
 	if err != nil {
 		return err
@@ -49,7 +61,7 @@ func openLibrary(name string) (*os.File, error) {
 		return f, err
 	}
 	if f, err = os.Open(filepath.Join(libraries, name)); err != nil {
-		return nil, fmt.Errorf("%s is neither %s nor in %s", name, beside, libraries)
+		return nil, fmt.Errorf("%s is neither %s nor in %s: %w", name, beside, libraries, err)
 	}
 	return f, nil
 }
