@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { STRIDE = 16, BATCH_ROWS = 256 };
+enum { STRIDE = 16, BATCH_ROWS = 64 };
 
 struct signing {
     const float * rows;

@@ -47,66 +47,90 @@ func (a *Alignment) take(s segment) {
 	}
 }
 
+// gap is a stretch of the target, and m reference tokens from r on that it is aligned with.
+type gap struct {
+	segment
+	m int
+}
+
 // fillGaps aligns what lies between runs that go on in the same reference,
 // before the first run and after the last.
 func (a *Alignment) fillGaps(runs []segment, signer *Signer) {
+	gaps := a.gaps(runs)
+	like := a.likenesses(gaps, signer)
+	for k, g := range gaps {
+		for i, p := range alignGap(g.n, g.m, like[k]) {
+			if p.r >= 0 {
+				a.Matches[g.t+i] = Match{int16(g.ref), int32(g.r + p.r), float32(p.similarity)}
+			}
+		}
+	}
+}
+
+// gaps are those that are not too large.
+func (a *Alignment) gaps(runs []segment) (out []gap) {
+	add := func(s segment, m int) {
+		if s.n > 0 && m > 0 && s.n*m <= maxGapCells {
+			out = append(out, gap{s, m})
+		}
+	}
 	for i, s := range runs {
 		switch {
 		case i == 0:
 			back := min(s.r, s.t+nearJump)
-			a.fillGap(segment{s.ref, 0, s.r - back, s.t}, back, signer)
+			add(segment{s.ref, 0, s.r - back, s.t}, back)
 		case near(runs[i-1], s):
 			p := runs[i-1]
-			a.fillGap(segment{s.ref, p.end(), p.rEnd(), s.t - p.end()}, s.r-p.rEnd(), signer)
+			add(segment{s.ref, p.end(), p.rEnd(), s.t - p.end()}, s.r-p.rEnd())
 		}
 	}
 	if len(runs) > 0 {
 		p := runs[len(runs)-1]
 		n := len(a.Target) - p.end()
-		a.fillGap(segment{p.ref, p.end(), p.rEnd(), n}, min(len(a.Refs[p.ref].Tokens)-p.rEnd(), n+nearJump), signer)
+		add(segment{p.ref, p.end(), p.rEnd(), n}, min(len(a.Refs[p.ref].Tokens)-p.rEnd(), n+nearJump))
 	}
+	return out
 }
 
-// fillGap aligns target[g.t:g.t+g.n] with m reference tokens from g.r on.
-func (a *Alignment) fillGap(g segment, m int, signer *Signer) {
-	if g.n <= 0 || m <= 0 || g.n*m > maxGapCells {
-		return
-	}
-	target := a.Target[g.t : g.t+g.n]
-	ref := a.Refs[g.ref].Tokens[g.r : g.r+m]
-	for i, p := range alignGap(g.n, m, gapLikeness(target, ref, signer)) {
-		if p.r >= 0 {
-			a.Matches[g.t+i] = Match{int16(g.ref), int32(g.r + p.r), float32(p.similarity)}
-		}
-	}
-}
-
-// gapLikeness compares tokens by the E-cache: embeddings with RoPE applied, at
+// likenesses compare tokens by the E-cache: embeddings with RoPE applied, at
 // positions counted from the gap's start on either side, so that place counts
-// within the gap but not the distance that the whole passage moved.
-func gapLikeness(target, ref []int32, signer *Signer) likeness {
-	same := func(t, r int) float64 {
-		if target[t] == ref[r] {
-			return 1
+// within the gap but not the distance that the whole passage moved. All gaps are
+// signed in one call: its tables of angles cost more than a short gap.
+func (a *Alignment) likenesses(gaps []gap, signer *Signer) []likeness {
+	var tokens, pos []int32
+	for _, g := range gaps {
+		tokens = append(tokens, a.Target[g.t:g.t+g.n]...)
+		tokens = append(tokens, a.Refs[g.ref].Tokens[g.r:g.r+g.m]...)
+		pos = append(append(pos, positions(g.n)...), positions(g.m)...)
+	}
+	var signatures []Signature
+	if signer != nil && !signer.Identity() {
+		signatures, _ = signer.ECache(tokens, pos) // where it fails a token is like itself and nothing else
+	}
+	out := make([]likeness, len(gaps))
+	at := 0
+	for k, g := range gaps {
+		n := g.n + g.m
+		out[k] = gapLikeness(tokens[at:at+n], g.n, signatures)
+		if signatures != nil {
+			signatures = signatures[n:]
 		}
-		return 0
+		at += n
 	}
-	if signer == nil || signer.Identity() {
-		return same
-	}
-	ts, err := signer.ECache(target, positions(len(target)))
-	if err != nil {
-		return same
-	}
-	rs, err := signer.ECache(ref, positions(len(ref)))
-	if err != nil {
-		return same
-	}
+	return out
+}
+
+// gapLikeness compares the first n tokens with those behind them; signatures, of all of
+// them and perhaps more, may be nil.
+func gapLikeness(tokens []int32, n int, signatures []Signature) likeness {
 	return func(t, r int) float64 {
-		if target[t] == ref[r] {
+		switch {
+		case tokens[t] == tokens[n+r]:
 			return 1
+		case signatures == nil:
+			return 0
 		}
-		return min(max(Cosine(ts[t], rs[r]), 0), 0.999)
+		return min(max(Cosine(signatures[t], signatures[n+r]), 0), 0.999)
 	}
 }
 
