@@ -1,5 +1,5 @@
-// Shapemodel writes a model of a given shape with random weights, f16, and the tokenizer
-// and chat template of another: for timing on machines that a real model of that size
+// Shapemodel writes a model of a given shape with random weights, f16 or q8_0, and the
+// tokenizer and chat template of another: for timing on machines that a real model of that size
 // cannot be brought to. What it answers means nothing.
 package main
 
@@ -19,17 +19,19 @@ import (
 // shape is that of a llama with NORM RoPE.
 type shape struct {
 	layers, dim, ff, heads, headsKV, headDim int
+	packed                                   bool // q8_0, else f16
 	vocab                                    int
 }
 
-// shapes are those of Llama 3.2 1B and Llama 3.1 8B, but for the vocabulary.
+// shapes are those of Llama 3.2 1B, Llama 3.1 8B and Qwen2.5 32B, but for the vocabulary.
 var shapes = map[string]shape{
-	"1b": {layers: 16, dim: 2048, ff: 8192, heads: 32, headsKV: 8, headDim: 64},
-	"8b": {layers: 32, dim: 4096, ff: 14336, heads: 32, headsKV: 8, headDim: 128},
+	"1b":  {layers: 16, dim: 2048, ff: 8192, heads: 32, headsKV: 8, headDim: 64},
+	"8b":  {layers: 32, dim: 4096, ff: 14336, heads: 32, headsKV: 8, headDim: 128},
+	"32b": {layers: 64, dim: 5120, ff: 27648, heads: 40, headsKV: 8, headDim: 128, packed: true},
 }
 
 func main() {
-	name := flag.String("shape", "1b", "1b or 8b")
+	name := flag.String("shape", "1b", "1b, 8b or 32b")
 	tokenizer := flag.String("tokenizer", "", "GGUF `FILE` of a llama whose tokenizer is taken; what follows its metadata may be missing")
 	out := flag.String("out", "", "`FILE` to write")
 	flag.Parse()
@@ -42,7 +44,7 @@ func main() {
 func run(name, tokenizer, out string) error {
 	s, ok := shapes[name]
 	if !ok {
-		return fmt.Errorf("shape %q: expected 1b or 8b", name)
+		return fmt.Errorf("shape %q: expected 1b, 8b or 32b", name)
 	}
 	meta, count, vocab, err := readMetadata(tokenizer)
 	if err != nil {
@@ -150,18 +152,27 @@ func readMetadata(path string) (meta []byte, count uint64, vocab int, err error)
 type tensor struct {
 	name string
 	dims []int
-	ones bool // f32 and 1; else f16 and random
+	kind kind
 }
 
+// kind is a type as ggml numbers it, and its blocks.
+type kind struct {
+	id           uint32
+	elems, bytes int
+}
+
+var (
+	f32  = kind{0, 1, 4} // tensors of ones
+	f16  = kind{1, 1, 2} // random ones, as those that follow
+	q8_0 = kind{8, 32, 34}
+)
+
 func (t tensor) bytes() int {
-	n := 2
-	if t.ones {
-		n = 4
-	}
+	n := 1
 	for _, d := range t.dims {
 		n *= d
 	}
-	return n
+	return n / t.kind.elems * t.kind.bytes
 }
 
 const alignment = 32
@@ -169,26 +180,37 @@ const alignment = 32
 func padded(n int) int { return (n + alignment - 1) / alignment * alignment }
 
 func (s shape) tensors() []tensor {
-	q, kv := s.heads*s.headDim, s.headsKV*s.headDim
+	q, kv, random := s.heads*s.headDim, s.headsKV*s.headDim, f16
+	if s.packed {
+		random = q8_0
+	}
 	all := []tensor{
-		{name: "token_embd.weight", dims: []int{s.dim, s.vocab}},
-		{name: "output_norm.weight", dims: []int{s.dim}, ones: true},
+		{"token_embd.weight", []int{s.dim, s.vocab}, random},
+		{"output_norm.weight", []int{s.dim}, f32},
 	}
 	for i := range s.layers {
-		add := func(name string, ones bool, dims ...int) {
-			all = append(all, tensor{fmt.Sprintf("blk.%d.%s.weight", i, name), dims, ones})
+		add := func(name string, k kind, dims ...int) {
+			all = append(all, tensor{fmt.Sprintf("blk.%d.%s.weight", i, name), dims, k})
 		}
-		add("attn_norm", true, s.dim)
-		add("attn_q", false, s.dim, q)
-		add("attn_k", false, s.dim, kv)
-		add("attn_v", false, s.dim, kv)
-		add("attn_output", false, q, s.dim)
-		add("ffn_norm", true, s.dim)
-		add("ffn_gate", false, s.dim, s.ff)
-		add("ffn_up", false, s.dim, s.ff)
-		add("ffn_down", false, s.ff, s.dim)
+		add("attn_norm", f32, s.dim)
+		add("attn_q", random, s.dim, q)
+		add("attn_k", random, s.dim, kv)
+		add("attn_v", random, s.dim, kv)
+		add("attn_output", random, q, s.dim)
+		add("ffn_norm", f32, s.dim)
+		add("ffn_gate", random, s.dim, s.ff)
+		add("ffn_up", random, s.dim, s.ff)
+		add("ffn_down", random, s.ff, s.dim)
 	}
 	return all
+}
+
+// fileType is ggml's, of models that are mostly f16, or q8_0.
+func (s shape) fileType() int {
+	if s.packed {
+		return 7
+	}
+	return 1
 }
 
 func (s shape) metadata() (b []byte, count uint64) {
@@ -204,7 +226,7 @@ func (s shape) metadata() (b []byte, count uint64) {
 		name  string
 		value int
 	}{
-		{"general.file_type", 1}, {"llama.block_count", s.layers}, {"llama.context_length", 131072},
+		{"general.file_type", s.fileType()}, {"llama.block_count", s.layers}, {"llama.context_length", 131072},
 		{"llama.embedding_length", s.dim}, {"llama.feed_forward_length", s.ff}, {"llama.vocab_size", s.vocab},
 		{"llama.attention.head_count", s.heads}, {"llama.attention.head_count_kv", s.headsKV},
 		{"llama.rope.dimension_count", s.headDim},
@@ -234,11 +256,7 @@ func (s shape) write(w io.Writer, tokenizer []byte, n uint64) error {
 		for _, d := range t.dims {
 			head = binary.LittleEndian.AppendUint64(head, uint64(d))
 		}
-		kind := uint32(1) // f16
-		if t.ones {
-			kind = 0
-		}
-		head = binary.LittleEndian.AppendUint32(head, kind)
+		head = binary.LittleEndian.AppendUint32(head, t.kind.id)
 		head = binary.LittleEndian.AppendUint64(head, uint64(at))
 		at += padded(t.bytes())
 	}
@@ -248,22 +266,23 @@ func (s shape) write(w io.Writer, tokenizer []byte, n uint64) error {
 	return writeTensors(w, all)
 }
 
-// writeTensors takes random weights from one block, each tensor from another place in it:
-// numbers of their own would take minutes. Their size keeps the residual stream's.
+// writeTensors takes random weights from one stretch of blocks, each tensor from another
+// place in it: numbers of their own would take minutes.
 func writeTensors(w io.Writer, all []tensor) error {
-	block := gauss(1 << 24)
+	r := rand.New(rand.NewPCG(1, 1))
+	random := map[kind][]byte{f16: halves(r, 1<<24), q8_0: packed(r, 1<<19)}
 	for i, t := range all {
+		data, at := random[t.kind], i*7919*t.kind.bytes
+		if t.kind == f32 {
+			data, at = ones(t.dims[0]), 0
+		}
 		rest := t.bytes()
-		for at := i * 7919 * 2 % len(block); rest > 0; at = 0 {
-			data := block[at:]
-			if t.ones {
-				data = ones(t.dims[0])
-			}
-			data = data[:min(rest, len(data))]
-			if _, err := w.Write(data); err != nil {
+		for at %= len(data); rest > 0; at = 0 {
+			part := data[at:min(len(data), at+rest)]
+			if _, err := w.Write(part); err != nil {
 				return err
 			}
-			rest -= len(data)
+			rest -= len(part)
 		}
 		if _, err := w.Write(make([]byte, padded(t.bytes())-t.bytes())); err != nil {
 			return err
@@ -279,12 +298,26 @@ func ones(n int) (b []byte) {
 	return b
 }
 
-// gauss are n numbers of deviation 1/50 as f16.
-func gauss(n int) []byte {
-	r := rand.New(rand.NewPCG(1, 1))
+// deviation of the random weights.
+const deviation = 1. / 50
+
+// halves are n random f16.
+func halves(r *rand.Rand, n int) []byte {
 	b := make([]byte, 0, 2*n)
 	for range n {
-		b = binary.LittleEndian.AppendUint16(b, half(float32(r.NormFloat64()/50)))
+		b = binary.LittleEndian.AppendUint16(b, half(float32(r.NormFloat64()*deviation)))
+	}
+	return b
+}
+
+// packed are n blocks of q8_0, whose largest number is taken to be three deviations.
+func packed(r *rand.Rand, n int) []byte {
+	b := make([]byte, 0, q8_0.bytes*n)
+	for range n {
+		b = binary.LittleEndian.AppendUint16(b, half(float32(3*deviation/127)))
+		for range q8_0.elems {
+			b = append(b, byte(int8(min(max(r.NormFloat64()*127/3, -127), 127))))
+		}
 	}
 	return b
 }
