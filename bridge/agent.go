@@ -28,6 +28,9 @@ type AgentReply struct {
 	// that of a "cuda" device, or "aside", to be restored from there, and Aside why.
 	Cache string `json:"cache"`
 	Aside string `json:"aside"`
+	// Brought counts the references that had to be brought to the device from their files,
+	// since the server had not saved them lately.
+	Brought int `json:"brought"`
 	// Milliseconds.
 	Compose   float64 `json:"compose_ms"`
 	Recompute float64 `json:"recompute_ms"`
@@ -61,8 +64,8 @@ const agentTokens = 64
 
 // Agent finds out whether the backend has an agent that computes what the backend
 // itself does: a prompt is prefilled and saved, the agent computes all of it anew,
-// and the two caches are compared. probed is what Probe found. It uses the first
-// slot and empties it.
+// and the two caches are compared. probed is what Probe found, and of a fast backend
+// learns what the agent takes. It uses the first slot and empties it.
 func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
@@ -77,7 +80,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 		defer os.Remove(files[i])
 	}
 	tokens := p.varied()
-	if err := p.fill(ctx, &Probed{}, files[0], tokens); err != nil {
+	if _, err := p.fill(ctx, files[0], tokens); err != nil {
 		return AgentReply{}, err
 	}
 	want, err := OpenState(files[0])
@@ -85,14 +88,20 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 		return AgentReply{}, err
 	}
 	defer want.Close()
-	reply, err := p.cook(ctx, files[1], want, probed.RoPE)
+	reply, err := p.cook(ctx, files[1], everything(want, probed.RoPE))
 	if err != nil {
 		return reply, err
 	}
 	if _, _, err := p.Backend.Save(ctx, 0, filepath.Base(files[2])); err != nil {
 		return reply, err
 	}
-	return reply, p.compare(files[2], want)
+	if err := p.compare(files[2], want); err != nil {
+		return reply, err
+	}
+	if probed.timed() {
+		probed.AgentTook, err = p.timeAgent(ctx, probed.RoPE, files[2], files[1])
+	}
+	return reply, err
 }
 
 // varied is a prompt of different tokens, all plain.
@@ -104,11 +113,16 @@ func (p Prober) varied() []int32 {
 	return tokens
 }
 
-func (p Prober) cook(ctx context.Context, path string, s *State, rope *RoPE) (AgentReply, error) {
-	r := Recipe{Tokens: s.Tokens, Depth: make([]uint16, len(s.Tokens)), Layout: &s.Layout, Refs: []*State{s}, RoPE: rope}
+// everything is the recipe that computes all of a state anew.
+func everything(s *State, rope *RoPE) *Recipe {
+	r := &Recipe{Tokens: s.Tokens, Depth: make([]uint16, len(s.Tokens)), Layout: &s.Layout, Refs: []*State{s}, RoPE: rope}
 	for i := range r.Depth {
 		r.Depth[i] = uint16(len(s.Layout.Layers))
 	}
+	return r
+}
+
+func (p Prober) cook(ctx context.Context, path string, r *Recipe) (AgentReply, error) {
 	if err := r.WriteFile(path); err != nil {
 		return AgentReply{}, err
 	}

@@ -24,8 +24,11 @@ type Probed struct {
 	// Volatile: a slot filled a moment ago is emptied as soon as another request
 	// starts (--cache-idle-slots with --kv-unified).
 	Volatile bool
-	// TokenMS is the prefill time of one token in ms.
-	TokenMS float64
+	// Readings are prefills that were timed: the long and short ones of a fast
+	// backend, or of a slow one the probe's own prompt alone.
+	Readings []Reading
+	// AgentTook is how long the agent took, where Agent found one and the backend is fast.
+	AgentTook AgentReading
 }
 
 // ErrUnshareable is wrapped where a backend works but its KV cannot be shared.
@@ -49,7 +52,8 @@ type Prober struct {
 // Probe prefills, saves and restores a short prompt, and checks on it all that
 // sharing relies on: that the state's layout is understood, that keys turn as the
 // model's RoPE says, that a restored state is really used, and whether it
-// survives another request. It uses the first slots and empties them.
+// survives another request. A fast backend is then timed with prompts that tell more.
+// It uses the first slots and empties them.
 func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	if err := p.refuse(); err != nil {
 		return nil, err
@@ -62,19 +66,32 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
 	out := &Probed{Props: p.Props}
 	tokens := p.prompt()
-	if err := p.fill(ctx, out, file, tokens); err != nil {
+	first, err := p.fill(ctx, file, tokens)
+	if err != nil {
 		return nil, err
 	}
 	if err := p.inspect(out, file, tokens); err != nil {
 		return nil, err
 	}
-	if err := p.restore(ctx, file, tokens); err != nil {
+	single, err := p.restore(ctx, file, tokens)
+	if err != nil {
 		return nil, err
 	}
 	if p.Props.Slots > 1 {
 		if out.Volatile, err = p.volatile(ctx, file, tokens); err != nil {
 			return nil, err
 		}
+	}
+	if first, err = p.warm(ctx, first, single); err != nil {
+		return nil, err
+	}
+	if first.fast() {
+		if out.Readings, err = p.time(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if len(out.Readings) == 0 {
+		out.Readings = []Reading{first}
 	}
 	return out, nil
 }
@@ -97,33 +114,36 @@ func (p Prober) refuse() error {
 	return nil
 }
 
-// prompt repeats a token that is surely in the vocabulary and surely plain: ids
-// at the middle of the table are ordinary pieces of text.
-func (p Prober) prompt() []int32 {
+// prompt is the one by which the backend is tried out.
+func (p Prober) prompt() []int32 { return p.repeated(0, probeTokens) }
+
+// repeated is a token n times: the k-th of some that are surely in the vocabulary and
+// surely plain, since ids at the middle of the table are ordinary pieces of text.
+func (p Prober) repeated(k, n int) []int32 {
 	id := int32(1000)
 	if p.Model != nil && p.Model.Vocab > 0 {
 		id = int32(p.Model.Vocab / 2)
 	}
-	tokens := make([]int32, probeTokens)
+	tokens := make([]int32, n)
 	for i := range tokens {
-		tokens[i] = id
+		tokens[i] = id - int32(k)
 	}
 	return tokens
 }
 
-func (p Prober) fill(ctx context.Context, out *Probed, file string, tokens []int32) error {
+// fill computes and saves tokens, and returns what computing them took.
+func (p Prober) fill(ctx context.Context, file string, tokens []int32) (Reading, error) {
 	if err := p.Backend.Erase(ctx, 0); err != nil {
-		return fmt.Errorf("the backend's slots cannot be managed: start llama-server with --slot-save-path and without --no-slots: %w", err)
+		return Reading{}, fmt.Errorf("the backend's slots cannot be managed: start llama-server with --slot-save-path and without --no-slots: %w", err)
 	}
 	got, err := p.Backend.Prefill(ctx, 0, tokens)
 	if err != nil {
-		return err
+		return Reading{}, err
 	}
-	out.TokenMS = got.PromptMS / float64(max(1, got.PromptN))
 	if _, _, err = p.Backend.Save(ctx, 0, filepath.Base(file)); err != nil {
-		return fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path: %w", err)
+		return Reading{}, fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path: %w", err)
 	}
-	return nil
+	return got.reading(), nil
 }
 
 // inspect reads the saved state and checks the model's RoPE against it.
@@ -230,22 +250,23 @@ func relativeError(a, b []float32) float64 {
 	return math.Sqrt(d / n)
 }
 
-// restore proves that a restored state is used: the server must find all of it.
-func (p Prober) restore(ctx context.Context, file string, tokens []int32) error {
+// restore proves that a restored state is used: the server must find all of it. It
+// returns what the one token behind it took.
+func (p Prober) restore(ctx context.Context, file string, tokens []int32) (Reading, error) {
 	if err := p.Backend.Erase(ctx, 0); err != nil {
-		return err
+		return Reading{}, err
 	}
 	if _, err := p.Backend.Restore(ctx, 0, filepath.Base(file)); err != nil {
-		return err
+		return Reading{}, err
 	}
 	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
 	if err != nil {
-		return err
+		return Reading{}, err
 	}
 	if got.CacheN != len(tokens) {
-		return fmt.Errorf("the backend computes restored tokens again (%d of %d found): %w", got.CacheN, len(tokens), ErrUnshareable)
+		return Reading{}, fmt.Errorf("the backend computes restored tokens again (%d of %d found): %w", got.CacheN, len(tokens), ErrUnshareable)
 	}
-	return nil
+	return got.reading(), nil
 }
 
 // volatile finds out whether a request to another slot empties this one.

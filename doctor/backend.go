@@ -141,7 +141,7 @@ func (x *examination) probe(b *backend) {
 		x.add(Wrong, check, advice, "%v", err)
 		return
 	}
-	x.ok(check, "a saved slot was read, understood, restored and used; a token prefills in %.2f ms", p.TokenMS)
+	x.ok(check, "a saved slot was read, understood, restored and used; a token prefills in %.2f ms", p.TokenMS())
 	x.cache(p)
 	if p.RoPE == nil {
 		x.add(Warning, "moving keys", "where backend.model is set and the server's RoPE flags are the model's own, keys can be moved; until then only prefixes and passages that stay in place are shared", "%s", p.Why)

@@ -41,19 +41,24 @@ func NewBatch(p *Plan, c Costs, keepFuzzy bool, drafts func(*Plan) bool) Schedul
 			wanted += c.Long(i, i+1)
 		}
 	}
-	end, inside := leftToForward(end, n, c, drafts(p))
-	return Schedule{Spans: []Span{{end, n}}, Cost: c.Agent*(wanted+inside) + c.restore(end) + c.Prefill(end, n), Cold: c.Prefill(0, n)}
+	end, inside := leftToForward(end, n, c, wanted > 0, drafts(p))
+	return Schedule{Spans: []Span{{end, n}}, Cost: c.Inside(wanted+inside) + c.restore(end) + c.Prefill(end, n), Cold: c.Prefill(0, n)}
 }
 
 // leftToForward is where the forwarded request goes on. What the plan wants from end on
 // is computed with the rest where that is cheaper than in a short batch of its own, at
 // the price of a prefill returned; the last token is the forwarded request's always.
-func leftToForward(end, n int, c Costs, drafted bool) (from int, inside float64) {
+// begun says that something is computed inside anyway, so that the fixed cost of that
+// is no matter.
+func leftToForward(end, n int, c Costs, begun, drafted bool) (from int, inside float64) {
 	if n-1 <= end {
 		return end, 0
 	}
 	inside = c.Long(end, n-1)
-	if drafted || c.Agent*inside+c.Prefill(n-1, n) < c.Prefill(end, n) {
+	if begun {
+		c.AgentFixed = 0
+	}
+	if drafted || c.Inside(inside)+c.Prefill(n-1, n) < c.Prefill(end, n) {
 		return n - 1, inside
 	}
 	return end, 0

@@ -74,3 +74,28 @@ func TestBatchTakesTheEndInWhereItIsShort(t *testing.T) {
 	f(4, false, Span{59, 60}, 20+5+40)
 	f(1, true, Span{59, 60}, 20+5+10)
 }
+
+// TestBatchCountsTheFixedCost: it is paid where anything is computed inside, once, and
+// speaks for leaving the end to the forwarded request where nothing else is.
+func TestBatchCountsTheFixedCost(t *testing.T) {
+	f := func(changed, new int, fixed float64, want Span, cost float64) {
+		t.Helper()
+		p := fromRef([2]int{0, 57})
+		for i := range changed {
+			p.Tokens[56-2*i].Reason = Unmatched
+		}
+		for range new {
+			p.Tokens = append(p.Tokens, PlanToken{Ref: -1, Reason: Unmatched})
+		}
+		c := Costs{Token: 10, Agent: 1, AgentFixed: fixed, Restore: 5}
+		c.Short[0], c.Short[1] = 4, 4
+		s := NewBatch(p, c, false, never)
+		if len(s.Spans) != 1 || s.Spans[0] != want || math.Abs(s.Cost-cost) > 1e-9 {
+			t.Errorf("%d tokens changed, %d new, fixed cost %v: span %v at %v: expected %v at %v", changed, new, fixed, s.Spans, s.Cost, want, cost)
+		}
+	}
+	f(0, 3, 0, Span{59, 60}, 20+5+40)
+	f(0, 3, 50, Span{59, 60}, 50+20+5+40)
+	f(0, 3, 70, Span{57, 60}, 5+120)
+	f(0, 1, 70, Span{57, 58}, 5+40)
+}

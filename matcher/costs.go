@@ -19,6 +19,10 @@ type Costs struct {
 	// Agent is the price of a token computed in a batch inside the server, in
 	// units of its prefill in a long batch.
 	Agent float64
+	// AgentFixed is what computing any tokens inside the server takes besides, in
+	// whatever number: on a GPU, where it is the launching of graphs, layer by layer, it
+	// can be more than the prefill of a thousand.
+	AgentFixed float64
 }
 
 // ShortBatches is how many octaves of batch length have a price of their own.
@@ -43,6 +47,15 @@ func (c Costs) Prefill(from, to int) float64 {
 		ms *= c.Short[k]
 	}
 	return ms
+}
+
+// Inside is the time to compute in one go inside the server what takes ms at the price of
+// a prefill.
+func (c Costs) Inside(ms float64) float64 {
+	if ms <= 0 {
+		return 0
+	}
+	return c.AgentFixed + c.Agent*ms
 }
 
 func (c Costs) stage(at int) float64   { return c.Stage + c.StagePos*float64(at) }

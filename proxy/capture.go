@@ -28,8 +28,8 @@ func (d *Decision) Finish(o Outcome) {
 	}
 	defer d.lv.users.end()
 	d.leaveGate()
+	d.learn(o)
 	if d.slot != nil {
-		d.learn(o)
 		d.capture(o, d.verify(o))
 	}
 	d.observe()
@@ -61,9 +61,10 @@ func (d *Decision) observe() {
 	}
 }
 
-// learn feeds the cost model with the backend's own prefill time.
+// learn feeds the cost model with the backend's own prefill time, that of a request left
+// to it too: where nothing is shared for now, nothing else would show that it could pay.
 func (d *Decision) learn(o Outcome) {
-	if o.CacheN >= 0 && o.PromptN > 0 {
+	if d.g.Off == "" && o.CacheN >= 0 && o.PromptN > 0 {
 		d.lv.costs.prefilled(o.CacheN, o.PromptN, o.PromptMS)
 	}
 }

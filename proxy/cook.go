@@ -19,14 +19,14 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 	s := matcher.NewBatch(p, costs, pol.Unrepaired == configs.UnrepairedAccept, d.drafts)
 	d.tryPlan(p, s.Spans[0].From)
 	out := &planned{Plan: p, Schedule: s, recipe: true}
-	extra := d.extra(p, s.Spans[0].From, costs)
-	out.Cost += costs.Agent * extra
 	for i, t := range p.Tokens[:s.Spans[0].From] {
 		if t.Reason.Recomputed() {
 			out.inside += costs.Long(i, i+1)
 		}
 	}
-	out.inside += extra
+	named := out.inside
+	out.inside += d.extra(p, s.Spans[0].From, costs)
+	out.Cost += costs.Inside(out.inside) - costs.Inside(named)
 	return d.worth(ctx, out, costs)
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"sync"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -11,8 +12,10 @@ import (
 type costs struct {
 	mu                    sync.Mutex
 	token, stage, restore line
+	match                 line // finding out tokens, look-up, alignment, by the prompt's length
 	short                 [matcher.ShortBatches]float64
 	agent                 float64 // price of a token in the agent, in units of its prefill
+	agentFixed            float64 // ms of a recipe, however few tokens it computes
 }
 
 // Before anything is measured: what one copy of a state's bytes takes, and the
@@ -26,23 +29,70 @@ const (
 	positionGrowth = 0.1
 	// agentPrice: a batch of scattered tokens attends to as much as one in a row.
 	agentPrice = 1.1
-	// maxAgentPrice bounds what one slow recipe can teach.
-	maxAgentPrice = 4
+	// agentFixedMS is what a recipe takes on a CPU besides what it computes.
+	agentFixedMS = 1
+	// maxSlower bounds what one slow recipe, or look-up, can teach: as many times what
+	// was expected.
+	maxSlower = 4
+	// matchMS and matchTokenMS are what it takes to find out that nothing is similar.
+	matchMS, matchTokenMS = 1, 0.004
 )
 
-// shortBatches is how much more a token costs in short batches before anything
-// is measured: what llama-server takes on a CPU, where batches of 64 and more
+// shortBatches is how much more a token costs in short batches where nothing is
+// measured: what llama-server takes on a CPU, where batches of 64 and more
 // have faster attention. The longest that are learnt are of 256 tokens.
 var shortBatches = [matcher.ShortBatches]float64{5, 4, 3.3, 2.9, 2.6, 2.6, 1.6, 1.3, 1.1}
 
-// newCosts starts from the probe's price of a token and from the size of its KV.
-func newCosts(tokenMS float64, bytesPerToken int64) *costs {
-	c := &costs{short: shortBatches, agent: agentPrice}
-	copyMS := float64(bytesPerToken) / copyBytesPerMS
+// newCosts starts from what the probe measured and from the size of a token's KV.
+func newCosts(p *bridge.Probed, bytesPerToken int64) *costs {
+	long, took := p.Longest(), p.AgentTook
+	tokenMS := long.PerToken() / (1 + positionGrowth/1000*(float64(long.At)+float64(long.N)/2))
+	c := &costs{agent: agentPrice, agentFixed: max(agentFixedMS, took.Recompute-agentPrice*tokenMS*float64(took.Computed))}
 	c.token.prior(tokenMS, tokenMS*positionGrowth/1000)
-	c.restore.prior(restoreMS, 2*copyMS)
+	c.short = shortFactors(p.Readings, c.model())
+	copyMS := float64(bytesPerToken) / copyBytesPerMS
 	c.stage.prior(stageMS, 3*copyMS)
+	c.match.prior(matchMS, matchTokenMS)
+	fixed, each := float64(restoreMS), 2*copyMS
+	if took.N > 0 {
+		fixed = min(fixed, took.Rest)
+		each = (took.Rest - fixed) / float64(took.N)
+	}
+	c.restore.prior(fixed, each)
 	return c
+}
+
+// shortFactors are how much more a token costs in short batches by the readings: 1 at
+// the length of the longest, and between any two lengths read as many times more or less
+// with each octave.
+func shortFactors(readings []bridge.Reading, m matcher.Costs) [matcher.ShortBatches]float64 {
+	out := shortBatches
+	if len(readings) < 2 {
+		return out
+	}
+	var read [matcher.ShortBatches + 1]float64
+	longest := 0
+	for _, r := range readings {
+		if long := m.Long(r.At, r.At+r.N); long > 0 && r.MS > 0 {
+			k := min(matcher.Octave(r.N), matcher.ShortBatches)
+			read[k] = r.MS / long
+			longest = max(longest, k)
+		}
+	}
+	last := -1
+	for k := range longest + 1 {
+		if read[k] == 0 {
+			continue
+		}
+		for i := last + 1; i < k && last >= 0; i++ {
+			out[i] = read[last] * math.Pow(read[k]/read[last], float64(i-last)/float64(k-last))
+		}
+		if k < len(out) {
+			out[k] = read[k]
+		}
+		last = k
+	}
+	return out
 }
 
 // model is the matcher's view of the costs as known now.
@@ -53,7 +103,7 @@ func (c *costs) model() matcher.Costs {
 	m.Token, m.TokenPos = c.token.fit()
 	m.Stage, m.StagePos = c.stage.fit()
 	m.Restore, m.RestorePos = c.restore.fit()
-	m.Agent = c.agent
+	m.Agent, m.AgentFixed = c.agent, c.agentFixed
 	return m
 }
 
@@ -106,13 +156,40 @@ func (c *costs) learn(l *line, at int, ms float64) {
 
 // cooked learns from a recipe of n tokens that was expected to compute for want ms
 // at the price of a prefill, computed for got ms, and took ms in all.
+//
+// Of what it was off by, its fixed cost and its price are to blame in proportion to what
+// they were expected to come to. A line through the recipes would not do: most compute
+// about as many tokens, which says nothing of its slope.
 func (c *costs) cooked(n int, want, got, ms float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.restore.add(float64(n), max(0, ms-got))
-	if want > 0 && got > 0 {
-		c.agent += (1 - forget) * (min(maxAgentPrice, got/want) - c.agent)
+	if want <= 0 || got <= 0 {
+		return
 	}
+	expected := c.agentFixed + c.agent*want
+	off := (1 - forget) * (min(maxSlower, got/expected) - 1)
+	blame := c.agentFixed / expected
+	c.agentFixed *= 1 + off*blame
+	c.agent *= 1 + off*(1-blame)
+}
+
+// matched learns from what it took to look for something similar to a prompt of n tokens.
+// Where that cannot pay nothing is looked up, and so nothing more learnt: slow ones are
+// taken for no slower than maxSlower times what was expected at first.
+func (c *costs) matched(n int, ms float64) {
+	c.learn(&c.match, n, min(ms, maxSlower*(matchMS+matchTokenMS*float64(n))))
+}
+
+// least is what sharing a prompt of n tokens takes however little of it is computed, in ms.
+func (c *costs) least(n int, agent bool) float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ms := c.match.at(n) + c.restore.at(n)
+	if agent {
+		ms += c.agentFixed
+	}
+	return ms
 }
 
 // line is a straight line through observations, the older ones counting less:
@@ -144,6 +221,12 @@ func (l *line) point(x, y, w float64) {
 	l.y += w * y
 	l.xx += w * x * x
 	l.xy += w * x * y
+}
+
+// at is what the line says of position x.
+func (l *line) at(x int) float64 {
+	a, b := l.fit()
+	return a + b*float64(x)
 }
 
 // fit returns a and b of y = a + b*x, neither negative. Observations all in one

@@ -87,7 +87,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	sh.loadCalibration(lv)
 	lv.gate = newGate()
 	lv.slots = newSlots(lv.probed.Props.Slots)
-	lv.costs = newCosts(lv.probed.TokenMS, layout.BytesPerToken())
+	lv.costs = newCosts(lv.probed, layout.BytesPerToken())
 	return lv, nil
 }
 

@@ -34,6 +34,9 @@ type planned struct {
 func (d *Decision) match(ctx context.Context) (*planned, string) {
 	start := time.Now()
 	defer func() { d.report.Match = time.Since(start) }()
+	if d.hopeless() {
+		return nil, coldNoGain
+	}
 	ctx, cancel := context.WithTimeout(ctx, d.g.Policy.Budget)
 	defer cancel()
 	tokens, err := d.lv.tokens.tokens(ctx, d.g.Authorization, &d.g.Prompt)
@@ -55,6 +58,7 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 	case d.lv.slots.longestPrefix(d.g.Tenant, tokens) >= int(exactEnough*float64(len(tokens))):
 		return nil, coldNoGain
 	}
+	defer func() { d.lv.costs.matched(len(tokens), float64(time.Since(start).Microseconds())/1000) }()
 	refs, reason := d.lookUp(ctx)
 	if len(refs) == 0 {
 		return nil, reason

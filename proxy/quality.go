@@ -219,18 +219,14 @@ func (d *Decision) drafts(p *matcher.Plan) bool {
 	return d.g.Policy.Retention < 1 || d.attended(p) > 0
 }
 
-// draftPrice is what a drafted token is taken to cost, one at a time, in tokens of a
-// prefill. On Qwen2.5-0.5B, two cores, it takes 34 ms, and a prefill 7.1 ms a token.
-const draftPrice = 5
-
-// drafting is the cost of an answer's first tokens, and of those of the prompt that are
-// left to the forwarded request.
+// drafting is the cost of an answer's first tokens, each of which takes what a batch of one
+// takes, and of those of the prompt that are left to the forwarded request.
 func (d *Decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float64 {
 	if !d.drafts(p) {
 		return 0
 	}
 	n := len(p.Tokens)
-	return costs.Long(end, n) + draftPrice*bridge.DraftTokens*costs.Long(n-1, n)
+	return costs.Long(end, n) + bridge.DraftTokens*costs.Prefill(n-1, n)
 }
 
 // deviating is the part that deviation chooses.

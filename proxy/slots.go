@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,13 @@ func (s *slots) longestPrefix(tenant string, tokens []int32) int {
 	defer s.mu.Unlock()
 	_, n := s.best(tenant, tokens)
 	return n
+}
+
+// hold reports whether any slot is known to hold a prompt of the tenant.
+func (s *slots) hold(tenant string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.tenant == tenant && len(sl.tokens) > 0 })
 }
 
 // acquire takes the idle slot with the longest exact prefix of tokens, if it is

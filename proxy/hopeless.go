@@ -1,0 +1,38 @@
+package proxy
+
+import "github.com/semsharekv/semsharekv/configs"
+
+// leastBytes is the fewest bytes that a token is reckoned to stand for, on average over a
+// prompt. English has about four, so that only clear cases count as hopeless.
+const leastBytes = 2
+
+// hopeless reports whether sharing cannot pay for a prompt of this length: where the
+// backend is so fast that it computes the prompt sooner than anything could be looked up
+// and put into a slot, not even the tokens are asked for.
+//
+// Such a request is left to the backend, which finds what a slot holds of it by itself.
+// Where it could not be trusted with that, since tenants differ, or the book of slots
+// knows of a prompt that it would not respect, the request goes the whole way.
+func (d *Decision) hopeless() bool {
+	pol := &d.g.Policy
+	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.g.Tenant) {
+		return false
+	}
+	n := d.g.Prompt.mostTokens()
+	cold := d.lv.costs.model().Prefill(0, n)
+	return cold > 0 && d.lv.costs.least(n, d.agent()) > gain*cold
+}
+
+// mostTokens is more tokens than the prompt is likely to have; exact where it has no text.
+func (p *Prompt) mostTokens() int {
+	text, tokens := len(p.Text)+len(p.Chat), len(p.Tokens)
+	for _, part := range p.Parts {
+		text += len(part.Text)
+		tokens += len(part.Tokens)
+	}
+	text += len(p.Infill.Prefix) + len(p.Infill.Suffix) + len(p.Infill.Prompt)
+	for _, f := range p.Infill.Extra {
+		text += len(f.Text)
+	}
+	return tokens + text/leastBytes
+}
