@@ -25,7 +25,7 @@ type Machine struct {
 type Model struct {
 	Build string `json:"build"`
 	Name  string `json:"model"`
-	// SHA256 of the model file; "" where it cannot be read from here.
+	// SHA256 of the model file; "" where it cannot be read from here, or is too large.
 	SHA256  string `json:"model_sha256"`
 	Context int    `json:"n_ctx"` // tokens of one slot
 	Slots   int    `json:"slots"`
@@ -59,12 +59,18 @@ func cpuName() string {
 	return "unknown"
 }
 
+// maxHashed is the size of the largest model file that is hashed: it takes seconds.
+const maxHashed = 4 << 30
+
 func fileHash(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || st.Size() > maxHashed {
+		return ""
+	}
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return ""
