@@ -68,6 +68,8 @@ enum {
     X(void *, ggml_get_data, (const ggt *))                                                                      \
     X(const char *, ggml_get_name, (const ggt *))                                                                \
     X(bool, ggml_backend_buffer_is_host, (void *))                                                               \
+    X(void *, ggml_backend_alloc_ctx_tensors, (ggctx *, ggml_backend_t))                                         \
+    X(void, ggml_backend_buffer_free, (void *))                                                                  \
     X(void, llama_synchronize, (struct llama_context *))                                                         \
     X(ggctx *, ggml_init, (struct ggml_init_params))                                                             \
     X(void, ggml_free, (ggctx *))                                                                                \

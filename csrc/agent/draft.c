@@ -9,10 +9,10 @@ struct drafting {
     struct attention * attention;
     struct recomputed * did;
     int32_t done; /* tokens behind the recipe's that have been computed */
-    /* Of one batch: its cells and positions, how many cells each token sees, what goes from
-     * layer to layer, keys and values. */
-    int32_t * cells, * pos, * visible;
-    float * x, * k, * v;
+    /* Of one batch: its cells and positions, how many cells each token sees, where it is
+     * held on its way through the layers, keys and values. */
+    int32_t * cells, * pos, * visible, * held;
+    float * k, * v;
     bool in_graph;  /* the graph takes rows as they lie, and nobody asks for logarithms */
     int32_t looks_from; /* the first layer whose attention counts */
     struct cached * cached; /* of one stretch */
@@ -29,11 +29,11 @@ static bool drafting_init(struct drafting * d, int32_t batch, struct error * err
     d->cells = malloc(n * sizeof *d->cells);
     d->pos = malloc(n * sizeof *d->pos);
     d->visible = malloc(n * sizeof *d->visible);
-    d->x = malloc(n * (size_t) d->e->model->n_embd * sizeof *d->x);
+    d->held = malloc(n * sizeof *d->held);
     d->k = malloc(n * width * sizeof *d->k);
     d->v = malloc(n * width * sizeof *d->v);
     d->shared = malloc((size_t) d->rows->state->cells * (size_t) d->e->model->n_heads * sizeof *d->shared);
-    return (d->cached != NULL && d->cells != NULL && d->pos != NULL && d->visible != NULL && d->x != NULL && d->k != NULL && d->v != NULL && d->shared != NULL) || fail(err, "out of memory");
+    return (d->cached != NULL && d->cells != NULL && d->pos != NULL && d->visible != NULL && d->held != NULL && d->k != NULL && d->v != NULL && d->shared != NULL) ? engine_hold(d->e, batch, err) : fail(err, "out of memory");
 }
 
 static void drafting_free(struct drafting * d) {
@@ -41,7 +41,7 @@ static void drafting_free(struct drafting * d) {
     free(d->cells);
     free(d->pos);
     free(d->visible);
-    free(d->x);
+    free(d->held);
     free(d->k);
     free(d->v);
     free(d->shared);
@@ -49,12 +49,12 @@ static void drafting_free(struct drafting * d) {
 
 /* Takes n tokens through a layer; where it weighs, n is 1, and their attention counts. */
 static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weighs, struct error * err) {
-    if (!engine_keys(d->e, layer, d->x, d->pos, n, d->k, d->v, err) || !rows_put(d->rows, layer, d->cells, n, d->k, d->v, err)) {
+    if (!engine_keys(d->e, layer, d->held, d->pos, n, d->k, d->v, err) || !rows_put(d->rows, layer, d->cells, n, d->k, d->v, err)) {
         return false;
     }
     const struct cached cached = rows_cached(d->rows, layer);
     weighs = weighs && attention_wants(d->attention, layer);
-    if (!engine_layer(d->e, layer, d->x, d->pos, d->visible, n, &cached, weighs ? d->shared : NULL, err)) {
+    if (!engine_layer(d->e, layer, d->held, d->pos, d->visible, n, &cached, weighs ? d->shared : NULL, err)) {
         return false;
     }
     if (weighs) {
@@ -72,9 +72,9 @@ static bool pass_layers(struct drafting * d, int32_t n, bool weighs, struct erro
         for (int32_t layer = from; layer < to; layer++) {
             d->cached[layer - from] = rows_cached(d->rows, layer);
         }
-        const struct stretch s = {.from = from, .to = to, .n = n, .cells = d->cells, .pos = d->pos, .visible = d->visible, .cached = d->cached,
+        const struct stretch s = {.from = from, .to = to, .n = n, .rows = d->held, .cells = d->cells, .pos = d->pos, .visible = d->visible, .cached = d->cached,
             .attention = weighs && to > d->looks_from ? d->shared : NULL, .looks_from = d->looks_from};
-        ok = engine_stretch(d->e, &s, d->x, err);
+        ok = engine_stretch(d->e, &s, err);
         if (ok && s.attention != NULL) {
             attention_add_shares(d->attention, d->shared);
         }
@@ -82,16 +82,17 @@ static bool pass_layers(struct drafting * d, int32_t n, bool weighs, struct erro
     return ok;
 }
 
-/* Computes the n tokens that come next; x is then what the last layer puts out. */
+/* Computes the n tokens that come next; what the last layer puts out is held. */
 static bool pass(struct drafting * d, const int32_t * tokens, int32_t n, bool weighs, struct error * err) {
     const struct recipe_head * h = &d->recipe->head;
     const int32_t n_layers = d->e->model->n_layers;
     for (int32_t i = 0; i < n; i++, d->done++) {
         d->pos[i] = (int32_t) h->n_tokens + d->done;
+        d->held[i] = i;
         d->cells[i] = (int32_t) h->n_cells + d->done;
         d->visible[i] = d->cells[i] + 1;
     }
-    bool ok = engine_embed(d->e, tokens, n, d->x, err);
+    bool ok = engine_embed(d->e, tokens, d->held, n, err);
     if (ok && d->in_graph) {
         ok = pass_layers(d, n, weighs, err);
     }
@@ -119,7 +120,7 @@ static bool run(struct drafting * d, int32_t batch, struct error * err) {
     }
     for (uint32_t i = 0; i < h->n_drafted; i++) {
         int32_t * token = &d->did->drafted[i];
-        if (!engine_likeliest(d->e, d->x, token, err) || !pass(d, token, 1, true, err)) {
+        if (!engine_likeliest(d->e, 0, token, err) || !pass(d, token, 1, true, err)) {
             return false;
         }
         d->did->n_drafted++;

@@ -114,7 +114,35 @@ bool engine_init(struct engine * e, const struct abi * abi, const struct model *
     return e->arena != NULL || fail(err, "out of memory");
 }
 
+static void release(struct engine * e) {
+    if (e->buffer != NULL) {
+        e->abi->ggml_backend_buffer_free(e->buffer);
+    }
+    if (e->holder != NULL) {
+        e->abi->ggml_free(e->holder);
+    }
+    e->buffer = NULL;
+    e->holder = NULL;
+    e->capacity = 0;
+}
+
+/* On the first device, where the model begins. */
+bool engine_hold(struct engine * e, int64_t n, struct error * err) {
+    if (n <= e->capacity) {
+        return true;
+    }
+    release(e);
+    e->holder = e->abi->ggml_init((struct ggml_init_params) {2 * e->abi->ggml_tensor_overhead(), NULL, true});
+    if (e->holder != NULL) {
+        e->x = e->abi->ggml_new_tensor_2d(e->holder, GGML_TYPE_F32, e->model->n_embd, n);
+        e->buffer = e->abi->ggml_backend_alloc_ctx_tensors(e->holder, kept.backends[0]);
+    }
+    e->capacity = e->buffer == NULL ? 0 : n;
+    return e->buffer != NULL || fail(err, "no memory for %lld tokens on their way through the layers", (long long) n);
+}
+
 void engine_free(struct engine * e) {
+    release(e);
     if (e->failed) {
         drop_kept(e->abi);
     }
@@ -136,10 +164,13 @@ struct graph {
         size_t size;
     } inputs[MAX_INPUTS];
     int32_t n_inputs;
+    int64_t longs[2][ENGINE_MAX_BATCH]; /* indices as ggml_set_rows takes them */
+    int32_t n_longs;
 };
 
 static bool graph_begin(struct graph * g, struct engine * e, struct error * err) {
-    memset(g, 0, sizeof *g);
+    g->n_inputs = 0;
+    g->n_longs = 0;
     g->e = e;
     g->abi = e->abi;
     g->ctx = e->abi->ggml_init((struct ggml_init_params) {e->arena_size, e->arena, true});
@@ -158,12 +189,23 @@ static ggt * input(struct graph * g, ggt * t, const void * data, size_t size) {
     return t;
 }
 
-static ggt * input_rows(struct graph * g, const float * x, int64_t width, int64_t n) {
-    return input(g, g->abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F32, width, n), x, (size_t) (width * n) * sizeof *x);
-}
-
 static ggt * input_ints(struct graph * g, const int32_t * x, int64_t n) {
     return input(g, g->abi->ggml_new_tensor_1d(g->ctx, GGML_TYPE_I32, n), x, (size_t) n * sizeof *x);
+}
+
+static ggt * input_longs(struct graph * g, const int32_t * x, int64_t n) {
+    int64_t * longs = g->longs[g->n_longs++];
+    for (int64_t i = 0; i < n; i++) {
+        longs[i] = x[i];
+    }
+    return input(g, g->abi->ggml_new_tensor_1d(g->ctx, GGML_TYPE_I64, n), longs, (size_t) n * sizeof *longs);
+}
+
+/* What goes from layer to layer: taken from its rows, and put back into them. */
+static ggt * take(struct graph * g, const int32_t * rows, int64_t n) { return g->abi->ggml_get_rows(g->ctx, g->e->x, input_ints(g, rows, n)); }
+
+static void give(struct graph * g, const int32_t * rows, int64_t n, ggt * x) {
+    g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, g->e->x, x, input_longs(g, rows, n)));
 }
 
 static void want(struct graph * g, ggt * t) {
@@ -251,7 +293,7 @@ static ggt * mlp(struct graph * g, const struct weights * w, ggt * x) {
 
 /* ---- the passes ---- */
 
-bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * x, struct error * err) {
+bool engine_embed(struct engine * e, const int32_t * tokens, const int32_t * rows, int32_t n, struct error * err) {
     struct graph g;
     const int64_t known = e->model->embeddings->ne[1];
     for (int32_t i = 0; i < n; i++) {
@@ -262,32 +304,70 @@ bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * 
     if (!graph_begin(&g, e, err)) {
         return false;
     }
-    ggt * out = e->abi->ggml_get_rows(g.ctx, e->model->embeddings, input_ints(&g, tokens, n));
-    want(&g, out);
+    give(&g, rows, n, e->abi->ggml_get_rows(g.ctx, e->model->embeddings, input_ints(&g, tokens, n)));
+    const bool ok = graph_run(&g, err);
+    graph_end(&g);
+    return ok;
+}
+
+/* Keys and values of a layer with that input. */
+static void keys_and_values(struct graph * g, const struct weights * w, ggt * x, ggt * pos, ggt ** k, ggt ** v) {
+    ggt * in = norm(g, x, w->attn_norm);
+    *k = heads(g, linear(g, w->wk, w->bk, in), g->e->model->n_heads_kv, w->k_norm, pos);
+    *v = linear(g, w->wv, w->bv, in);
+}
+
+bool engine_keys(struct engine * e, int32_t layer, const int32_t * rows, const int32_t * pos, int32_t n, float * k, float * v, struct error * err) {
+    const int64_t all = (int64_t) n * e->model->n_heads_kv * e->model->head_dim;
+    struct graph g;
+    ggt * keys, * values;
+    if (!graph_begin(&g, e, err)) {
+        return false;
+    }
+    keys_and_values(&g, &e->model->layers[layer], take(&g, rows, n), input_ints(&g, pos, n), &keys, &values);
+    want(&g, keys);
+    want(&g, values);
     const bool ok = graph_run(&g, err);
     if (ok) {
-        fetch(&g, out, x, (int64_t) n * e->model->n_embd);
+        fetch(&g, keys, k, all);
+        fetch(&g, values, v, all);
     }
     graph_end(&g);
     return ok;
 }
 
-bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_t * pos, int32_t n, float * k, float * v, struct error * err) {
-    const struct model * m = e->model;
-    const struct weights * w = &m->layers[layer];
+/* Writes rows into the first cells of a tensor, at those that to names. Reading them does
+ * not depend on it in the graph: so it must stand there first. */
+static void store(struct graph * g, struct source cache, int64_t cells, ggt * rows, ggt * to) {
+    const struct model * m = g->e->model;
+    const int64_t width = (int64_t) m->n_heads_kv * m->head_dim;
+    const size_t row = g->abi->ggml_row_size(cache.tensor->type, width);
+    ggt * all = g->abi->ggml_view_3d(g->ctx, cache.tensor, width, cells, 1, row, row * (size_t) cells, (size_t) cache.first * row);
+    g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, all, g->abi->ggml_reshape_2d(g->ctx, rows, width, to->ne[0]), to));
+}
+
+bool engine_store(struct engine * e, int32_t layer, const int32_t * rows, const int32_t * pos, const int32_t * cells, int32_t n, const struct cached * cached, const int32_t * picked, int32_t n_picked, float * k, float * v, struct error * err) {
+    const int64_t width = (int64_t) e->model->n_heads_kv * e->model->head_dim;
     struct graph g;
+    ggt * keys, * values;
     if (!graph_begin(&g, e, err)) {
         return false;
     }
-    ggt * in = norm(&g, input_rows(&g, x, m->n_embd, n), w->attn_norm);
-    ggt * keys = heads(&g, linear(&g, w->wk, w->bk, in), m->n_heads_kv, w->k_norm, input_ints(&g, pos, n));
-    ggt * values = linear(&g, w->wv, w->bv, in);
-    want(&g, keys);
-    want(&g, values);
+    keys_and_values(&g, &e->model->layers[layer], take(&g, rows, n), input_ints(&g, pos, n), &keys, &values);
+    ggt * to = input_longs(&g, cells, n);
+    store(&g, (struct source) {cached->k_tensor, cached->first}, cells[n - 1] + 1, keys, to);
+    store(&g, (struct source) {cached->v_tensor, cached->first}, cells[n - 1] + 1, values, to);
+    if (n_picked > 0) {
+        ggt * which = input_ints(&g, picked, n_picked);
+        keys = e->abi->ggml_get_rows(g.ctx, e->abi->ggml_reshape_2d(g.ctx, keys, width, n), which);
+        values = e->abi->ggml_get_rows(g.ctx, values, which);
+        want(&g, keys);
+        want(&g, values);
+    }
     const bool ok = graph_run(&g, err);
-    if (ok) {
-        fetch(&g, keys, k, (int64_t) n * m->n_heads_kv * m->head_dim);
-        fetch(&g, values, v, (int64_t) n * m->n_heads_kv * m->head_dim);
+    if (ok && n_picked > 0) {
+        fetch(&g, keys, k, n_picked * width);
+        fetch(&g, values, v, n_picked * width);
     }
     graph_end(&g);
     return ok;
@@ -383,7 +463,7 @@ static ggt * layer_output(struct graph * g, const struct weights * w, ggt * x, g
     return g->abi->ggml_add(g->ctx, mlp(g, w, norm(g, mid, w->ffn_norm)), mid);
 }
 
-bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err) {
+bool engine_layer(struct engine * e, int32_t layer, const int32_t * rows, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err) {
     const struct model * m = e->model;
     const struct weights * w = &m->layers[layer];
     const int64_t cells = visible[n - 1], padded = pad(cells, CELL_PAD);
@@ -395,20 +475,17 @@ bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * p
         free_groups(groups);
         return false;
     }
-    ggt * in = input_rows(&g, x, m->n_embd, n);
+    ggt * in = take(&g, rows, n);
     ggt * q = queries(&g, w, in, input_ints(&g, pos, n));
     const struct source k = cached_source(&g, cached->k_tensor, cached->first, cached->k_type, cached->k, cells, padded);
     const struct source v = cached_source(&g, cached->v_tensor, cached->first, cached->v_type, cached->v, cells, padded);
     ggt * out = layer_output(&g, w, in, q, groups, n_groups, k, v);
     ggt * shared = attention != NULL ? shares(&g, q, k, cells) : NULL;
-    want(&g, out);
+    give(&g, rows, n, out);
     if (shared != NULL) {
         want(&g, shared);
     }
     const bool ok = graph_run(&g, err);
-    if (ok) {
-        fetch(&g, out, x, (int64_t) n * m->n_embd);
-    }
     if (ok && shared != NULL) {
         fetch(&g, shared, attention, cells * m->n_heads);
     }
@@ -424,20 +501,9 @@ struct run {
     const struct stretch * s;
     struct group groups[MAX_GROUPS], kept_groups[MAX_GROUPS];
     int32_t n_groups, n_kept_groups;
-    int64_t cells[ENGINE_MAX_BATCH]; /* those of the tensors, as ggml_set_rows takes them */
     ggt * pos, * to, * kept, * kept_pos;
     ggt * attention;
 };
-
-/* Writes rows into the cells. Reading them does not depend on it in the graph: so it
- * must stand there first. */
-static void store(struct graph * g, const struct run * r, struct source cache, ggt * rows) {
-    const struct model * m = g->e->model;
-    const int64_t width = (int64_t) m->n_heads_kv * m->head_dim;
-    const size_t row = g->abi->ggml_row_size(cache.tensor->type, width);
-    ggt * all = g->abi->ggml_view_3d(g->ctx, cache.tensor, width, r->s->visible[r->s->n - 1], 1, row, row, (size_t) cache.first * row);
-    g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, all, g->abi->ggml_reshape_2d(g->ctx, rows, width, r->s->n), r->to));
-}
 
 /* Shares summed over heads: a row for each cell. */
 static ggt * summed(struct graph * g, ggt * shared, int64_t cells) {
@@ -447,14 +513,14 @@ static ggt * summed(struct graph * g, ggt * shared, int64_t cells) {
 
 static ggt * stretch_layer(struct graph * g, struct run * r, int32_t layer, ggt * x) {
     const struct stretch * s = r->s;
-    const struct model * m = g->e->model;
-    const struct weights * w = &m->layers[layer];
+    const struct weights * w = &g->e->model->layers[layer];
     const struct cached * c = &s->cached[layer - s->from];
     const struct source k = {c->k_tensor, c->first}, v = {c->v_tensor, c->first};
     const bool narrows = layer + 1 == s->to && s->kept != NULL;
-    ggt * in = norm(g, x, w->attn_norm);
-    store(g, r, k, heads(g, linear(g, w->wk, w->bk, in), m->n_heads_kv, w->k_norm, r->pos));
-    store(g, r, v, linear(g, w->wv, w->bv, in));
+    ggt * keys, * values;
+    keys_and_values(g, w, x, r->pos, &keys, &values);
+    store(g, k, s->visible[s->n - 1], keys, r->to);
+    store(g, v, s->visible[s->n - 1], values, r->to);
     if (narrows && s->n_kept == 0) {
         return NULL;
     }
@@ -479,27 +545,23 @@ static bool run_groups(struct run * r, struct error * err) {
 
 static void run_inputs(struct graph * g, struct run * r) {
     const struct stretch * s = r->s;
-    for (int32_t i = 0; i < s->n; i++) {
-        r->cells[i] = s->cells[i];
-    }
     r->pos = input_ints(g, s->pos, s->n);
-    r->to = input(g, g->abi->ggml_new_tensor_1d(g->ctx, GGML_TYPE_I64, s->n), r->cells, (size_t) s->n * sizeof *r->cells);
+    r->to = input_longs(g, s->cells, s->n);
     if (s->n_kept > 0) {
         r->kept = input_ints(g, s->kept, s->n_kept);
         r->kept_pos = input_ints(g, s->kept_pos, s->n_kept);
     }
 }
 
-static bool run_stretch(struct graph * g, struct run * r, float * x, struct error * err) {
+static bool run_stretch(struct graph * g, struct run * r, struct error * err) {
     const struct stretch * s = r->s;
-    const struct model * m = g->e->model;
     run_inputs(g, r);
-    ggt * out = input_rows(g, x, m->n_embd, s->n);
+    ggt * out = take(g, s->rows, s->n);
     for (int32_t layer = s->from; layer < s->to; layer++) {
         out = stretch_layer(g, r, layer, out);
     }
     if (out != NULL) {
-        want(g, out);
+        give(g, s->kept != NULL ? s->kept_rows : s->rows, s->kept != NULL ? s->n_kept : s->n, out);
     }
     if (r->attention != NULL) {
         want(g, r->attention);
@@ -507,16 +569,13 @@ static bool run_stretch(struct graph * g, struct run * r, float * x, struct erro
     if (!graph_run(g, err)) {
         return false;
     }
-    if (out != NULL) {
-        fetch(g, out, x, (int64_t) (s->kept != NULL ? s->n_kept : s->n) * m->n_embd);
-    }
     if (r->attention != NULL) {
         fetch(g, r->attention, s->attention, s->visible[0]);
     }
     return true;
 }
 
-bool engine_stretch(struct engine * e, const struct stretch * s, float * x, struct error * err) {
+bool engine_stretch(struct engine * e, const struct stretch * s, struct error * err) {
     struct graph g;
     struct run * r = calloc(1, sizeof *r);
     if (r == NULL) {
@@ -525,7 +584,7 @@ bool engine_stretch(struct engine * e, const struct stretch * s, float * x, stru
     r->s = s;
     bool ok = run_groups(r, err) && graph_begin(&g, e, err);
     if (ok) {
-        ok = run_stretch(&g, r, x, err);
+        ok = run_stretch(&g, r, err);
         graph_end(&g);
     }
     free_groups(r->groups);
@@ -534,14 +593,14 @@ bool engine_stretch(struct engine * e, const struct stretch * s, float * x, stru
     return ok;
 }
 
-bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err) {
+bool engine_likeliest(struct engine * e, int32_t row, int32_t * token, struct error * err) {
     const struct model * m = e->model;
     const int64_t n = m->output->ne[1];
     struct graph g;
     float * logits = malloc((size_t) n * sizeof *logits);
     bool ok = logits != NULL || fail(err, "out of memory");
     if (ok && (ok = graph_begin(&g, e, err))) {
-        ggt * out = linear(&g, m->output, NULL, norm(&g, input_rows(&g, x, m->n_embd, 1), m->output_norm));
+        ggt * out = linear(&g, m->output, NULL, norm(&g, take(&g, &row, 1), m->output_norm));
         want(&g, out);
         if ((ok = graph_run(&g, err))) {
             fetch(&g, out, logits, n);

@@ -1,6 +1,7 @@
 /*
  * Computes parts of the model's layers for any set of tokens, with ggml, on the devices
- * that hold the weights. Matrices are rows of floats, one row a token.
+ * that hold the weights. What goes from layer to layer, a row a token, stays there: rows
+ * names it, rows[i] being where the i-th token of a call keeps its own.
  */
 #ifndef AGENT_ENGINE_H
 #define AGENT_ENGINE_H
@@ -36,6 +37,11 @@ struct engine {
     struct rope rope;
     ggml_backend_sched_t sched;
     bool failed; /* what it computes on is not to be trusted any more */
+    /* What goes from layer to layer: n_embd x capacity floats. */
+    ggctx * holder;
+    ggt * x;
+    void * buffer;
+    int64_t capacity;
     void * arena; /* memory of a graph's description */
     size_t arena_size;
 };
@@ -45,27 +51,35 @@ struct engine {
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err);
 void engine_free(struct engine * e);
 
-/* x: n rows of n_embd. It fails for a token that the model does not have. */
-bool engine_embed(struct engine * e, const int32_t * tokens, int32_t n, float * x, struct error * err);
+/* Makes room for n rows, which hold anything. */
+bool engine_hold(struct engine * e, int64_t n, struct error * err);
+
+/* The rows become the tokens' embeddings. It fails for a token that the model does not
+ * have. */
+bool engine_embed(struct engine * e, const int32_t * tokens, const int32_t * rows, int32_t n, struct error * err);
 
 /* k, v: n rows of n_heads_kv * head_dim; keys are turned to their positions. */
-bool engine_keys(struct engine * e, int32_t layer, const float * x, const int32_t * pos, int32_t n, float * k, float * v, struct error * err);
+bool engine_keys(struct engine * e, int32_t layer, const int32_t * rows, const int32_t * pos, int32_t n, float * k, float * v, struct error * err);
 
-/* The layer's output, in place of x, for n tokens. Row i attends to the cells before
+/* The same, but they go into cells, ascending, of what is cached in tensors; k and v get
+ * those of n_picked tokens, picked[i] being the i-th. */
+bool engine_store(struct engine * e, int32_t layer, const int32_t * rows, const int32_t * pos, const int32_t * cells, int32_t n, const struct cached * cached, const int32_t * picked, int32_t n_picked, float * k, float * v, struct error * err);
+
+/* The rows become the layer's output, for n tokens. Token i attends to the cells before
  * visible[i] of cached, which must hold the token's own. visible must ascend. Where not
  * null, attention is for one token alone, n = 1, and gets how it shares out its attention:
  * for each of n_heads a row of visible[0] floats that add up to 1. */
-bool engine_layer(struct engine * e, int32_t layer, float * x, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err);
+bool engine_layer(struct engine * e, int32_t layer, const int32_t * rows, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err);
 
 /* Tokens that go through layers from to to-1. Their keys and values go into cells of what
  * is cached, in tensors, for each of these layers. In the last of them, where kept is not
- * null, only the rows that it names, ascending, go on. */
+ * null, only those go on that it names, ascending. */
 struct stretch {
     int32_t from, to; /* at most ENGINE_MAX_STRETCH layers */
     int32_t n;
-    const int32_t * cells, * pos, * visible;
+    const int32_t * rows, * cells, * pos, * visible;
     int32_t n_kept;
-    const int32_t * kept, * kept_pos, * kept_visible;
+    const int32_t * kept, * kept_rows, * kept_pos, * kept_visible;
     const struct cached * cached; /* of layer from and those that follow */
     /* Of one token, where not null: how it shares out its attention, summed over heads and
      * over the layers from looks_from on; visible[0] floats. */
@@ -73,11 +87,11 @@ struct stretch {
     int32_t looks_from;
 };
 
-/* In one graph: x, n rows, becomes the input to layer to, of those that go on. Behind the
+/* In one graph: the rows of those that go on become the input to layer to. Behind the
  * model's last layer nothing is computed where n_kept is 0. */
-bool engine_stretch(struct engine * e, const struct stretch * s, float * x, struct error * err);
+bool engine_stretch(struct engine * e, const struct stretch * s, struct error * err);
 
-/* The token that is likeliest to follow, of the last layer's output for one. */
-bool engine_likeliest(struct engine * e, const float * x, int32_t * token, struct error * err);
+/* The token that is likeliest to follow, of the last layer's output in a row. */
+bool engine_likeliest(struct engine * e, int32_t row, int32_t * token, struct error * err);
 
 #endif

@@ -27,10 +27,10 @@ struct work {
     uint32_t * depth; /* of each cell, in how many layers it is computed at least */
     bool ranks;       /* further ones are chosen by deviation */
     /* Active cells, ascending, and for each its position, how many cells it sees, and
-     * its input to the layer. */
+     * where its input to the layer is held. */
     int32_t n;
-    int32_t * cells, * pos, * visible;
-    float * x;
+    int32_t * cells, * pos, * visible, * held;
+    int32_t * picked; /* samples of a batch */
     float * k, * v;  /* one batch */
     int32_t * rank;  /* of each cell by deviation, 0 the most deviating; INT32_MAX never */
     uint8_t * computed; /* of each cell, whether it is active */
@@ -81,7 +81,6 @@ static void set_depths(struct work * w, const uint8_t * chosen) {
 }
 
 static bool work_init(struct work * w, const uint8_t * chosen, struct error * err) {
-    const struct model * m = w->e->model;
     const uint32_t n_cells = w->recipe->head.n_cells;
     const size_t width = (size_t) w->rows->width;
     w->depth = malloc(n_cells * sizeof *w->depth);
@@ -89,10 +88,12 @@ static bool work_init(struct work * w, const uint8_t * chosen, struct error * er
     w->cells = malloc(n_cells * sizeof *w->cells);
     w->pos = malloc(n_cells * sizeof *w->pos);
     w->visible = malloc(n_cells * sizeof *w->visible);
+    w->held = malloc(n_cells * sizeof *w->held);
+    w->picked = malloc((size_t) w->batch * sizeof *w->picked);
     w->computed = malloc(n_cells);
     w->k = malloc((size_t) w->batch * width * sizeof *w->k);
     w->v = malloc((size_t) w->batch * width * sizeof *w->v);
-    if (w->depth == NULL || w->rank == NULL || w->cells == NULL || w->pos == NULL || w->visible == NULL || w->computed == NULL || w->k == NULL || w->v == NULL) {
+    if (w->depth == NULL || w->rank == NULL || w->cells == NULL || w->pos == NULL || w->visible == NULL || w->held == NULL || w->picked == NULL || w->computed == NULL || w->k == NULL || w->v == NULL) {
         return fail(err, "out of memory");
     }
     set_depths(w, chosen);
@@ -100,11 +101,11 @@ static bool work_init(struct work * w, const uint8_t * chosen, struct error * er
         if (active(w, c, 0)) {
             w->cells[w->n] = c;
             w->pos[w->n] = w->recipe->pos[c];
+            w->held[w->n] = w->n;
             w->visible[w->n++] = c + 1;
         }
     }
-    w->x = malloc(((size_t) w->n + 1) * (size_t) m->n_embd * sizeof *w->x);
-    return w->x != NULL || fail(err, "out of memory");
+    return engine_hold(w->e, w->n, err);
 }
 
 static void work_free(struct work * w) {
@@ -113,7 +114,8 @@ static void work_free(struct work * w) {
     free(w->cells);
     free(w->pos);
     free(w->visible);
-    free(w->x);
+    free(w->held);
+    free(w->picked);
     free(w->computed);
     shift_free(&w->shift);
     free(w->k);
@@ -140,7 +142,7 @@ static bool embed(struct work * w, struct error * err) {
         for (int32_t i = 0; i < n; i++) {
             tokens[i] = r->tokens[w->pos[at + i]];
         }
-        ok = engine_embed(w->e, tokens, n, w->x + (size_t) at * (size_t) w->e->model->n_embd, err);
+        ok = engine_embed(w->e, tokens, w->held + at, n, err);
     }
     free(tokens);
     return ok;
@@ -165,22 +167,38 @@ static bool measure(struct work * w, int32_t layer, const int32_t * cells, int32
     return ok;
 }
 
+/* Computes keys and values of n active cells, from at on, and puts them into the rows; k
+ * and v are then those of the picked ones. */
+static bool renew_batch(struct work * w, int32_t layer, int32_t at, int32_t n, int32_t n_picked, struct scored * scores, double * sum, struct error * err) {
+    const int32_t * held = w->held + at, * pos = w->pos + at, * cells = w->cells + at;
+    const size_t width = (size_t) w->rows->width;
+    if (scores == NULL && rows_in_graph(w->rows)) {
+        const struct cached cached = rows_cached(w->rows, layer);
+        return engine_store(w->e, layer, held, pos, cells, n, &cached, w->picked, n_picked, w->k, w->v, err);
+    }
+    bool ok = engine_keys(w->e, layer, held, pos, n, w->k, w->v, err);
+    ok = ok && (scores == NULL || measure(w, layer, cells, n, scores + at, sum, err)) && rows_put(w->rows, layer, cells, n, w->k, w->v, err);
+    for (int32_t i = 0; ok && i < n_picked; i++) {
+        memmove(w->k + (size_t) i * width, w->k + (size_t) w->picked[i] * width, width * sizeof *w->k);
+        memmove(w->v + (size_t) i * width, w->v + (size_t) w->picked[i] * width, width * sizeof *w->v);
+    }
+    return ok;
+}
+
 /* Keys and values of the layer for all active cells. scores, where not null, gets how
  * far the values are off, one for each active cell; *sum is the sum of their squares. */
 static bool renew(struct work * w, int32_t layer, struct scored * scores, double * sum, struct error * err) {
     shift_begin(&w->shift, layer);
     memset(w->computed, 0, w->recipe->head.n_cells);
     const int32_t batch = even_batch(w);
-    for (int32_t at = 0; at < w->n; at += batch) {
-        const int32_t n = least(batch, w->n - at), * cells = w->cells + at;
-        bool ok = engine_keys(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, n, w->k, w->v, err);
-        ok = ok && (scores == NULL || measure(w, layer, cells, n, scores + at, sum, err));
-        ok = ok && shift_observe(&w->shift, cells, n, w->k, w->v, err) && rows_put(w->rows, layer, cells, n, w->k, w->v, err);
-        if (!ok) {
+    for (int32_t at = 0, n_picked = 0; at < w->n; at += batch) {
+        const int32_t n = least(batch, w->n - at);
+        if (!shift_pick(&w->shift, w->cells + at, n, w->picked, &n_picked, err) || !renew_batch(w, layer, at, n, n_picked, scores, sum, err)) {
             return false;
         }
+        shift_observe(&w->shift, w->k, w->v);
         for (int32_t i = 0; i < n; i++) {
-            w->computed[cells[i]] = 1;
+            w->computed[w->cells[at + i]] = 1;
         }
     }
     w->did->keys += w->n;
@@ -204,7 +222,6 @@ static bool renew_and_rank(struct work * w, int32_t layer, struct error * err) {
 
 /* Leaves only the cells that are active in the layer. */
 static void narrow(struct work * w, int32_t layer) {
-    const size_t e = (size_t) w->e->model->n_embd;
     int32_t kept = 0;
     for (int32_t i = 0; i < w->n; i++) {
         if (!active(w, w->cells[i], layer)) {
@@ -213,8 +230,7 @@ static void narrow(struct work * w, int32_t layer) {
         w->cells[kept] = w->cells[i];
         w->pos[kept] = w->pos[i];
         w->visible[kept] = w->visible[i];
-        memmove(w->x + (size_t) kept * e, w->x + (size_t) i * e, e * sizeof *w->x);
-        kept++;
+        w->held[kept++] = w->held[i];
     }
     w->n = kept;
 }
@@ -223,7 +239,7 @@ static bool go_through(struct work * w, int32_t layer, const struct cached * cac
     const int32_t batch = even_batch(w);
     for (int32_t at = 0; at < w->n; at += batch) {
         const int32_t n = least(batch, w->n - at);
-        if (!engine_layer(w->e, layer, w->x + (size_t) at * (size_t) w->e->model->n_embd, w->pos + at, w->visible + at, n, cached, NULL, err)) {
+        if (!engine_layer(w->e, layer, w->held + at, w->pos + at, w->visible + at, n, cached, NULL, err)) {
             return false;
         }
     }
@@ -260,9 +276,8 @@ static bool all_layers(struct work * w, struct error * err) {
 struct batch {
     struct work * w;
     int32_t n;
-    int32_t * cells, * pos, * visible; /* of the work's, where this batch begins */
-    float * x;
-    int32_t * kept, * kept_pos, * kept_visible; /* those that go on, as rows of the batch */
+    int32_t * cells, * pos, * visible, * held; /* of the work's, where this batch begins */
+    int32_t * kept, * kept_pos, * kept_visible, * kept_held; /* those that go on, by their places */
     struct cached * cached; /* of one stretch */
 };
 
@@ -282,6 +297,7 @@ static int32_t keep_active(struct batch * b, int32_t layer) {
         if (active(b->w, b->cells[i], layer)) {
             b->kept[kept] = i;
             b->kept_pos[kept] = b->pos[i];
+            b->kept_held[kept] = b->held[i];
             b->kept_visible[kept++] = b->visible[i];
         }
     }
@@ -294,6 +310,7 @@ static void become_kept(struct batch * b, int32_t kept) {
     for (int32_t i = 0; i < kept; i++) {
         b->cells[i] = b->cells[b->kept[i]];
         b->pos[i] = b->kept_pos[i];
+        b->held[i] = b->kept_held[i];
         b->visible[i] = b->kept_visible[i];
     }
     b->n = kept;
@@ -307,9 +324,9 @@ static bool go_far(struct batch * b, struct error * err) {
             b->cached[layer - from] = rows_cached(w->rows, layer);
         }
         const int32_t kept = keep_active(b, to);
-        const struct stretch s = {.from = from, .to = to, .n = b->n, .cells = b->cells, .pos = b->pos, .visible = b->visible,
-            .n_kept = kept, .kept = b->kept, .kept_pos = b->kept_pos, .kept_visible = b->kept_visible, .cached = b->cached};
-        if (!engine_stretch(w->e, &s, b->x, err)) {
+        const struct stretch s = {.from = from, .to = to, .n = b->n, .rows = b->held, .cells = b->cells, .pos = b->pos, .visible = b->visible,
+            .n_kept = kept, .kept = b->kept, .kept_rows = b->kept_held, .kept_pos = b->kept_pos, .kept_visible = b->kept_visible, .cached = b->cached};
+        if (!engine_stretch(w->e, &s, err)) {
             return false;
         }
         w->did->keys += (int64_t) b->n * (to - from);
@@ -321,12 +338,12 @@ static bool go_far(struct batch * b, struct error * err) {
 
 static bool all_batches(struct work * w, struct error * err) {
     const int32_t size = even_batch(w);
-    int32_t * kept = malloc(3 * (size_t) size * sizeof *kept);
+    int32_t * kept = malloc(4 * (size_t) size * sizeof *kept);
     struct cached * cached = malloc(ENGINE_MAX_STRETCH * sizeof *cached);
     bool ok = (kept != NULL && cached != NULL) || fail(err, "out of memory");
     for (int32_t at = 0; ok && at < w->n; at += size) {
         struct batch b = {.w = w, .n = least(size, w->n - at), .cells = w->cells + at, .pos = w->pos + at, .visible = w->visible + at,
-            .x = w->x + (size_t) at * (size_t) w->e->model->n_embd, .kept = kept, .kept_pos = kept + size, .kept_visible = kept + 2 * size, .cached = cached};
+            .held = w->held + at, .kept = kept, .kept_pos = kept + size, .kept_visible = kept + 2 * size, .kept_held = kept + 3 * size, .cached = cached};
         ok = go_far(&b, err);
     }
     free(kept);

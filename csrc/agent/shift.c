@@ -58,6 +58,7 @@ void shift_free(struct shift * s) {
     free(s->cells);
     free(s->pos);
     free(s->vectors);
+    free(s->old);
     memset(s, 0, sizeof *s);
 }
 
@@ -116,26 +117,33 @@ static void observe(struct shift * s, int32_t cell, const float * k, const float
     s->counts[p]++;
 }
 
-bool shift_observe(struct shift * s, const int32_t * cells, int32_t n, const float * k, const float * v, struct error * err) {
-    int32_t n_samples = 0;
+bool shift_pick(struct shift * s, const int32_t * cells, int32_t n, int32_t * picked, int32_t * n_picked, struct error * err) {
+    s->n_picked = 0;
     for (int32_t i = 0; s->n_passages > 0 && i < n; i++) {
         if (s->recipe->passage[cells[i]] != 0 && recipe_is_sample(s->recipe, (uint32_t) cells[i])) {
-            s->cells[n_samples] = cells[i];
-            s->vectors[n_samples++] = i;
+            picked[s->n_picked] = i;
+            s->cells[s->n_picked++] = cells[i];
         }
     }
-    if (n_samples == 0) {
+    *n_picked = s->n_picked;
+    if (s->n_picked == 0) {
         return true;
     }
-    const size_t all = (size_t) n_samples * width(s);
-    float * old = malloc(2 * all * sizeof *old);
-    const bool ok = (old != NULL || fail(err, "out of memory")) && rows_get(s->rows, s->layer, s->cells, n_samples, old, old + all, err);
-    for (int32_t i = 0; ok && i < n_samples; i++) {
-        const size_t to = (size_t) i * width(s), from = (size_t) s->vectors[i] * width(s);
-        observe(s, s->cells[i], k + from, v + from, old + to, old + all + to);
+    const size_t all = (size_t) s->n_picked * width(s);
+    free(s->old);
+    s->old = malloc(2 * all * sizeof *s->old);
+    return (s->old != NULL || fail(err, "out of memory")) && rows_get(s->rows, s->layer, s->cells, s->n_picked, s->old, s->old + all, err);
+}
+
+void shift_observe(struct shift * s, const float * k, const float * v) {
+    if (s->n_picked == 0) {
+        return;
     }
-    free(old);
-    return ok;
+    float * values = s->old + (size_t) s->n_picked * width(s);
+    for (size_t i = 0; i < (size_t) s->n_picked; i++) {
+        const size_t at = i * width(s);
+        observe(s, s->cells[i], k + at, v + at, s->old + at, values + at);
+    }
 }
 
 /* Makes a sum of n rows their mean, shrunk by what of it is chance: by the variance of

@@ -25,6 +25,8 @@ struct shift {
     uint32_t * counts;   /* samples of each passage */
     float * row;         /* scratch: 2 x width */
     int32_t * cells, * pos, * vectors; /* scratch: which are shifted, by which passage */
+    int32_t n_picked;
+    float * old;         /* the picked cells' keys, then their values */
     struct semshare_rope rope;
 };
 
@@ -35,9 +37,12 @@ void shift_free(struct shift * s);
 /* Begins a layer. */
 void shift_begin(struct shift * s, int32_t layer);
 
-/* Takes note of new keys and values of n cells that are about to be put, where they are
- * samples. */
-bool shift_observe(struct shift * s, const int32_t * cells, int32_t n, const float * k, const float * v, struct error * err);
+/* Which of n cells, about to be computed, are samples: picked gets their places among the n,
+ * and their keys and values are kept as they are before. *n_picked is 0 where none is. */
+bool shift_pick(struct shift * s, const int32_t * cells, int32_t n, int32_t * picked, int32_t * n_picked, struct error * err);
+
+/* Takes note of the picked ones' new keys and values. */
+void shift_observe(struct shift * s, const float * k, const float * v);
 
 /* Ends the layer's observations: shifts the cells for which computed is 0. */
 bool shift_apply(struct shift * s, const uint8_t * computed, struct error * err);
