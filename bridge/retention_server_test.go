@@ -65,7 +65,8 @@ func testRetains(t *testing.T, k *kitchen) {
 }
 
 // TestAgentDraftsWhatTheServerAnswers: behind tokens that only follow, in one batch and in
-// several, the agent's draft is the server's own greedy answer.
+// several, the agent's draft is the server's own greedy answer, made aside for retention or
+// in the server's cache for what an answer attends to.
 func TestAgentDraftsWhatTheServerAnswers(t *testing.T) {
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions, following int) {
 		t.Run(name, func(t *testing.T) {
@@ -83,8 +84,15 @@ func testDrafts(t *testing.T, k *kitchen, following int) {
 	const n = 300
 	prompt := randomTokens(n+following, 3)
 	ref := k.cold("ref", prompt[:n:n])
-	reply := k.cook(&Recipe{Tokens: prompt[:n:n], Following: prompt[n:], Retention: 0.5, Depth: make([]uint16, n), Runs: []Run{{Len: n}},
-		Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE})
+	draft := func(retention, attended float64) []int32 {
+		r := &Recipe{Tokens: prompt[:n:n], Following: prompt[n:], Retention: retention, Attended: attended, Displaced: make([]bool, n), Depth: make([]uint16, n), Runs: []Run{{Len: n}},
+			Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}
+		for i := range r.Displaced {
+			r.Displaced[i] = i%2 == 0
+		}
+		return k.cook(r).Drafted
+	}
+	aside, inCache := draft(0.5, 0), draft(1, 0.5)
 	k.cold("whole", prompt)
 	var want []int32
 	for range DraftTokens {
@@ -96,8 +104,8 @@ func testDrafts(t *testing.T, k *kitchen, following int) {
 		}
 		want = append(want, int32(best))
 	}
-	if !slices.Equal(reply.Drafted, want) {
-		t.Errorf("drafted %v: the server answers %v", reply.Drafted, want)
+	if !slices.Equal(aside, want) || !slices.Equal(inCache, want) {
+		t.Errorf("drafted %v aside and %v in the cache: the server answers %v", aside, inCache, want)
 	}
 }
 

@@ -15,17 +15,21 @@ struct drafting {
     float * k, * v;
     bool in_graph;  /* the graph takes rows as they lie, and nobody asks for logarithms */
     int32_t looks_from; /* the first layer whose attention counts */
-    struct cached * cached; /* of one stretch */
+    struct cached * cached; /* of each layer, where the graph takes it as it lies */
     float * shared; /* how one token shares out its attention in a layer, head by head */
 };
 
 static bool drafting_init(struct drafting * d, int32_t batch, struct error * err) {
     const size_t n = (size_t) batch, width = (size_t) d->rows->width;
-    d->in_graph = rows_in_graph(d->rows) && d->attention->logs == NULL;
-    while (!attention_wants(d->attention, d->looks_from) && d->looks_from < d->e->model->n_layers) {
+    const int32_t n_layers = d->e->model->n_layers;
+    d->in_graph = rows_in_graph(d->rows) && d->attention->logs == NULL && voice_fits(d->e);
+    while (!attention_wants(d->attention, d->looks_from) && d->looks_from < n_layers) {
         d->looks_from++;
     }
-    d->cached = malloc(ENGINE_MAX_STRETCH * sizeof *d->cached);
+    d->cached = malloc((size_t) n_layers * sizeof *d->cached);
+    for (int32_t layer = 0; d->in_graph && d->cached != NULL && layer < n_layers; layer++) {
+        d->cached[layer] = rows_cached(d->rows, layer);
+    }
     d->cells = malloc(n * sizeof *d->cells);
     d->pos = malloc(n * sizeof *d->pos);
     d->visible = malloc(n * sizeof *d->visible);
@@ -64,22 +68,21 @@ static bool pass_layer(struct drafting * d, int32_t layer, int32_t n, bool weigh
 }
 
 /* The same through all layers, where the graph takes rows as they lie. */
-static bool pass_layers(struct drafting * d, int32_t n, bool weighs, struct error * err) {
+static bool pass_layers(struct drafting * d, int32_t n, struct error * err) {
     const int32_t n_layers = d->e->model->n_layers;
     bool ok = true;
     for (int32_t from = 0, to = 0; ok && from < n_layers; from = to) {
         to = n_layers - from < ENGINE_MAX_STRETCH ? n_layers : from + ENGINE_MAX_STRETCH;
-        for (int32_t layer = from; layer < to; layer++) {
-            d->cached[layer - from] = rows_cached(d->rows, layer);
-        }
-        const struct stretch s = {.from = from, .to = to, .n = n, .rows = d->held, .cells = d->cells, .pos = d->pos, .visible = d->visible, .cached = d->cached,
-            .attention = weighs && to > d->looks_from ? d->shared : NULL, .looks_from = d->looks_from};
+        const struct stretch s = {.from = from, .to = to, .n = n, .rows = d->held, .cells = d->cells, .pos = d->pos, .visible = d->visible, .cached = d->cached + from};
         ok = engine_stretch(d->e, &s, err);
-        if (ok && s.attention != NULL) {
-            attention_add_shares(d->attention, d->shared);
-        }
     }
     return ok;
+}
+
+static void count(struct drafting * d, int32_t n) {
+    const int64_t all = (int64_t) n * d->e->model->n_layers;
+    d->did->keys += all;
+    d->did->layers += all;
 }
 
 /* Computes the n tokens that come next; what the last layer puts out is held. */
@@ -94,13 +97,47 @@ static bool pass(struct drafting * d, const int32_t * tokens, int32_t n, bool we
     }
     bool ok = engine_embed(d->e, tokens, d->held, n, err);
     if (ok && d->in_graph) {
-        ok = pass_layers(d, n, weighs, err);
+        ok = pass_layers(d, n, err);
     }
     for (int32_t layer = 0; ok && !d->in_graph && layer < n_layers; layer++) {
         ok = pass_layer(d, layer, n, weighs, err);
     }
-    d->did->keys += (int64_t) n * n_layers;
-    d->did->layers += (int64_t) n * n_layers;
+    count(d, n);
+    return ok;
+}
+
+/* The last token that follows, and those that are drafted behind it, by passes. */
+static bool speak_by_passes(struct drafting * d, const int32_t * last, struct error * err) {
+    if (!pass(d, last, 1, true, err)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < d->recipe->head.n_drafted; i++) {
+        int32_t * token = &d->did->drafted[i];
+        if (!engine_likeliest(d->e, 0, token, err) || !pass(d, token, 1, true, err)) {
+            return false;
+        }
+        d->did->n_drafted++;
+    }
+    return true;
+}
+
+/* The same by one graph. */
+static bool speak(struct drafting * d, const int32_t * last, struct error * err) {
+    const struct recipe_head * h = &d->recipe->head;
+    struct voice * v = voice_new(d->e, d->cached, (int32_t) d->rows->state->cells, d->looks_from, err);
+    int32_t token = *last, next = 0;
+    bool ok = v != NULL;
+    for (uint32_t i = 0; ok && i <= h->n_drafted; i++, d->done++) {
+        ok = voice_say(v, token, (int32_t) h->n_cells + d->done, (int32_t) h->n_tokens + d->done, d->shared, &next, err);
+        if (ok) {
+            attention_add_shares(d->attention, d->shared);
+            count(d, 1);
+        }
+        if (ok && i < h->n_drafted) {
+            d->did->drafted[d->did->n_drafted++] = token = next;
+        }
+    }
+    voice_free(v);
     return ok;
 }
 
@@ -115,17 +152,7 @@ static bool run(struct drafting * d, int32_t batch, struct error * err) {
             return false;
         }
     }
-    if (!pass(d, following + last, 1, true, err)) {
-        return false;
-    }
-    for (uint32_t i = 0; i < h->n_drafted; i++) {
-        int32_t * token = &d->did->drafted[i];
-        if (!engine_likeliest(d->e, 0, token, err) || !pass(d, token, 1, true, err)) {
-            return false;
-        }
-        d->did->n_drafted++;
-    }
-    return true;
+    return d->in_graph ? speak(d, following + last, err) : speak_by_passes(d, following + last, err);
 }
 
 bool draft(struct engine * e, const struct recipe * recipe, struct rows * r, int32_t batch, struct attention * attention, struct recomputed * did, struct error * err) {

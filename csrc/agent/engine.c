@@ -8,6 +8,7 @@
 
 enum {
     MAX_NODES = 8192, /* of ENGINE_MAX_STRETCH layers */
+    VOICE_NODES = 64, /* of a layer, for one token, at most */
     CELL_PAD = 256, /* some of ggml's kernels want so many cells, or a multiple */
     ROW_PAD = 64,   /* rows of a mask; older ggml insists */
     TILE = 64,      /* rows from which on ggml's attention is fast on a CPU */
@@ -223,12 +224,13 @@ static void fill(const struct abi * abi, ggt * t, const void * data, size_t size
     }
 }
 
-static bool graph_run(struct graph * g, struct error * err) {
+static bool graph_alloc(struct graph * g, struct error * err) {
+    g->abi->ggml_backend_sched_reset(g->e->sched);
+    return g->abi->ggml_backend_sched_alloc_graph(g->e->sched, g->g) || fail(err, "ggml has no memory to compute");
+}
+
+static bool graph_compute(struct graph * g, struct error * err) {
     const struct abi * abi = g->abi;
-    abi->ggml_backend_sched_reset(g->e->sched);
-    if (!abi->ggml_backend_sched_alloc_graph(g->e->sched, g->g)) {
-        return fail(err, "ggml has no memory to compute");
-    }
     for (int32_t i = 0; i < g->n_inputs; i++) {
         fill(abi, g->inputs[i].tensor, g->inputs[i].data, g->inputs[i].size);
     }
@@ -236,6 +238,8 @@ static bool graph_run(struct graph * g, struct error * err) {
     g->e->failed = status != 0;
     return status == 0 || fail(err, "ggml could not compute: status %d", status);
 }
+
+static bool graph_run(struct graph * g, struct error * err) { return graph_alloc(g, err) && graph_compute(g, err); }
 
 static void fetch(struct graph * g, const ggt * t, float * to, int64_t n) {
     g->abi->ggml_backend_tensor_get(t, to, 0, (size_t) n * sizeof *to);
@@ -447,10 +451,10 @@ static ggt * attend(struct graph * g, struct group * groups, int32_t n_groups, g
 
 /* How one token shares out its attention. The heads of a group ask the same keys, and so
  * do it together: as rows of one matrix. */
-static ggt * shares(struct graph * g, ggt * q, struct source k, int64_t cells) {
+static ggt * shares(struct graph * g, ggt * q, struct source k, int64_t cells, ggt * mask) {
     const struct model * m = g->e->model;
     q = g->abi->ggml_reshape_3d(g->ctx, q, m->head_dim, m->n_heads / m->n_heads_kv, m->n_heads_kv);
-    return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), NULL, m->scale, 0);
+    return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), mask, m->scale, 0);
 }
 
 static ggt * queries(struct graph * g, const struct weights * w, ggt * x, ggt * pos) {
@@ -480,7 +484,7 @@ bool engine_layer(struct engine * e, int32_t layer, const int32_t * rows, const 
     const struct source k = cached_source(&g, cached->k_tensor, cached->first, cached->k_type, cached->k, cells, padded);
     const struct source v = cached_source(&g, cached->v_tensor, cached->first, cached->v_type, cached->v, cells, padded);
     ggt * out = layer_output(&g, w, in, q, groups, n_groups, k, v);
-    ggt * shared = attention != NULL ? shares(&g, q, k, cells) : NULL;
+    ggt * shared = attention != NULL ? shares(&g, q, k, cells, NULL) : NULL;
     give(&g, rows, n, out);
     if (shared != NULL) {
         want(&g, shared);
@@ -502,6 +506,10 @@ struct run {
     struct group groups[MAX_GROUPS], kept_groups[MAX_GROUPS];
     int32_t n_groups, n_kept_groups;
     ggt * pos, * to, * kept, * kept_pos;
+    /* Of a voice: the attention that it tells, added up over the layers from looks_from on.
+     * The group's mask hides from it what the token does not see yet. */
+    bool tells;
+    int32_t looks_from;
     ggt * attention;
 };
 
@@ -529,11 +537,13 @@ static ggt * stretch_layer(struct graph * g, struct run * r, int32_t layer, ggt 
         return layer_output(g, w, x, queries(g, w, x, r->kept_pos), r->kept_groups, r->n_kept_groups, k, v);
     }
     ggt * q = queries(g, w, x, r->pos);
-    if (s->attention != NULL && layer >= s->looks_from) {
-        ggt * sum = summed(g, shares(g, q, k, s->visible[0]), s->visible[0]);
+    ggt * out = layer_output(g, w, x, q, r->groups, r->n_groups, k, v);
+    if (r->tells && layer >= r->looks_from) {
+        const struct group * group = &r->groups[0];
+        ggt * sum = summed(g, shares(g, q, k, group->cells, group->mask), group->cells);
         r->attention = r->attention == NULL ? sum : g->abi->ggml_add(g->ctx, r->attention, sum);
     }
-    return layer_output(g, w, x, q, r->groups, r->n_groups, k, v);
+    return out;
 }
 
 static bool run_groups(struct run * r, struct error * err) {
@@ -563,16 +573,7 @@ static bool run_stretch(struct graph * g, struct run * r, struct error * err) {
     if (out != NULL) {
         give(g, s->kept != NULL ? s->kept_rows : s->rows, s->kept != NULL ? s->n_kept : s->n, out);
     }
-    if (r->attention != NULL) {
-        want(g, r->attention);
-    }
-    if (!graph_run(g, err)) {
-        return false;
-    }
-    if (r->attention != NULL) {
-        fetch(g, r->attention, s->attention, s->visible[0]);
-    }
-    return true;
+    return graph_run(g, err);
 }
 
 bool engine_stretch(struct engine * e, const struct stretch * s, struct error * err) {
@@ -593,23 +594,125 @@ bool engine_stretch(struct engine * e, const struct stretch * s, struct error * 
     return ok;
 }
 
-bool engine_likeliest(struct engine * e, int32_t row, int32_t * token, struct error * err) {
+/* ---- one token after the other ---- */
+
+struct voice {
+    struct graph g;
+    struct run r;
+    struct stretch s;
+    bool begun;
+    int32_t token, pos, cell, limit;
+    ggt * logits;
+    float * row; /* of logits */
+};
+
+static int64_t known_tokens(const struct engine * e) { return e->model->output->ne[1]; }
+
+static int32_t likeliest(const float * logits, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++) {
+        best = logits[i] > logits[best] ? i : best;
+    }
+    return (int32_t) best;
+}
+
+static ggt * logits_of(struct graph * g, ggt * x) { return linear(g, g->e->model->output, NULL, norm(g, x, g->e->model->output_norm)); }
+
+static void build_voice(struct voice * v) {
+    struct graph * g = &v->g;
+    run_inputs(g, &v->r);
+    ggt * x = g->abi->ggml_get_rows(g->ctx, g->e->model->embeddings, input_ints(g, &v->token, 1));
+    for (int32_t layer = 0; layer < v->s.to; layer++) {
+        x = stretch_layer(g, &v->r, layer, x);
+    }
+    v->logits = logits_of(g, x);
+    want(g, v->logits);
+    if (v->r.attention != NULL) {
+        want(g, v->r.attention);
+    }
+}
+
+bool voice_fits(const struct engine * e) { return e->model->n_layers <= MAX_NODES / VOICE_NODES && e->model->n_heads / e->model->n_heads_kv <= ROW_PAD; }
+
+struct voice * voice_new(struct engine * e, const struct cached * cached, int32_t limit, int32_t looks_from, struct error * err) {
     const struct model * m = e->model;
-    const int64_t n = m->output->ne[1];
+    struct voice * v = calloc(1, sizeof *v);
+    if (v == NULL) {
+        fail(err, "out of memory");
+        return NULL;
+    }
+    v->limit = limit;
+    v->s = (struct stretch) {.to = m->n_layers, .n = 1, .cells = &v->cell, .pos = &v->pos, .visible = &v->limit, .cached = cached};
+    v->r.s = &v->s;
+    v->r.tells = true;
+    v->r.looks_from = looks_from;
+    v->row = malloc((size_t) known_tokens(e) * sizeof *v->row);
+    v->begun = (v->row != NULL || fail(err, "out of memory")) && run_groups(&v->r, err) && graph_begin(&v->g, e, err);
+    if (v->begun) {
+        build_voice(v);
+    }
+    if (!v->begun || !graph_alloc(&v->g, err)) {
+        voice_free(v);
+        return NULL;
+    }
+    return v;
+}
+
+void voice_free(struct voice * v) {
+    if (v == NULL) {
+        return;
+    }
+    if (v->begun) {
+        graph_end(&v->g);
+    }
+    free_groups(v->r.groups);
+    free(v->row);
+    free(v);
+}
+
+/* All rows hide what lies behind the cell: the heads of a group are rows too. */
+static void hide_behind(struct group * group, int32_t cell) {
+    const uint16_t hidden = f16_from_f32(-INFINITY);
+    for (int64_t i = 0; i < group->rows; i++) {
+        for (int64_t c = 0; c < group->cells; c++) {
+            group->hidden[i * group->cells + c] = c > cell ? hidden : 0;
+        }
+    }
+}
+
+bool voice_say(struct voice * v, int32_t token, int32_t cell, int32_t pos, float * attention, int32_t * next, struct error * err) {
+    struct engine * e = v->g.e;
+    if (token < 0 || token >= e->model->embeddings->ne[1]) {
+        return fail(err, "token %d: the model has %lld", token, (long long) e->model->embeddings->ne[1]);
+    }
+    v->token = token;
+    v->pos = pos;
+    v->g.longs[0][0] = cell;
+    hide_behind(&v->r.groups[0], cell);
+    if (!graph_compute(&v->g, err)) {
+        return false;
+    }
+    if (v->r.attention != NULL) {
+        fetch(&v->g, v->r.attention, attention, cell + 1);
+    }
+    fetch(&v->g, v->logits, v->row, known_tokens(e));
+    *next = likeliest(v->row, known_tokens(e));
+    return true;
+}
+
+bool engine_likeliest(struct engine * e, int32_t row, int32_t * token, struct error * err) {
+    const int64_t n = known_tokens(e);
     struct graph g;
     float * logits = malloc((size_t) n * sizeof *logits);
     bool ok = logits != NULL || fail(err, "out of memory");
     if (ok && (ok = graph_begin(&g, e, err))) {
-        ggt * out = linear(&g, m->output, NULL, norm(&g, take(&g, &row, 1), m->output_norm));
+        ggt * out = logits_of(&g, take(&g, &row, 1));
         want(&g, out);
         if ((ok = graph_run(&g, err))) {
             fetch(&g, out, logits, n);
+            *token = likeliest(logits, n);
         }
         graph_end(&g);
-    }
-    *token = 0;
-    for (int64_t i = 1; ok && i < n; i++) {
-        *token = logits[i] > logits[*token] ? (int32_t) i : *token;
     }
     free(logits);
     return ok;
