@@ -90,7 +90,11 @@ func testDrafts(t *testing.T, k *kitchen, following int) {
 		for i := range r.Displaced {
 			r.Displaced[i] = i%2 == 0
 		}
-		return k.cook(r).Drafted
+		reply := k.cook(r)
+		if want := int(math.Ceil(retention * n)); reply.Cells != want {
+			t.Errorf("retention %g: %d cells, expected %d without those of the draft", retention, reply.Cells, want)
+		}
+		return reply.Drafted
 	}
 	aside, inCache := draft(0.5, 0), draft(1, 0.5)
 	k.cold("whole", prompt)

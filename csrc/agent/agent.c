@@ -405,6 +405,7 @@ static size_t give_tokens(const struct job * j, int32_t * tokens, size_t capacit
 static size_t finish_in_cache(struct job * j, int32_t seq, int32_t * tokens, size_t capacity, size_t * count, struct error * err) {
     if (recipe_drafts(&j->recipe)) {
         empty_sequence(j, seq, (int32_t) j->recipe.head.n_tokens);
+        j->made.cells = j->recipe.head.n_cells;
     }
     *count = give_tokens(j, tokens, capacity);
     if (*count > capacity) {

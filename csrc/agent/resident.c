@@ -28,6 +28,8 @@ static int64_t bytes_of(const struct state * s) {
     return n;
 }
 
+void resident_set_budget(int64_t bytes) { budget = bytes; }
+
 static bool set_budget(const struct cuda * cuda, int32_t device) {
     const char * set = getenv("SEMSHARE_AGENT_DEVICE_MB");
     if (budget < 0 && set != NULL) {

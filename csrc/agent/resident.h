@@ -24,6 +24,9 @@ bool resident_take(const struct cuda * cuda, int32_t device, uint64_t recipe, co
  * what was known by it, and sets there as resident_take does: for its rows to be copied. */
 bool resident_make(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * name, const struct state * ref, struct state * there, struct error * err);
 
+/* How many bytes all may take, in place of what is said above. */
+void resident_set_budget(int64_t bytes);
+
 /* Forgets a reference, such as one whose rows could not be copied. */
 void resident_drop(const struct cuda * cuda, const char * name);
 

@@ -4,6 +4,7 @@
 #include "agent/attended.h"
 #include "agent/attention.h"
 #include "agent/recipe.h"
+#include "agent/resident.h"
 #include "agent/retain.h"
 #include "agent/state.h"
 #include "check.h"
@@ -323,7 +324,106 @@ static void test_attended(void) {
     CHECK(chosen[51] && chosen[55] && !chosen[50] && !chosen[49] && !chosen[0], "of the displaced ones that are not computed anyway those most attended to");
 }
 
+/* ---- references on a device: its memory is the host's here ---- */
+
+static int brought_halves;
+
+static int32_t take_memory(int64_t * unused, int32_t device) {
+    (void) device;
+    *unused = 1 << 20;
+    return SEMSHARE_OK;
+}
+
+static int32_t take_alloc(void ** at, int64_t size, int32_t device) {
+    (void) device;
+    *at = malloc((size_t) size);
+    return *at == NULL ? SEMSHARE_ERR_MEMORY : SEMSHARE_OK;
+}
+
+static int32_t take_free(void * at, int32_t device) {
+    (void) device;
+    free(at);
+    return SEMSHARE_OK;
+}
+
+static int32_t take_upload(void * to, const void * from, int64_t size, int32_t device) {
+    (void) device;
+    memcpy(to, from, (size_t) size);
+    brought_halves++;
+    return SEMSHARE_OK;
+}
+
+static int32_t take_rows(const struct semshare_rows * r, const int32_t * cells, int32_t n, float * x, int32_t device) {
+    (void) device;
+    const int64_t row = state_row_bytes(r->type, r->width);
+    for (int i = 0; i < n; i++) {
+        semshare_dequantize(r->type, r->at + cells[i] * row, row, x + i * r->width, r->width);
+    }
+    return SEMSHARE_OK;
+}
+
+/* A state of random keys and values. */
+static void make_reference(struct state * s) {
+    int32_t tokens[TOKENS] = {0}, pos[CELLS] = {0};
+    const struct state_layout * l = layout(4, false);
+    s->size = state_bytes(l, TOKENS, CELLS);
+    s->data = malloc(s->size);
+    state_write(s, l, 0, tokens, TOKENS, pos, CELLS);
+    for (int i = 0; i < LAYERS; i++) {
+        float x[2 * CELLS * DIMS];
+        for (int e = 0; e < 2 * CELLS * DIMS; e++) {
+            x[e] = random_float(&seed);
+        }
+        semshare_quantize(SEMSHARE_TYPE_F16, x, CELLS * DIMS, s->k[i], state_key_bytes(s, (uint32_t) i));
+        semshare_quantize(SEMSHARE_TYPE_F16, x + CELLS * DIMS, CELLS * DIMS, s->v[i], state_value_bytes(s, (uint32_t) i));
+    }
+}
+
+/* A reference is brought once, and anew where its file is another; the one that was needed
+ * longest ago makes room, and none that the same recipe needs. */
+static void test_residents(void) {
+    enum { REFS = 4 };
+    const struct cuda cuda = {.memory = take_memory, .alloc = take_alloc, .free = take_free, .upload = take_upload, .get_rows = take_rows};
+    struct state * refs = calloc(REFS + 1, sizeof *refs), * there = &refs[REFS];
+    struct error err = {""};
+    int32_t brought = 0;
+    for (int i = 0; i < REFS; i++) {
+        make_reference(&refs[i]);
+    }
+    setenv("SEMSHARE_AGENT_DEVICE_MB", "0", 1);
+    CHECK(!resident_take(&cuda, 0, 1, "a.bin", &refs[0], there, &brought, &err), "a reference where none may lie");
+    resident_set_budget(3 * 2 * LAYERS * 256); /* three references */
+#define TAKE(recipe, name, i) resident_take(&cuda, 0, recipe, name, &refs[i], there, &brought, &err)
+    CHECK(TAKE(1, "a.bin", 0) && brought == 1 && memcmp(there->k[1], refs[0].k[1], CELLS * 2 * DIMS) == 0 && there->k[1] != refs[0].k[1], "the first time it is brought");
+    CHECK(TAKE(2, "a.bin", 0) && brought == 1, "and stays");
+    CHECK(TAKE(2, "a.saved", 0) && brought == 1, "under its name up to the dot");
+    CHECK(TAKE(3, "a.bin", 1) && brought == 2 && memcmp(there->v[2], refs[1].v[2], CELLS * 2 * DIMS) == 0, "another file of that name is brought anew");
+    CHECK(TAKE(4, "b.bin", 2) && TAKE(5, "c.bin", 3) && TAKE(6, "b.bin", 2) && brought == 4, "others beside it");
+    CHECK(TAKE(7, "d.bin", 0) && TAKE(8, "b.bin", 2) && TAKE(8, "c.bin", 3) && brought == 5, "a fourth in the place of the first");
+    CHECK(TAKE(9, "a.bin", 1) && brought == 6 && TAKE(9, "b.bin", 2) && brought == 6, "which is brought again in the place of the fourth");
+    CHECK(TAKE(9, "c.bin", 3) && !TAKE(9, "d.bin", 0), "one recipe cannot have four");
+    CHECK(resident_make(&cuda, 0, 10, "e.saved", &refs[0], there, &err), "%s", err.text);
+    for (int i = 0; i < LAYERS; i++) {
+        memcpy(there->k[i], refs[0].k[i], CELLS * 2 * DIMS);
+        memcpy(there->v[i], refs[0].v[i], CELLS * 2 * DIMS);
+    }
+    brought = 0;
+    CHECK(TAKE(11, "e.bin", 0) && brought == 0, "what was saved need not be brought");
+    CHECK(!TAKE(12, ".bin", 0) && !TAKE(12, "0123456789012345678901234567890123456789012345678901234567890123456789.bin", 0), "no names");
+#undef TAKE
+    static const char * const names[] = {"a", "b", "c", "d", "e"};
+    for (int i = 0; i < 5; i++) {
+        resident_drop(&cuda, names[i]);
+    }
+    CHECK(brought_halves == 6 * 2 * LAYERS, "%d halves of layers were brought: expected those of 6 references", brought_halves);
+    for (int i = 0; i < REFS; i++) {
+        free(refs[i].data);
+    }
+    free(refs);
+}
+
 int main(void) {
+    test_residents();
     test_hash();
     test_recipe();
     test_samples();
