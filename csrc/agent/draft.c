@@ -1,5 +1,8 @@
 #include "draft.h"
 
+#include "stretch.h"
+#include "voice.h"
+
 #include <stdlib.h>
 
 struct drafting {

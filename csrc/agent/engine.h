@@ -71,41 +71,7 @@ bool engine_store(struct engine * e, int32_t layer, const int32_t * rows, const 
  * for each of n_heads a row of visible[0] floats that add up to 1. */
 bool engine_layer(struct engine * e, int32_t layer, const int32_t * rows, const int32_t * pos, const int32_t * visible, int32_t n, const struct cached * cached, float * attention, struct error * err);
 
-/* Tokens that go through layers from to to-1. Their keys and values go into cells of what
- * is cached, in tensors, for each of these layers. In the last of them, where kept is not
- * null, only those go on that it names, ascending. */
-struct stretch {
-    int32_t from, to; /* at most ENGINE_MAX_STRETCH layers */
-    int32_t n;
-    const int32_t * rows, * cells, * pos, * visible;
-    int32_t n_kept;
-    const int32_t * kept, * kept_rows, * kept_pos, * kept_visible;
-    const struct cached * cached; /* of layer from and those that follow */
-};
-
-/* In one graph: the rows of those that go on become the input to layer to. Behind the
- * model's last layer nothing is computed where n_kept is 0. */
-bool engine_stretch(struct engine * e, const struct stretch * s, struct error * err);
-
 /* The token that is likeliest to follow, of the last layer's output in a row. */
 bool engine_likeliest(struct engine * e, int32_t row, int32_t * token, struct error * err);
-
-/* One token after the other through all layers, by one graph that is made once: their keys
- * and values go into cells of what is cached in tensors, for each layer, and each attends
- * to the cells up to its own. */
-struct voice;
-
-/* Whether the model is not too large for one graph. */
-bool voice_fits(const struct engine * e);
-
-/* For cells below limit; attention counts from the layer looks_from on. Null, where err
- * says why. What cached points to must stay, and no other call of the engine may come
- * between, until voice_free. */
-struct voice * voice_new(struct engine * e, const struct cached * cached, int32_t limit, int32_t looks_from, struct error * err);
-void voice_free(struct voice * v);
-
-/* Computes a token, and says which is likeliest to follow; attention gets how it shares out
- * its attention, summed over heads and layers, a float for each of the cells up to its own. */
-bool voice_say(struct voice * v, int32_t token, int32_t cell, int32_t pos, float * attention, int32_t * next, struct error * err);
 
 #endif

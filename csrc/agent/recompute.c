@@ -14,6 +14,7 @@
 
 #include "scored.h"
 #include "shift.h"
+#include "stretch.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,0 +1,53 @@
+/* A ggml graph on the engine's devices: made, given its inputs, run, and read. */
+#ifndef AGENT_GRAPH_H
+#define AGENT_GRAPH_H
+
+#include "engine.h"
+
+enum {
+    GRAPH_MAX_NODES = 8192, /* of ENGINE_MAX_STRETCH layers */
+    GRAPH_MAX_INPUTS = 32,
+};
+
+/* A graph being built, and what to put into it once it has memory. */
+struct graph {
+    struct engine * e;
+    const struct abi * abi;
+    ggctx * ctx;
+    struct ggml_cgraph * g;
+    struct {
+        ggt * tensor;
+        const void * data;
+        size_t size;
+    } inputs[GRAPH_MAX_INPUTS];
+    int32_t n_inputs;
+    int64_t longs[2][ENGINE_MAX_BATCH]; /* indices as ggml_set_rows takes them */
+    int32_t n_longs;
+};
+
+/* Ended with graph_end; not where it fails. One at a time: the engine lends its memory. */
+bool graph_begin(struct graph * g, struct engine * e, struct error * err);
+void graph_end(struct graph * g);
+
+/* An input of size bytes, which must stay until the graph has run; what they do not fill
+ * is zero. */
+ggt * graph_input(struct graph * g, ggt * t, const void * data, size_t size);
+ggt * graph_ints(struct graph * g, const int32_t * x, int64_t n);
+
+/* Indices as ggml_set_rows takes them, copied: of two such inputs at most. */
+ggt * graph_longs(struct graph * g, const int32_t * x, int64_t n);
+
+/* What goes from layer to layer: taken from its rows, and put back into them. */
+ggt * graph_take(struct graph * g, const int32_t * rows, int64_t n);
+void graph_give(struct graph * g, const int32_t * rows, int64_t n, ggt * x);
+
+/* Has the graph compute a tensor, so that it can be fetched: its first n floats. */
+void graph_want(struct graph * g, ggt * t);
+void graph_fetch(struct graph * g, const ggt * t, float * to, int64_t n);
+
+/* Takes memory for the graph, and computes it, any number of times; or both once. */
+bool graph_alloc(struct graph * g, struct error * err);
+bool graph_compute(struct graph * g, struct error * err);
+bool graph_run(struct graph * g, struct error * err);
+
+#endif

@@ -1,0 +1,57 @@
+/* The pieces of a layer as parts of a graph. */
+#ifndef AGENT_LAYER_H
+#define AGENT_LAYER_H
+
+#include "graph.h"
+
+enum {
+    LAYER_ROW_PAD = 64, /* rows of a mask; older ggml insists */
+    LAYER_TILE = 64,    /* rows from which on ggml's attention is fast on a CPU */
+    LAYER_MAX_GROUPS = ENGINE_MAX_BATCH / LAYER_TILE,
+};
+
+/* What is cached, rows n_heads_kv x head_dim wide: a tensor, and the cell it begins with. */
+struct source {
+    ggt * tensor;
+    int64_t first;
+};
+
+/* Of a tensor or, where that is null, of rows of a type in the host's memory. */
+struct source layer_source(struct graph * g, ggt * tensor, int64_t first, int32_t type, const uint8_t * rows, int64_t cells);
+
+/* Keys, turned to their positions, and values of tokens with input x. */
+void layer_keys(struct graph * g, const struct weights * w, ggt * x, ggt * pos, ggt ** k, ggt ** v);
+
+/* Writes rows into the first cells of a tensor, at those that to names. Reading them does
+ * not depend on it in the graph: so it must stand there first. */
+void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * rows, ggt * to);
+
+/* Queries that attend together: rows of a batch, and what hides cells from them. */
+struct group {
+    int64_t first, n, rows, cells;
+    uint16_t * hidden;
+    ggt * mask; /* of hidden, in the graph; the same for all its layers */
+};
+
+/* Cuts a batch into groups, so that each attends to little more than it sees: the rows of
+ * a recipe may stand anywhere in the prompt, and what a mask hides is computed all the
+ * same. Returns how many; 0 without memory. Free them, LAYER_MAX_GROUPS, zero before, with
+ * layer_free_groups either way. */
+int32_t layer_groups(struct group * groups, const int32_t * visible, int32_t n);
+void layer_free_groups(struct group * groups);
+
+/* Queries of tokens with input x. */
+ggt * layer_queries(struct graph * g, const struct weights * w, ggt * x, ggt * pos);
+
+/* How one token shares out its attention over the first cells: cells x heads of a group x
+ * groups. mask may be null. */
+ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, ggt * mask);
+
+/* What the layer puts out for tokens with input x and queries q. */
+ggt * layer_output(struct graph * g, const struct weights * w, ggt * x, ggt * q, struct group * groups, int32_t n_groups, struct source k, struct source v);
+
+/* What the model makes of the last layer's output, and the likeliest of n tokens by it. */
+ggt * layer_logits(struct graph * g, ggt * x);
+int32_t layer_likeliest(const float * logits, int64_t n);
+
+#endif
