@@ -21,7 +21,7 @@ struct device_buffer {
         }
     }
 
-    /* From the device's pool, which keep_pool has keep what it once got. */
+    /* From the device's pool, which device_use has keep what it once got. */
     bool alloc(size_t size) { return cudaMallocAsync(&at, size > 0 ? size : 1, 0) == cudaSuccess; }
 
     /* What lies on the device already, and stays the caller's. */

@@ -1,11 +1,12 @@
 #include "cache.h"
 
+#include "engine.h"
+
 #include <string.h>
 
 enum {
     MAX_HEADER = 64,      /* bytes before the streams, which differ between versions */
     MAX_EMPTY = 4 + 4 * 256, /* the streams of a sequence without cells */
-    CELL_PAD = 256,       /* the graph reads so many cells, or a multiple */
 };
 
 static _Thread_local struct cache * looking;
@@ -128,7 +129,7 @@ static bool complete(const struct cache * c, struct error * err) {
     if (c->noted_k != k || c->noted_v != v) {
         return fail(err, "the server fills its cache past the agent");
     }
-    const int64_t padded = (c->made->cells + CELL_PAD - 1) / CELL_PAD * CELL_PAD;
+    const int64_t padded = (c->made->cells + ENGINE_CELL_PAD - 1) / ENGINE_CELL_PAD * ENGINE_CELL_PAD;
     return (!c->scattered && c->first >= 0 && c->first + padded <= c->stride) || fail(err, "the server's cells for the sequence are not one run");
 }
 

@@ -12,6 +12,7 @@ enum {
     ENGINE_MAX_BACKENDS = 16,
     ENGINE_MAX_BATCH = 512, /* rows of one call */
     ENGINE_MAX_STRETCH = 64, /* layers of one graph */
+    ENGINE_CELL_PAD = 256, /* a graph reads so many cells, or a multiple: some of ggml's kernels want it */
 };
 
 /* RoPE as ggml takes it. */

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 enum {
-    CELL_PAD = 256, /* some of ggml's kernels want so many cells, or a multiple */
     PAD_FROM = 28,  /* rows from which on it pays to fill them up to TILE (measured) */
     TILE = LAYER_TILE,
 };
@@ -38,7 +37,7 @@ struct source layer_source(struct graph * g, ggt * tensor, int64_t first, int32_
     if (tensor != NULL) {
         return (struct source) {tensor, first};
     }
-    return (struct source) {graph_input(g, g->abi->ggml_new_tensor_2d(g->ctx, type, width, pad(cells, CELL_PAD)), rows, (size_t) cells * g->abi->ggml_row_size(type, width)), 0};
+    return (struct source) {graph_input(g, g->abi->ggml_new_tensor_2d(g->ctx, type, width, pad(cells, ENGINE_CELL_PAD)), rows, (size_t) cells * g->abi->ggml_row_size(type, width)), 0};
 }
 
 /* The first cells of it, head by head. */
@@ -89,7 +88,7 @@ int32_t layer_groups(struct group * groups, const int32_t * visible, int32_t n) 
     for (int32_t i = 0; i < n_groups; i++) {
         const int32_t first = i * TILE, end = i + 1 == n_groups ? n : first + TILE;
         struct group * to = &groups[i];
-        *to = (struct group) {.first = first, .n = end - first, .rows = pad(end - first, LAYER_ROW_PAD), .cells = pad(visible[end - 1], CELL_PAD)};
+        *to = (struct group) {.first = first, .n = end - first, .rows = pad(end - first, LAYER_ROW_PAD), .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
         to->hidden = make_mask(visible + first, end - first, to->rows, to->cells);
         if (to->hidden == NULL) {
             return 0;

@@ -1,6 +1,5 @@
 #include "resident.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

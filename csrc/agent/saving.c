@@ -28,7 +28,7 @@ static _Thread_local struct saving * saving;
 
 void saving_notes(const ggt * t, size_t offset, size_t size) {
     struct saving * s = saving;
-    if (s == NULL || strncmp(s->abi->ggml_get_name(t), "cache_", 6) != 0) {
+    if (s == NULL || strncmp(s->abi->ggml_get_name(t), "cache_", 6) != 0 || t->buffer == NULL || s->abi->ggml_backend_buffer_is_host(t->buffer)) {
         return;
     }
     s->overflow = s->overflow || s->n == MAX_RANGES;

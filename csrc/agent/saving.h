@@ -8,7 +8,7 @@
 
 #include "abi.h"
 
-/* Notes a copy out of a tensor, where this thread is saving. */
+/* Notes a copy out of a tensor on a device, where this thread is saving. */
 void saving_notes(const ggt * t, size_t offset, size_t size);
 
 /* Has the real function save the sequence to a file, and keeps what it saved. Returns what
