@@ -20,13 +20,15 @@ func calibrateCommand() *cobra.Command {
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs; default: those shipped")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
-	cmd.Flags().IntVar(&o.Limit, "limit", 12, "how many pairs to use, of each group in turn; 0 means all")
+	cmd.Flags().StringVar(&o.Out, "out", "", "`FOLDER` for a report of what was measured of each pair; default: none is written")
+	cmd.Flags().IntVar(&o.Limit, "limit", 21, "how many pairs to use, of each group in turn; 0 means all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := configs.Load(s.file, s.override)
 		if err != nil {
 			return err
 		}
 		c.Backend.Way = "agent"
+		c.Defaults.Quality.KL = 0 // of an earlier calibration nothing is to show
 		o.Config, o.Backend, o.SlotDir = c, c.Backend.URL, c.Backend.SlotDir
 		return eval.Calibrate(cmd.Context(), o, cmd.OutOrStdout())
 	}

@@ -23,68 +23,107 @@ var shippedPairs []byte
 var attendedShares = []float64{.04, .08, .16}
 
 // levels are tried from the least to the most computed: first what a plan may leave out,
-// then the plan, then what an answer attends to in passages whose context changed,
-// then what deviates besides. The deviations are those between which, in
-// the models measured, the share goes from a few tokens to the most allowed.
-func levels() []proxy.Level {
+// then the plan, then, where passages stand in another context, what an answer attends to
+// in them, then what deviates: by .0006 of the mean square, a fifth to a quarter of a
+// prompt in the models measured.
+func levels(displaced bool) []proxy.Level {
 	var out []proxy.Level
-	for _, o := range []proxy.LeftOut{{Seams: 1, Followers: true}, {Seams: .75, Near: true}, {Seams: 1}, {Seams: .75}, {Seams: .5}, {}} {
+	for _, o := range []proxy.LeftOut{{Seams: 1, Followers: true}, {Seams: .75, Near: true}, {Seams: .75}, {}} {
 		out = append(out, proxy.Level{LeftOut: o})
 	}
-	for _, share := range attendedShares {
-		out = append(out, proxy.Level{Attended: share})
+	if displaced {
+		out = append(out, proxy.Level{LeftOut: proxy.LeftOut{Seams: .75}, Attended: attendedShares[0]})
+		for _, share := range attendedShares {
+			out = append(out, proxy.Level{Attended: share})
+		}
 	}
-	for _, deviation := range []float64{.0015, .0006, .0001} {
-		out = append(out, proxy.Level{MinDeviation: deviation, MostFirst: .6, MostLast: .2})
+	return append(out, proxy.Level{MinDeviation: .0006, MostFirst: .6, MostLast: .2})
+}
+
+// displaced is the kind of prompt that the pair's target is.
+func (r *Result) displaced() bool { return r.Displaced >= proxy.FewDisplaced }
+
+// levelsOf are trials of the levels of the result's kind of prompt.
+func levelsOf(r *Result) []variant {
+	tried := levels(r.displaced())
+	var out []variant
+	for i := range tried {
+		out = append(out, variant{levelName(&tried[i]), proxy.Trial{Level: &tried[i]}})
 	}
 	return out
 }
 
 // Calibrate measures on pairs, by default the shipped ones, what each level of
-// computing by deviation costs and buys, and stores it with the model's key in
-// the slot directory. What it found goes to w.
+// computing more or less costs and buys, and stores it with the model's key in
+// the slot directory. What it found goes to w, and what it found of each pair into
+// the report, if Out names a folder.
 func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	pairs, err := calibrationPairs(&o)
 	if err != nil {
 		return err
 	}
-	tried := levels()
+	if err := o.makeOut(); err != nil {
+		return err
+	}
 	m, end, err := start(ctx, &o)
 	if err != nil {
 		return err
 	}
-	for i := range tried {
-		m.frontier = append(m.frontier, variant{fmt.Sprint(i), proxy.Trial{Level: &tried[i]}})
-	}
+	m.frontier = levelsOf
 	report, err := m.runAll(ctx, pairs, o)
+	if err == nil && o.Out != "" {
+		err = m.publish(report, &o)
+	}
 	if err == nil {
-		err = m.calibrate(report.Pairs, tried, w)
+		err = m.calibrate(report.Pairs, w)
 	}
 	return errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), end())
 }
 
 // calibrate reckons the levels from the trials and stores them.
-func (m *bench) calibrate(results []Result, tried []proxy.Level, w io.Writer) error {
-	c := &proxy.Calibration{Created: time.Now().UTC().Truncate(time.Second), Levels: tried}
-	for i := range results {
-		if complete(results[i].Frontier, len(tried)) {
-			c.Pairs++
-			continue
+func (m *bench) calibrate(results []Result, w io.Writer) error {
+	c := &proxy.Calibration{Created: time.Now().UTC().Truncate(time.Second)}
+	for _, displaced := range []bool{false, true} {
+		if k := kind(results, displaced); k.Pairs >= 2 {
+			c.Kinds = append(c.Kinds, k)
+			describeKind(&k, w)
 		}
-		results[i].Frontier = nil // levels are compared on the same pairs
 	}
-	if c.Pairs < 2 {
-		return fmt.Errorf("%d of %d pairs could be shared at every level: at least 2 are needed", c.Pairs, len(results))
+	if len(c.Kinds) == 0 {
+		return fmt.Errorf("of %d pairs no two of a kind could be shared at every level", len(results))
 	}
-	fmt.Fprintf(w, "%d pairs\n%-44s  computed %%  KL mean   standard error\n", c.Pairs, "")
-	for i := range tried {
-		l := &tried[i]
-		l.KL, l.KLError = meanAndError(results, func(t []Trial) float64 { return t[i].KLMean })
-		l.Work, _ = meanAndError(results, func(t []Trial) float64 { return t[i].Work })
+	return m.sidecar.sharer.Calibrate(c)
+}
+
+// kind reckons the levels of one kind of prompt, on pairs that have them all.
+func kind(results []Result, displaced bool) proxy.Kind {
+	k := proxy.Kind{Displaced: displaced, Levels: levels(displaced)}
+	var of [][]Trial
+	for i := range results {
+		if r := &results[i]; r.displaced() == displaced && complete(r.Frontier, len(k.Levels)) {
+			of = append(of, r.Frontier)
+		}
+	}
+	k.Pairs = len(of)
+	for i := range k.Levels {
+		l := &k.Levels[i]
+		l.KL, l.KLError = meanAndError(of, func(t []Trial) float64 { return t[i].KLMean })
+		l.Work, _ = meanAndError(of, func(t []Trial) float64 { return t[i].Work })
+	}
+	slices.SortStableFunc(k.Levels, func(a, b proxy.Level) int { return cmp.Compare(a.Work, b.Work) })
+	return k
+}
+
+func describeKind(k *proxy.Kind, w io.Writer) {
+	what := "most stands where it stood"
+	if k.Displaced {
+		what = "much stands in another context"
+	}
+	fmt.Fprintf(w, "%d pairs where %s\n%-44s  computed %%  KL mean   standard error\n", k.Pairs, what, "")
+	for i := range k.Levels {
+		l := &k.Levels[i]
 		fmt.Fprintf(w, "%-44s  %10.1f  %.5f   %.5f\n", levelName(l), 100*l.Work, l.KL, l.KLError)
 	}
-	slices.SortStableFunc(c.Levels, func(a, b proxy.Level) int { return cmp.Compare(a.Work, b.Work) })
-	return m.sidecar.sharer.Calibrate(c)
 }
 
 func levelName(l *proxy.Level) string {
@@ -116,14 +155,12 @@ func complete(trials []Trial, n int) bool {
 	return len(trials) == n
 }
 
-// meanAndError is over the pairs with trials; the error is that of the mean.
-func meanAndError(results []Result, of func([]Trial) float64) (mean, standardError float64) {
-	n, sum, squares := 0.0, 0.0, 0.0
-	for i := range results {
-		if t := results[i].Frontier; t != nil {
-			x := of(t)
-			n, sum, squares = n+1, sum+x, squares+x*x
-		}
+// meanAndError is over the pairs' trials; the error is that of the mean.
+func meanAndError(pairs [][]Trial, of func([]Trial) float64) (mean, standardError float64) {
+	n, sum, squares := float64(len(pairs)), 0.0, 0.0
+	for _, t := range pairs {
+		x := of(t)
+		sum, squares = sum+x, squares+x*x
 	}
 	mean = sum / n
 	return mean, math.Sqrt(max(0, squares-n*mean*mean) / (n - 1) / n)

@@ -24,12 +24,36 @@ func TestCalibrationTakesOfEachGroupInTurn(t *testing.T) {
 	}
 }
 
-func TestMeanAndError(t *testing.T) {
-	results := []Result{{Frontier: []Trial{{KLMean: 1}}}, {}, {Frontier: []Trial{{KLMean: 3}}}}
-	mean, e := meanAndError(results, func(t []Trial) float64 { return t[0].KLMean })
-	if mean != 2 || math.Abs(e-1) > 1e-9 { // deviation sqrt(2), of two
-		t.Errorf("got %g and %g, want 2 and 1", mean, e)
+// TestKindsAreReckonedApart: each from its own pairs, of which those count that were
+// shared at every level.
+func TestKindsAreReckonedApart(t *testing.T) {
+	trials := func(n int, kl float64) []Trial {
+		out := make([]Trial, n)
+		for i := range out {
+			out[i] = Trial{KLMean: kl, Work: float64(n-i) / 100}
+		}
+		return out
 	}
+	few, many := len(levels(false)), len(levels(true))
+	results := []Result{
+		{Displaced: .1, Frontier: trials(few, 1)}, {Displaced: .9, Frontier: trials(many, 10)}, {Displaced: .2}, {Displaced: .3, Frontier: trials(few, 3)},
+		{Displaced: .8, Frontier: append(trials(many-1, 1), Trial{Error: "cold"})},
+	}
+	k := kind(results, false)
+	if k.Pairs != 2 || k.Levels[0].KL != 2 || math.Abs(k.Levels[0].KLError-1) > 1e-9 { // deviation sqrt(2), of two
+		t.Errorf("two pairs of KL 1 and 3: got %+v", k)
+	}
+	for i := 1; i < len(k.Levels); i++ {
+		if k.Levels[i].Work < k.Levels[i-1].Work {
+			t.Errorf("level %d takes less than the one before: %+v", i, k.Levels)
+		}
+	}
+	if k := kind(results, true); k.Pairs != 1 || len(k.Levels) != many {
+		t.Errorf("one displaced pair was complete: got %d pairs, %d levels", k.Pairs, len(k.Levels))
+	}
+}
+
+func TestComplete(t *testing.T) {
 	if complete([]Trial{{}, {Error: "cold"}}, 2) || complete([]Trial{{}}, 2) || !complete([]Trial{{}, {}}, 2) {
 		t.Error("a pair is complete when every level was measured")
 	}

@@ -57,8 +57,8 @@ func Run(ctx context.Context, o Options) error {
 	if o.Limit > 0 && len(pairs) > o.Limit {
 		pairs = pairs[:o.Limit]
 	}
-	if err := os.MkdirAll(o.Out, 0o755); err != nil {
-		return fmt.Errorf("cannot make the folder of the report: %w", err)
+	if err := o.makeOut(); err != nil {
+		return err
 	}
 	m, end, err := start(ctx, &o)
 	if err != nil {
@@ -68,13 +68,10 @@ func Run(ctx context.Context, o Options) error {
 		m.ablations = ablations()
 	}
 	if o.Frontier {
-		m.frontier = frontier()
+		m.frontier = func(*Result) []variant { return frontier() }
 	}
 	report, err := m.runAll(ctx, pairs, o)
-	report.Summary.Machine = thisMachine()
-	report.Summary.Backend = describeBackend(m.props, m.cfg.Backend.Model)
-	report.Summary.Settings = settings(&o, m.cfg)
-	err = errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), end(), report.write(o.Out))
+	err = errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), end(), m.publish(report, &o))
 	if err != nil {
 		return err
 	}
@@ -82,6 +79,25 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("none of the %d pairs could be measured; the first says: %s", n, report.Pairs[0].Error)
 	}
 	return nil
+}
+
+// makeOut makes the folder of the report, where there is to be one.
+func (o *Options) makeOut() error {
+	if o.Out == "" {
+		return nil
+	}
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+		return fmt.Errorf("cannot make the folder of the report: %w", err)
+	}
+	return nil
+}
+
+// publish completes the report and writes it.
+func (m *bench) publish(report *Report, o *Options) error {
+	report.Summary.Machine = thisMachine()
+	report.Summary.Backend = describeBackend(m.props, m.cfg.Backend.Model)
+	report.Summary.Settings = settings(o, m.cfg)
+	return report.write(o.Out)
 }
 
 // start makes a bench of the backend and a sidecar of its own; end closes that.

@@ -19,8 +19,10 @@ type bench struct {
 	client  *backend // to the sidecar
 	answer  int      // tokens
 	repeats int      // of each time
-	// ablations and frontier are made on each pair that is shared.
-	ablations, frontier []variant
+	// ablations and frontier are made on each pair that is shared; which, may depend on
+	// what was found.
+	ablations []variant
+	frontier  func(*Result) []variant
 }
 
 // coldSlot is the slot of cold runs. Pinning one keeps the server from filling
@@ -72,7 +74,9 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 	}
 	if report.State == proxy.StateShared {
 		r.Ablations = m.try(ctx, p, tokens, cold, m.ablations)
-		r.Frontier = m.try(ctx, p, tokens, cold, m.frontier)
+		if m.frontier != nil {
+			r.Frontier = m.try(ctx, p, tokens, cold, m.frontier(r))
+		}
 	}
 	step(len(p.Target))
 	defer t.put(r)
@@ -166,6 +170,7 @@ func (r *Result) take(report *proxy.Report, tokens []int32, pieces []string) err
 	}
 	n := float64(len(tokens))
 	r.Reused, r.Recomputed = float64(report.Reused)/n, float64(report.Recomputed)/n
+	r.Displaced = report.Displaced
 	if report.State != proxy.StateShared { // no plan: what was not found was computed
 		r.Recomputed = 1 - r.Reused
 	}

@@ -20,6 +20,7 @@ type Result struct {
 	Reason     string  `json:"reason"`
 	Reused     float64 `json:"reused"`     // share of the prompt's tokens
 	Recomputed float64 `json:"recomputed"` // share of the prompt's tokens
+	Displaced  float64 `json:"displaced"`  // share of them that stands in another context than in the reference
 	TTFTCold   float64 `json:"ttft_cold_ms"`
 	TTFTShared float64 `json:"ttft_shared_ms"`
 	Speedup    float64 `json:"speedup"` // cold over shared TTFT

@@ -41,6 +41,7 @@ func Decide(a *Alignment, r Rules) *Plan {
 	if n := len(p.Tokens); n > 0 {
 		p.Tokens[n-1].Reason = Tail
 	}
+	p.displace()
 	return p
 }
 

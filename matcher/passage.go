@@ -35,9 +35,9 @@ type stretch struct {
 	kept int // tokens taken over
 }
 
-// sample names the stretches whose context changed, and where it did so much marks some
-// of their tokens as Sample, if there are enough of them.
-func (p *Plan) sample() {
+// displace names the stretches whose context changed, and as passages those where it did
+// so much, and of which so many tokens are taken over, that they are to be shifted.
+func (p *Plan) displace() {
 	stretches := p.stretches()
 	for i, s := range stretches {
 		change := contextChange(stretches[:i], s)
@@ -45,10 +45,32 @@ func (p *Plan) sample() {
 			continue
 		}
 		p.Displaced = append(p.Displaced, s.Span)
-		if every := min(sampleEvery, s.kept/leastSamples); change >= shiftedContext && every >= closestSamples {
+		if change >= shiftedContext && s.kept/leastSamples >= closestSamples {
 			p.Passages = append(p.Passages, s.Span)
-			p.sampleOf(s, every)
 		}
+	}
+}
+
+// DisplacedShare is the share of the prompt's tokens that stand in stretches whose context
+// changed.
+func (p *Plan) DisplacedShare() float64 {
+	n := 0
+	for _, s := range p.Displaced {
+		n += s.To - s.From
+	}
+	return float64(n) / float64(max(1, len(p.Tokens)))
+}
+
+// sample marks some of the tokens that each passage takes over as Sample.
+func (p *Plan) sample() {
+	for _, s := range p.Passages {
+		kept := 0
+		for _, t := range p.Tokens[s.From:s.To] {
+			if t.Reason == Reused {
+				kept++
+			}
+		}
+		p.sampleOf(s, min(sampleEvery, kept/leastSamples))
 	}
 }
 
@@ -95,8 +117,8 @@ func contextChange(before []stretch, s stretch) float64 {
 	return 1 - float64(kept)/float64(stood)
 }
 
-// sampleOf marks one of every so many tokens that the stretch takes over.
-func (p *Plan) sampleOf(s stretch, every int) {
+// sampleOf marks one of every so many tokens that the passage takes over.
+func (p *Plan) sampleOf(s Span, every int) {
 	n := 0
 	for i := s.From; i < s.To; i++ {
 		t := &p.Tokens[i]

@@ -18,6 +18,7 @@ func fromRef(stretches ...[2]int) *Plan {
 func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 	f := func(name string, p *Plan, passages []Span, samples int) {
 		t.Helper()
+		p.displace()
 		p.sample()
 		if len(p.Passages) != len(passages) {
 			t.Fatalf("%s: passages %v: expected %v", name, p.Passages, passages)
@@ -56,6 +57,9 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 	f("too short for samples", short, nil, 0)
 	if len(short.Displaced) != 1 || short.Displaced[0] != (Span{1000, 1127}) {
 		t.Errorf("a short passage whose context changed: displaced %v, expected it alone", short.Displaced)
+	}
+	if got := short.DisplacedShare(); got != 127./1127 {
+		t.Errorf("127 of 1127 tokens are displaced, the share is %g", got)
 	}
 
 	rewritten := fromRef([2]int{0, 2048})

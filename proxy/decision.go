@@ -98,6 +98,7 @@ type Report struct {
 	Tokens        []int32
 	Refs          []string
 	Plan          []matcher.PlanToken
+	Displaced     float64 // share of the tokens that stand in another context than in their reference
 	Reused        int     // tokens
 	Recomputed    int     // tokens
 	Work          float64 // share of a cold prefill's token-layers that was computed; where shared

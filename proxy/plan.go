@@ -100,8 +100,7 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 	defer d.sh.step("align", time.Now())
 	pol := &d.g.Policy
 	alignment := matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam)
-	d.lean()
-	p := matcher.Decide(alignment, d.lv.rules(pol, d.agent()))
+	p := d.draw(alignment)
 	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
 	for _, r := range refs {
 		d.report.Refs = append(d.report.Refs, r.ID)
@@ -119,6 +118,18 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 	}
 	s := matcher.NewSchedule(p, costs, limits)
 	return d.worth(ctx, &planned{Plan: p, Schedule: s}, costs)
+}
+
+// draw plans by the policy, and where the prompt is of a kind that may do with less,
+// once more by that.
+func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
+	p := matcher.Decide(a, d.lv.rules(&d.g.Policy, d.agent()))
+	d.report.Displaced = p.DisplacedShare()
+	d.displaced = d.report.Displaced >= FewDisplaced
+	if d.lean() {
+		p = matcher.Decide(a, d.lv.rules(&d.g.Policy, d.agent()))
+	}
+	return p
 }
 
 // worth weighs a schedule against what an exact prefix saves anyway.

@@ -33,7 +33,7 @@ func aTargetDecidesHowMuchIsComputed(t *testing.T, s *sharing) {
 		return r.report.Work
 	}
 	plain := work(s)
-	c := &Calibration{Pairs: 2, Levels: []Level{{KL: .5, Work: .05}, {KL: .01, MostFirst: .5, MostLast: .5, Work: .5}}}
+	c := &Calibration{Kinds: []Kind{{Pairs: 2, Levels: []Level{{KL: .5, Work: .05}, {KL: .01, MostFirst: .5, MostLast: .5, Work: .5}}}}}
 	if err := sh.Calibrate(c); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func aTargetDecidesHowMuchIsComputed(t *testing.T, s *sharing) {
 	}
 	lv := s.live()
 	lv.calibration.Store(nil)
-	if sh.loadCalibration(lv); lv.calibration.Load() == nil || lv.calibration.Load().Levels[1] != c.Levels[1] {
+	if sh.loadCalibration(lv); lv.calibration.Load() == nil || lv.calibration.Load().Kinds[0].Levels[1] != c.Kinds[0].Levels[1] {
 		t.Error("what was stored is not found again")
 	}
 	lv.calibration.Store(nil)

@@ -55,6 +55,7 @@ type Decision struct {
 	gated      bool
 	over       chan struct{} // closed by Finish
 	trial      *Trial
+	displaced  bool // much of the prompt stands in another context than in its references
 }
 
 // Prepare decides, and fills a slot where sharing pays. It never fails: every

@@ -1,0 +1,218 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Calibration says, for one model, what computing more or fewer tokens costs and buys:
+// it turns a quality target into what a plan may leave out or, where the plan alone does
+// not meet it, into the share of displaced tokens, or the deviation from which on further
+// tokens, are computed. How many of a request's tokens that is, its own passages and
+// deviations decide.
+type Calibration struct {
+	Model   string    `json:"model"` // key of model and index
+	Created time.Time `json:"created"`
+	// Kinds of prompt lose in different ways, so each has a level of its own.
+	Kinds []Kind `json:"kinds"`
+}
+
+// Kind is what was measured of one kind of prompt.
+type Kind struct {
+	// Displaced are prompts a third of which and more stands in another context than in
+	// the reference: documents in another order, passages found by a search.
+	Displaced bool `json:"displaced"`
+	Pairs     int  `json:"pairs"` // on which each level was measured
+	// Levels go from the least to the most computed.
+	Levels []Level `json:"levels"`
+}
+
+// LeftOut is what a plan would compute and is taken over. Critical tokens, what follows
+// them, and what has no counterpart are always computed.
+type LeftOut struct {
+	// Seams is the share of every seam, from its end.
+	Seams float64 `json:"seams_left_out,omitempty"`
+	// Followers are those of tokens without a counterpart.
+	Followers bool `json:"followers_left_out,omitempty"`
+	// Near counterparts.
+	Near bool `json:"accept_near,omitempty"`
+}
+
+// Level is what the agent computes, and what came of it. The zero value is what the
+// plan names.
+type Level struct {
+	LeftOut
+	// MinDeviation is the squared distance of a token's values in the second layer,
+	// in units of the mean square of all, from which on it is computed.
+	MinDeviation float64 `json:"min_deviation"`
+	// MostFirst and MostLast bound the share of tokens in the third and last layer;
+	// with 0 none is chosen by deviation.
+	MostFirst float64 `json:"most_first"`
+	MostLast  float64 `json:"most_last"`
+	// Attended is the policy's agent_attended.
+	Attended float64 `json:"attended,omitempty"`
+	KL       float64 `json:"kl"`       // mean over the pairs, nats
+	KLError  float64 `json:"kl_error"` // standard error of that mean
+	Work     float64 `json:"work"`     // mean share of a cold prefill's token-layers
+}
+
+// certainty is by how many standard errors pairs not seen may be worse than those
+// measured: with two, one model in forty were the losses normal. They are not, and the
+// cheapest of several levels is the luckiest.
+const certainty = 2
+
+// Level returns the level of a kind of prompt that, together with the other kind's, meets a
+// target in nats at the least work: the target is of the mean over all pairs, so the kind
+// that loses little leaves the other more. Where no levels do, it is of those that lose
+// least. It is nil where the kind was not measured.
+func (c *Calibration) Level(target float64, displaced bool) *Level {
+	var best, tried mix
+	c.mixes(tried, func(m mix) {
+		if best.levels == nil || m.better(&best, target) {
+			best = m
+		}
+	})
+	for i := range c.Kinds {
+		if c.Kinds[i].Displaced == displaced {
+			return best.levels[i]
+		}
+	}
+	return nil
+}
+
+// mix is one level of each kind, and sums over the pairs of all.
+type mix struct {
+	levels   []*Level
+	pairs    float64
+	kl, work float64
+	variance float64 // of kl
+}
+
+// expected is the mean KL to reckon with.
+func (m *mix) expected() float64 { return (m.kl + certainty*math.Sqrt(m.variance)) / m.pairs }
+
+func (m *mix) better(than *mix, target float64) bool {
+	meets, met := m.expected() <= target, than.expected() <= target
+	switch {
+	case meets != met:
+		return meets
+	case meets:
+		return m.work < than.work
+	}
+	return m.expected() < than.expected()
+}
+
+// mixes goes through all that begin with m.
+func (c *Calibration) mixes(m mix, f func(mix)) {
+	if len(m.levels) == len(c.Kinds) {
+		f(m)
+		return
+	}
+	k := &c.Kinds[len(m.levels)]
+	n := float64(k.Pairs)
+	for i := range k.Levels {
+		l := &k.Levels[i]
+		c.mixes(mix{
+			levels: append(m.levels[:len(m.levels):len(m.levels)], l),
+			pairs:  m.pairs + n, kl: m.kl + n*l.KL, work: m.work + n*l.Work,
+			variance: m.variance + n*n*l.KLError*l.KLError,
+		}, f)
+	}
+}
+
+// planWork is the work that a level's plan was on average in that kind of prompt.
+func (c *Calibration) planWork(l *Level, displaced bool) float64 {
+	for _, k := range c.Kinds {
+		for _, m := range k.Levels {
+			if k.Displaced == displaced && m.MostFirst == 0 && m.LeftOut == l.LeftOut && m.Attended == l.Attended {
+				return m.Work
+			}
+		}
+	}
+	return 0
+}
+
+func (c *Calibration) check(key string) error {
+	if c.Model != key {
+		return fmt.Errorf("it is of model key %q, want %q", c.Model, key)
+	}
+	if len(c.Kinds) == 0 {
+		return errors.New("it has no kinds of prompt")
+	}
+	for i, k := range c.Kinds {
+		if i > 0 && k.Displaced == c.Kinds[0].Displaced || i > 1 {
+			return fmt.Errorf("it has a kind of prompt (displaced: %v) twice", k.Displaced)
+		}
+		if len(k.Levels) == 0 || k.Pairs < 1 {
+			return fmt.Errorf("a kind of prompt (displaced: %v) has %d levels of %d pairs", k.Displaced, len(k.Levels), k.Pairs)
+		}
+		for j, l := range k.Levels {
+			if !l.sane() {
+				return fmt.Errorf("level %d has figures out of their range: %+v", j, l)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Level) sane() bool {
+	return l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.Seams >= 0 && l.Seams <= 1 &&
+		l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1 && l.Attended >= 0 && l.Attended <= 1
+}
+
+// calibrationPath is the file of a model in the slot directory.
+func (sh *Sharer) calibrationPath(key string) string {
+	return filepath.Join(sh.cfg.Backend.SlotDir, "calibration-"+key+".json")
+}
+
+// loadCalibration reads that of the model; none is no fault.
+func (sh *Sharer) loadCalibration(lv *live) {
+	path := sh.calibrationPath(lv.key)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var c Calibration
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err == nil {
+		err = c.check(lv.key)
+	}
+	if err != nil {
+		sh.log.Warn().Err(err).Str("file", path).Msg("the calibration is not used; make it anew with semsharekv calibrate")
+		return
+	}
+	lv.calibration.Store(&c)
+}
+
+// Calibrate stores what was measured of the backend's model and goes by it.
+func (sh *Sharer) Calibrate(c *Calibration) error {
+	lv := sh.live.Load()
+	if lv == nil {
+		return sh.Ready()
+	}
+	c.Model = lv.key
+	if err := c.check(lv.key); err != nil {
+		return fmt.Errorf("calibration: %w", err)
+	}
+	b, err := json.MarshalIndent(c, "", " ")
+	if err != nil {
+		return err
+	}
+	path := sh.calibrationPath(lv.key)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	lv.calibration.Store(c)
+	return nil
+}

@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"math"
+	"testing"
+)
+
+func TestLevelIsTheCheapestThatMeetsTheTarget(t *testing.T) {
+	c := &Calibration{Model: "m", Kinds: []Kind{{Pairs: 10, Levels: []Level{
+		{KL: .08, KLError: .005}, {KL: .03, KLError: .005, MostFirst: .6, Work: .1}, {KL: .02, MostFirst: .6, Work: .2}, {KL: .025, MostFirst: .6, Work: .5},
+	}}}}
+	f := func(target float64, want int) {
+		t.Helper()
+		if got := c.Level(target, false); got != &c.Kinds[0].Levels[want] {
+			t.Errorf("target %g: got %+v, want level %d", target, *got, want)
+		}
+	}
+	f(1, 0)
+	f(.09, 0)
+	f(.085, 1) // the error counts
+	f(.04, 1)
+	f(.03, 2)
+	f(.001, 2) // none does: the best
+	if l := c.Level(1, true); l != nil {
+		t.Errorf("a kind that was not measured has level %+v", *l)
+	}
+}
+
+// TestKindsShareATarget: the kind that loses little leaves the other more, and is itself
+// computed as little as is worth it.
+func TestKindsShareATarget(t *testing.T) {
+	c := &Calibration{Model: "m", Kinds: []Kind{
+		{Pairs: 10, Levels: []Level{{KL: .004, Work: .03}, {KL: .002, Work: .05}}},
+		{Displaced: true, Pairs: 10, Levels: []Level{{KL: .08, Work: .06}, {KL: .05, Work: .09}, {KL: .018, KLError: .01, Work: .3}}},
+	}}
+	f := func(target float64, few, displaced int) {
+		t.Helper()
+		for i, want := range []int{few, displaced} {
+			if got := c.Level(target, i == 1); got != &c.Kinds[i].Levels[want] {
+				t.Errorf("target %g, kind %d: got %+v, want level %d", target, i, *got, want)
+			}
+		}
+	}
+	f(.05, 0, 0)
+	f(.0415, 1, 0) // a little more of what costs little
+	f(.03, 0, 1)
+	f(.021, 0, 2) // the error of the mean over both is half as large
+	f(.001, 1, 2)
+}
+
+func TestCalibrationIsChecked(t *testing.T) {
+	f := func(c Calibration, good bool) {
+		t.Helper()
+		if err := c.check("m"); (err == nil) != good {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	of := func(l Level) Calibration {
+		return Calibration{Model: "m", Kinds: []Kind{{Pairs: 1, Levels: []Level{l}}}}
+	}
+	f(of(Level{}), true)
+	f(Calibration{Model: "n", Kinds: of(Level{}).Kinds}, false)
+	f(Calibration{Model: "m"}, false)
+	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: 1}}}, false)
+	f(Calibration{Model: "m", Kinds: []Kind{{Levels: []Level{{}}}}}, false)
+	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: 1, Levels: []Level{{}}}, {Pairs: 1, Displaced: true, Levels: []Level{{}}}}}, true)
+	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: 1, Levels: []Level{{}}}, {Pairs: 1, Levels: []Level{{}}}}}, false)
+	f(of(Level{KL: math.NaN()}), false)
+	f(of(Level{MostFirst: 2}), false)
+	f(of(Level{MostFirst: .1, MostLast: .2}), false)
+	f(of(Level{LeftOut: LeftOut{Seams: 1.5}}), false)
+	f(of(Level{MinDeviation: -1, MostFirst: .2}), false)
+	f(of(Level{Attended: 1.1}), false)
+}
