@@ -21,7 +21,7 @@ func calibrateCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs; default: those shipped")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
 	cmd.Flags().StringVar(&o.Out, "out", "", "`FOLDER` for a report of what was measured of each pair; default: none is written")
-	cmd.Flags().IntVar(&o.Limit, "limit", 21, "how many pairs to use, of each group in turn; 0 means all")
+	cmd.Flags().IntVar(&o.Limit, "limit", 15, "how many pairs to use, of each group in turn; 0 means all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := configs.Load(s.file, s.override)
 		if err != nil {

@@ -160,10 +160,10 @@ type Policy struct {
 	RepairShare float64 `yaml:"repair_share" json:"repair_share" jsonschema:"minimum=0,maximum=1"`
 	// References bounds how many references one prompt may draw on.
 	References int `yaml:"references" json:"references" jsonschema:"minimum=1,maximum=64"`
-	// Quality is what sharing may cost. With a target, and once the model was
-	// calibrated (semsharekv calibrate), it takes the place of agent_share_first,
-	// agent_share_last and agent_attended, and overrides seam, agent_followers and
-	// unrepaired where less will do.
+	// Quality is what sharing may cost. With a target, and where the model is calibrated
+	// (semsharekv calibrate; SmolLM2-135M and Qwen2.5-Coder-0.5B come so), it takes the
+	// place of agent_share_first, agent_share_last and agent_attended, and takes off seam
+	// and agent_followers what the defaults have too much.
 	Quality Quality `yaml:"quality" json:"quality"`
 	// Followers is how many tokens after an unmatched run are recomputed.
 	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
@@ -200,10 +200,10 @@ type Policy struct {
 // Quality is what sharing may cost in fidelity.
 type Quality struct {
 	// KL is the divergence of the answers from unshared ones to expect, in nats a
-	// token: where the model allows it the agent recomputes less of seams, not what
-	// follows changed tokens, and takes near counterparts over; where it must it
-	// recomputes tokens that deviate, or that an answer attends to, as well. 0 is
-	// no target.
+	// token, on average over prompts like those that calibrated the model: where it
+	// allows that the agent recomputes less of seams and not what follows changed
+	// tokens; where it must it recomputes tokens that deviate, or that an answer
+	// attends to, as well. 0 is no target.
 	KL float64 `yaml:"kl" json:"kl" jsonschema:"minimum=0"`
 }
 

@@ -28,7 +28,7 @@ var attendedShares = []float64{.04, .08, .16}
 // prompt in the models measured.
 func levels(displaced bool) []proxy.Level {
 	var out []proxy.Level
-	for _, o := range []proxy.LeftOut{{Seams: 1, Followers: true}, {Seams: .75, Near: true}, {Seams: .75}, {}} {
+	for _, o := range []proxy.LeftOut{{Seams: 1, Followers: true}, {Seams: .75}, {}} {
 		out = append(out, proxy.Level{LeftOut: o})
 	}
 	if displaced {
@@ -134,9 +134,6 @@ func levelName(l *proxy.Level) string {
 	if l.Followers {
 		parts = append(parts, "no followers")
 	}
-	if l.Near {
-		parts = append(parts, "near taken over")
-	}
 	if l.Attended > 0 {
 		parts = append(parts, fmt.Sprintf("%g attended to", l.Attended))
 	}
@@ -167,14 +164,8 @@ func meanAndError(pairs [][]Trial, of func([]Trial) float64) (mean, standardErro
 }
 
 // calibrationPairs are the first of each group in turn, as many as the limit says.
-// Pairs that are meant to stay cold have nothing to tell.
 func calibrationPairs(o *Options) ([]Pair, error) {
-	read := func() ([]Pair, error) { return ReadPairs(o.Pairs) }
-	if o.Pairs == "" {
-		read = func() ([]Pair, error) { return readPairs("the shipped pairs", bytes.NewReader(shippedPairs)) }
-	}
-	pairs, err := read()
-	pairs = slices.DeleteFunc(pairs, func(p Pair) bool { return p.Group == unrelated })
+	pairs, err := readCalibrationPairs(o.Pairs)
 	if err != nil || o.Limit <= 0 || o.Limit >= len(pairs) {
 		return pairs, err
 	}
@@ -190,4 +181,18 @@ func calibrationPairs(o *Options) ([]Pair, error) {
 		}
 	}
 	return out, nil
+}
+
+// readCalibrationPairs leaves out what has nothing to tell: pairs that are meant to stay
+// cold, and of the shipped ones those that differ in a number or a form's fields, which lose
+// next to nothing at any level and would only make a target look easy.
+func readCalibrationPairs(file string) ([]Pair, error) {
+	silent := []string{unrelated}
+	read := func() ([]Pair, error) { return ReadPairs(file) }
+	if file == "" {
+		silent = append(silent, "number", "template")
+		read = func() ([]Pair, error) { return readPairs("the shipped pairs", bytes.NewReader(shippedPairs)) }
+	}
+	pairs, err := read()
+	return slices.DeleteFunc(pairs, func(p Pair) bool { return slices.Contains(silent, p.Group) }), err
 }

@@ -71,7 +71,7 @@ func Run(ctx context.Context, o Options) error {
 		m.frontier = func(*Result) []variant { return frontier() }
 	}
 	report, err := m.runAll(ctx, pairs, o)
-	err = errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), end(), m.publish(report, &o))
+	err = errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), m.publish(report, &o), end())
 	if err != nil {
 		return err
 	}
@@ -97,6 +97,9 @@ func (m *bench) publish(report *Report, o *Options) error {
 	report.Summary.Machine = thisMachine()
 	report.Summary.Backend = describeBackend(m.props, m.cfg.Backend.Model)
 	report.Summary.Settings = settings(o, m.cfg)
+	if !m.sidecar.sharer.Calibrated() {
+		report.Summary.Settings.QualityKL = 0 // there is nothing to go by
+	}
 	return report.write(o.Out)
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,15 +34,14 @@ type Kind struct {
 	Levels []Level `json:"levels"`
 }
 
-// LeftOut is what a plan would compute and is taken over. Critical tokens, what follows
-// them, and what has no counterpart are always computed.
+// LeftOut is what a plan would compute by default and is taken over. Tokens that differ,
+// what follows critical ones, and what a route asks for beyond the default are always
+// computed.
 type LeftOut struct {
 	// Seams is the share of every seam, from its end.
 	Seams float64 `json:"seams_left_out,omitempty"`
 	// Followers are those of tokens without a counterpart.
 	Followers bool `json:"followers_left_out,omitempty"`
-	// Near counterparts.
-	Near bool `json:"accept_near,omitempty"`
 }
 
 // Level is what the agent computes, and what came of it. The zero value is what the
@@ -166,30 +166,74 @@ func (l *Level) sane() bool {
 		l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1 && l.Attended >= 0 && l.Attended <= 1
 }
 
+// shipped are calibrations of models that we measured, by calibrate on the shipped pairs.
+//
+//go:embed calibrations/*.json
+var shipped embed.FS
+
+// shippedCalibration is that of the model key, or nil.
+func shippedCalibration(key string) (*Calibration, error) {
+	files, err := shipped.ReadDir("calibrations")
+	for _, f := range files {
+		var c Calibration
+		b, err := shipped.ReadFile("calibrations/" + f.Name())
+		if err == nil {
+			err = json.Unmarshal(b, &c)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("shipped calibration %s: %w", f.Name(), err)
+		}
+		if c.Model == key {
+			return &c, c.check(key)
+		}
+	}
+	return nil, err
+}
+
 // calibrationPath is the file of a model in the slot directory.
 func (sh *Sharer) calibrationPath(key string) string {
 	return filepath.Join(sh.cfg.Backend.SlotDir, "calibration-"+key+".json")
 }
 
-// loadCalibration reads that of the model; none is no fault.
+// loadCalibration reads that of the model: the slot directory's, or one that is shipped.
+// None is no fault.
 func (sh *Sharer) loadCalibration(lv *live) {
 	path := sh.calibrationPath(lv.key)
+	c, err := readCalibration(path, lv.key)
+	if err != nil {
+		sh.log.Warn().Err(err).Str("file", path).Msg("the calibration is not used; make it anew with semsharekv calibrate")
+	}
+	if c == nil {
+		c, _ = shippedCalibration(lv.key) // valid: tested
+	}
+	if c != nil {
+		lv.calibration.Store(c)
+	}
+}
+
+// readCalibration is nil where there is no file.
+func readCalibration(path, key string) (*Calibration, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return
+		return nil, nil
 	}
 	var c Calibration
 	if err == nil {
 		err = json.Unmarshal(b, &c)
 	}
 	if err == nil {
-		err = c.check(lv.key)
+		err = c.check(key)
 	}
 	if err != nil {
-		sh.log.Warn().Err(err).Str("file", path).Msg("the calibration is not used; make it anew with semsharekv calibrate")
-		return
+		return nil, err
 	}
-	lv.calibration.Store(&c)
+	return &c, nil
+}
+
+// Calibrated reports whether quality.kl has something to go by.
+func (sh *Sharer) Calibrated() bool {
+	lv := sh.live.Load()
+	return lv != nil && lv.agent() && lv.calibration.Load() != nil
 }
 
 // Calibrate stores what was measured of the backend's model and goes by it.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math"
+	"regexp"
 	"testing"
 )
 
@@ -71,4 +72,30 @@ func TestCalibrationIsChecked(t *testing.T) {
 	f(of(Level{LeftOut: LeftOut{Seams: 1.5}}), false)
 	f(of(Level{MinDeviation: -1, MostFirst: .2}), false)
 	f(of(Level{Attended: 1.1}), false)
+}
+
+// TestShippedCalibrationsAreValid: each is of a model of its own, and measured on enough.
+func TestShippedCalibrationsAreValid(t *testing.T) {
+	files, err := shipped.ReadDir("calibrations")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%d calibrations are shipped (%v), want those of two models", len(files), err)
+	}
+	models := map[string]string{}
+	for _, f := range files {
+		c, err := readCalibration("calibrations/"+f.Name(), "")
+		if c != nil {
+			t.Fatalf("%s has no model key", f.Name())
+		}
+		key := regexp.MustCompile(`[0-9a-f]{64}`).FindString(err.Error())
+		if c, err = shippedCalibration(key); err != nil || c == nil || len(c.Kinds) != 2 {
+			t.Fatalf("%s, of model key %q: %+v, %v; want two kinds of prompt", f.Name(), key, c, err)
+		}
+		if models[key] != "" {
+			t.Errorf("%s and %s are of one model", f.Name(), models[key])
+		}
+		models[key] = f.Name()
+	}
+	if c, err := shippedCalibration("another"); c != nil || err != nil {
+		t.Errorf("another model has a shipped calibration: %+v, %v", c, err)
+	}
 }

@@ -145,7 +145,7 @@ func (sh *Sharer) announce(lv *live) {
 	e := sh.log.Info().Str("way", way).Str("build", lv.probed.Props.Build).Int("slots", lv.probed.Props.Slots).
 		Int("context", lv.probed.Props.Context).Str("kernels", sh.kernels.Name()).
 		Int64("kv_bytes_per_token", lv.probed.Layout.BytesPerToken()).Int64("stored_bytes_per_token", lv.stored.BytesPerToken()).Bool("volatile_slots", lv.probed.Volatile).
-		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity())
+		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity()).Bool("calibrated", lv.agent() && lv.calibration.Load() != nil)
 	if whyNot != nil {
 		e = e.Str("no_agent", *whyNot)
 	}
@@ -153,7 +153,6 @@ func (sh *Sharer) announce(lv *live) {
 		e = e.Str("keys_not_movable", lv.probed.Why)
 	}
 	e.Msg("sharing")
-	sh.warnUncalibrated(lv)
 	if lv.probed.Volatile {
 		sh.log.Warn().Msg("the backend empties idle slots whenever a request starts: start llama-server with --no-cache-idle-slots, or requests that are shared wait for one another")
 	}

@@ -8,17 +8,6 @@ import (
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// warnUncalibrated says that a quality target has nothing to go by.
-func (sh *Sharer) warnUncalibrated(lv *live) {
-	wanted := sh.cfg.Defaults.Quality.KL > 0
-	for i := range sh.cfg.Routes {
-		wanted = wanted || sh.cfg.Routes[i].Quality.KL > 0
-	}
-	if wanted && lv.agent() && lv.calibration.Load() == nil {
-		sh.log.Warn().Msg("quality.kl is set, but the model is not calibrated: agent_share_first and agent_share_last decide until semsharekv calibrate was run")
-	}
-}
-
 // level is what the request's quality target asks for, or nil where the policy's
 // shares decide.
 func (d *Decision) level() *Level {
@@ -108,20 +97,17 @@ func (d *Decision) planWork(l *Level) float64 {
 	return 0
 }
 
-// lean takes out of the request's policy what the level leaves out, and reports whether
-// that was anything.
+// lean takes out of the request's policy what the level leaves out of the default, and
+// reports whether that was anything.
 func (d *Decision) lean() bool {
 	l := d.level()
 	if l == nil || !d.agent() || l.LeftOut == (LeftOut{}) {
 		return false
 	}
-	pol := &d.g.Policy
-	pol.Seam -= int(math.Round(l.Seams * float64(pol.Seam)))
+	pol, usual := &d.g.Policy, &configs.Default().Defaults
+	pol.Seam -= int(math.Round(l.Seams * float64(min(pol.Seam, usual.Seam))))
 	if l.Followers {
-		pol.AgentFollowers = 0
-	}
-	if l.Near {
-		pol.Unrepaired = configs.UnrepairedAccept
+		pol.AgentFollowers -= min(pol.AgentFollowers, usual.AgentFollowers)
 	}
 	return true
 }
