@@ -72,8 +72,8 @@ const certainty = 2
 // that loses little leaves the other more. Where no levels do, it is of those that lose
 // least. It is nil where the kind was not measured.
 func (c *Calibration) Level(target float64, displaced bool) *Level {
-	var best, tried mix
-	c.mixes(tried, func(m mix) {
+	var best mix
+	c.mixes(mix{}, func(m mix) {
 		if best.levels == nil || m.better(&best, target) {
 			best = m
 		}
@@ -108,7 +108,7 @@ func (m *mix) better(than *mix, target float64) bool {
 	return m.expected() < than.expected()
 }
 
-// mixes goes through all that begin with m.
+// mixes calls f with every mix that begins with m.
 func (c *Calibration) mixes(m mix, f func(mix)) {
 	if len(m.levels) == len(c.Kinds) {
 		f(m)
