@@ -41,7 +41,7 @@ func levels(displaced bool) []proxy.Level {
 }
 
 // displaced is the kind of prompt that the pair's target is.
-func (r *Result) displaced() bool { return r.Displaced >= proxy.FewDisplaced }
+func (r *Result) displaced() bool { return proxy.MuchDisplaced(r.Displaced) }
 
 // levelsOf are trials of the levels of the result's kind of prompt.
 func levelsOf(r *Result) []variant {

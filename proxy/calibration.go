@@ -171,23 +171,24 @@ func (l *Level) sane() bool {
 //go:embed calibrations/*.json
 var shipped embed.FS
 
-// shippedCalibration is that of the model key, or nil.
-func shippedCalibration(key string) (*Calibration, error) {
-	files, err := shipped.ReadDir("calibrations")
+// shippedCalibration is that of the model key, or nil. What is shipped is valid: tested.
+func shippedCalibration(key string) *Calibration {
+	files, _ := shipped.ReadDir("calibrations")
 	for _, f := range files {
-		var c Calibration
-		b, err := shipped.ReadFile("calibrations/" + f.Name())
-		if err == nil {
-			err = json.Unmarshal(b, &c)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("shipped calibration %s: %w", f.Name(), err)
-		}
-		if c.Model == key {
-			return &c, c.check(key)
+		if c, err := parseCalibration(shipped.ReadFile("calibrations/" + f.Name())); err == nil && c.Model == key {
+			return c
 		}
 	}
-	return nil, err
+	return nil
+}
+
+// parseCalibration takes what reading a file returned.
+func parseCalibration(file []byte, err error) (*Calibration, error) {
+	if err != nil {
+		return nil, err
+	}
+	var c Calibration
+	return &c, json.Unmarshal(file, &c)
 }
 
 // calibrationPath is the file of a model in the slot directory.
@@ -199,42 +200,26 @@ func (sh *Sharer) calibrationPath(key string) string {
 // None is no fault.
 func (sh *Sharer) loadCalibration(lv *live) {
 	path := sh.calibrationPath(lv.key)
-	c, err := readCalibration(path, lv.key)
-	if err != nil {
-		sh.log.Warn().Err(err).Str("file", path).Msg("the calibration is not used; make it anew with semsharekv calibrate")
-	}
-	if c == nil {
-		c, _ = shippedCalibration(lv.key) // valid: tested
-	}
-	if c != nil {
-		lv.calibration.Store(c)
-	}
-}
-
-// readCalibration is nil where there is no file.
-func readCalibration(path, key string) (*Calibration, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	var c Calibration
+	c, err := parseCalibration(os.ReadFile(path))
 	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	if err == nil {
-		err = c.check(key)
+		err = c.check(lv.key)
 	}
 	if err != nil {
-		return nil, err
+		c = shippedCalibration(lv.key)
+		if !errors.Is(err, fs.ErrNotExist) {
+			sh.log.Warn().Err(err).Str("file", path).Msg("the calibration is not used; make it anew with semsharekv calibrate")
+		}
 	}
-	return &c, nil
+	lv.calibration.Store(c)
 }
 
 // Calibrated reports whether quality.kl has something to go by.
 func (sh *Sharer) Calibrated() bool {
 	lv := sh.live.Load()
-	return lv != nil && lv.agent() && lv.calibration.Load() != nil
+	return lv != nil && lv.calibrated()
 }
+
+func (lv *live) calibrated() bool { return lv.agent() && lv.calibration.Load() != nil }
 
 // Calibrate stores what was measured of the backend's model and goes by it.
 func (sh *Sharer) Calibrate(c *Calibration) error {

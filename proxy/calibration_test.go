@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math"
+	"reflect"
 	"regexp"
 	"testing"
 )
@@ -82,20 +83,26 @@ func TestShippedCalibrationsAreValid(t *testing.T) {
 	}
 	models := map[string]string{}
 	for _, f := range files {
-		c, err := readCalibration("calibrations/"+f.Name(), "")
-		if c != nil {
+		c, err := parseCalibration(shipped.ReadFile("calibrations/" + f.Name()))
+		if err != nil {
+			t.Fatalf("%s: %v", f.Name(), err)
+		}
+		key := c.Model
+		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(key) {
 			t.Fatalf("%s has no model key", f.Name())
 		}
-		key := regexp.MustCompile(`[0-9a-f]{64}`).FindString(err.Error())
-		if c, err = shippedCalibration(key); err != nil || c == nil || len(c.Kinds) != 2 {
+		if err := c.check(key); err != nil || len(c.Kinds) != 2 {
 			t.Fatalf("%s, of model key %q: %+v, %v; want two kinds of prompt", f.Name(), key, c, err)
 		}
 		if models[key] != "" {
 			t.Errorf("%s and %s are of one model", f.Name(), models[key])
 		}
 		models[key] = f.Name()
+		if got := shippedCalibration(key); !reflect.DeepEqual(got, c) {
+			t.Errorf("%s is not found by its model key: got %+v", f.Name(), got)
+		}
 	}
-	if c, err := shippedCalibration("another"); c != nil || err != nil {
-		t.Errorf("another model has a shipped calibration: %+v, %v", c, err)
+	if c := shippedCalibration("another"); c != nil {
+		t.Errorf("another model has a shipped calibration: %+v", c)
 	}
 }

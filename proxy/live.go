@@ -145,7 +145,7 @@ func (sh *Sharer) announce(lv *live) {
 	e := sh.log.Info().Str("way", way).Str("build", lv.probed.Props.Build).Int("slots", lv.probed.Props.Slots).
 		Int("context", lv.probed.Props.Context).Str("kernels", sh.kernels.Name()).
 		Int64("kv_bytes_per_token", lv.probed.Layout.BytesPerToken()).Int64("stored_bytes_per_token", lv.stored.BytesPerToken()).Bool("volatile_slots", lv.probed.Volatile).
-		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity()).Bool("calibrated", lv.agent() && lv.calibration.Load() != nil)
+		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity()).Bool("calibrated", lv.calibrated())
 	if whyNot != nil {
 		e = e.Str("no_agent", *whyNot)
 	}

@@ -125,7 +125,7 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
 	p := matcher.Decide(a, d.lv.rules(&d.g.Policy, d.agent()))
 	d.report.Displaced = p.DisplacedShare()
-	d.displaced = d.report.Displaced >= FewDisplaced
+	d.level = d.chooseLevel()
 	if d.lean() {
 		p = matcher.Decide(a, d.lv.rules(&d.g.Policy, d.agent()))
 	}

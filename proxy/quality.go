@@ -8,32 +8,41 @@ import (
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// level is what the request's quality target asks for, or nil where the policy's
+// usual is the policy that calibrations were made with.
+var usual = configs.Default().Defaults
+
+// chooseLevel is what the request's quality target asks for, or nil where the policy's
 // shares decide.
-func (d *Decision) level() *Level {
+func (d *Decision) chooseLevel() *Level {
 	if d.trial != nil && d.trial.Level != nil {
 		return d.trial.Level
 	}
 	if c := d.lv.calibration.Load(); c != nil && d.g.Policy.Quality.KL > 0 {
-		return c.Level(d.g.Policy.Quality.KL, d.displaced)
+		return c.Level(d.g.Policy.Quality.KL, d.displaced())
 	}
 	return nil
 }
 
-// FewDisplaced is the share of a prompt's tokens below which displaced ones are not worth a
+// fewDisplaced is the share of a prompt's tokens below which displaced ones are not worth a
 // draft: it costs the same for few, and edited documents, a passage of which moved, lose
 // little.
-const FewDisplaced = 1. / 3
+const fewDisplaced = 1. / 3
+
+// MuchDisplaced tells the kind of a prompt of which the share stands in another context
+// than in its references.
+func MuchDisplaced(share float64) bool { return share >= fewDisplaced }
+
+func (d *Decision) displaced() bool { return MuchDisplaced(d.report.Displaced) }
 
 // attended is the share of the plan's displaced tokens that are computed because an
 // answer attends to them; 0 where few are displaced, or fewer would be computed than are
 // drafted to find them.
 func (d *Decision) attended(p *matcher.Plan) float64 {
 	share := d.g.Policy.AgentAttended
-	if l := d.level(); l != nil {
-		share = l.Attended
+	if d.level != nil {
+		share = d.level.Attended
 	}
-	if !d.displaced || share*p.DisplacedShare()*float64(len(p.Tokens)) < bridge.DraftTokens {
+	if !d.displaced() || share*p.DisplacedShare()*float64(len(p.Tokens)) < bridge.DraftTokens {
 		return 0
 	}
 	return share
@@ -77,7 +86,7 @@ func (d *Decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float
 
 // deviating is the part that deviation chooses.
 func (d *Decision) deviating(end int, costs matcher.Costs) float64 {
-	if l := d.level(); l != nil {
+	if l := d.level; l != nil {
 		return max(0, l.Work-d.planWork(l)) * costs.Prefill(0, end)
 	}
 	pol := &d.g.Policy
@@ -92,7 +101,7 @@ func (d *Decision) deviating(end int, costs matcher.Costs) float64 {
 // planWork is the work that the level's plan was on average when the model was calibrated.
 func (d *Decision) planWork(l *Level) float64 {
 	if c := d.lv.calibration.Load(); c != nil {
-		return c.planWork(l, d.displaced)
+		return c.planWork(l, d.displaced())
 	}
 	return 0
 }
@@ -100,11 +109,11 @@ func (d *Decision) planWork(l *Level) float64 {
 // lean takes out of the request's policy what the level leaves out of the default, and
 // reports whether that was anything.
 func (d *Decision) lean() bool {
-	l := d.level()
+	l := d.level
 	if l == nil || !d.agent() || l.LeftOut == (LeftOut{}) {
 		return false
 	}
-	pol, usual := &d.g.Policy, &configs.Default().Defaults
+	pol := &d.g.Policy
 	pol.Seam -= int(math.Round(l.Seams * float64(min(pol.Seam, usual.Seam))))
 	if l.Followers {
 		pol.AgentFollowers -= min(pol.AgentFollowers, usual.AgentFollowers)
@@ -114,7 +123,7 @@ func (d *Decision) lean() bool {
 
 // levelled is the recipe with the level's choice by deviation.
 func (d *Decision) levelled(r *bridge.Recipe) *bridge.Recipe {
-	if l := d.level(); l != nil {
+	if l := d.level; l != nil {
 		r.Extra = bridge.Extra{First: float32(l.MostFirst), Last: float32(l.MostLast), MinDeviation: float32(l.MinDeviation)}
 	}
 	return r

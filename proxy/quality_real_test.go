@@ -57,11 +57,8 @@ func aTargetDecidesHowMuchIsComputed(t *testing.T, s *sharing) {
 	if err := os.WriteFile(sh.calibrationPath(lv.key), []byte(`{"levels":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shipped, err := shippedCalibration(lv.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if sh.loadCalibration(lv); !reflect.DeepEqual(lv.calibration.Load(), shipped) {
+	shipped := shippedCalibration(lv.key)
+	if sh.loadCalibration(lv); shipped == nil || !reflect.DeepEqual(lv.calibration.Load(), shipped) {
 		t.Error("the stored calibration is damaged, and the one that is shipped is not used")
 	}
 }

@@ -13,7 +13,7 @@ func TestLevelLeavesOut(t *testing.T) {
 	planned := configs.Policy{Seam: 64, AgentFollowers: 1, CriticalFollowers: 4, Unrepaired: configs.UnrepairedCold}
 	f := func(l Level, slot bool, seam, followers int) {
 		t.Helper()
-		d := Decision{lv: &live{}, trial: &Trial{Level: &l, Slot: slot}, g: &Generation{Policy: planned}}
+		d := Decision{lv: &live{}, level: &l, trial: &Trial{Slot: slot}, g: &Generation{Policy: planned}}
 		d.lean()
 		want := planned
 		want.Seam, want.AgentFollowers = seam, followers

@@ -55,7 +55,7 @@ type Decision struct {
 	gated      bool
 	over       chan struct{} // closed by Finish
 	trial      *Trial
-	displaced  bool // much of the prompt stands in another context than in its references
+	level      *Level // what the quality target asks for; nil where the policy's shares decide
 }
 
 // Prepare decides, and fills a slot where sharing pays. It never fails: every
