@@ -1,6 +1,6 @@
 #include "engine.h"
 
-#include "graph.h"
+#include "layer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +85,8 @@ static bool take_devices(struct engine * e, int32_t n_threads, struct error * er
         kept.set_threads(kept.backends[kept.n - 1], n_threads);
     }
     e->sched = kept.sched;
+    e->on_cpu = n == 0;
+    e->n_threads = n_threads > 0 ? n_threads : 1;
     return true;
 }
 
@@ -130,6 +132,7 @@ bool engine_hold(struct engine * e, int64_t n, struct error * err) {
 
 void engine_free(struct engine * e) {
     release(e);
+    layer_free_grouping(e);
     if (e->failed) {
         drop_kept(e->abi);
     }

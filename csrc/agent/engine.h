@@ -37,12 +37,15 @@ struct engine {
     const struct model * model;
     struct rope rope;
     ggml_backend_sched_t sched;
+    bool on_cpu; /* alone */
+    int32_t n_threads;
     bool failed; /* what it computes on is not to be trusted any more */
     /* What goes from layer to layer: n_embd x capacity floats. */
     ggctx * holder;
     ggt * x;
     void * buffer;
     int64_t capacity;
+    struct grouping * grouping; /* of the last batch; see layer.h */
     void * arena; /* memory of a graph's description */
     size_t arena_size;
 };

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     PAD_FROM = 28,  /* rows from which on it pays to fill them up to TILE (measured) */
@@ -66,14 +67,16 @@ void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * row
     g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, all, g->abi->ggml_reshape_2d(g->ctx, rows, width, to->ne[0]), to));
 }
 
-/* Row i of the mask hides the cells from visible[i] on; rows from n on hide none, so
- * that no sum is empty. */
-static uint16_t * make_mask(const int32_t * visible, int32_t n, int64_t rows, int64_t cells) {
-    uint16_t * mask = calloc((size_t) (rows * cells), sizeof *mask);
+/* A row for each of the heads that stand below one another, for each token: it hides the
+ * cells from visible[i] on. Rows behind them see the first cell alone, so that no sum is
+ * empty, and little is computed for nothing. */
+static uint16_t * make_mask(const int32_t * visible, const struct group * to) {
     const uint16_t hidden = f16_from_f32(-INFINITY);
-    for (int32_t i = 0; mask != NULL && i < n; i++) {
-        for (int64_t c = visible[i]; c < cells; c++) {
-            mask[i * cells + c] = hidden;
+    uint16_t * mask = calloc((size_t) (to->rows * to->cells), sizeof *mask);
+    for (int64_t row = 0; mask != NULL && row < to->rows; row++) {
+        const int64_t token = row / to->stacked;
+        for (int64_t c = token < to->n ? visible[to->first + token] : 1; c < to->cells; c++) {
+            mask[row * to->cells + c] = hidden;
         }
     }
     return mask;
@@ -83,13 +86,46 @@ static ggt * rows_of(struct graph * g, ggt * x, int64_t first, int64_t n) {
     return g->abi->ggml_view_3d(g->ctx, x, x->ne[0], x->ne[1], n, x->nb[1], x->nb[2], (size_t) first * x->nb[2]);
 }
 
-int32_t layer_groups(struct group * groups, const int32_t * visible, int32_t n) {
-    const int32_t n_groups = n / TILE > 0 ? n / TILE : 1;
+/* How many heads share their keys. */
+static int64_t sharing(const struct model * m) { return m->n_heads / m->n_heads_kv; }
+
+/* A CPU's attention works on tiles of rows of one head, and hands out a quarter of a
+ * thread's part of all rows at a time: a part that ends within a tile is paid for as
+ * whole tiles. Rows of each head that come out even. */
+static int64_t even_rows(const struct engine * e) {
+    int64_t tiles = 4 * (int64_t) e->n_threads;
+    for (int64_t heads = e->model->n_heads_kv; tiles % 2 == 0 && heads % 2 == 0; heads /= 2) {
+        tiles /= 2;
+    }
+    return tiles * TILE;
+}
+
+/* Whether heads that share their keys stand below one another: a tile is then of few
+ * tokens, which see about the same cells, and few tokens fill one. On a GPU ggml's kernels
+ * do the like themselves. */
+static bool stacks(const struct engine * e, int32_t n) { return e->on_cpu && n > 1 && n * sharing(e->model) >= PAD_FROM; }
+
+/* How many tokens make a group. */
+static int32_t group_size(const struct engine * e, int32_t n) {
+    if (!stacks(e, n)) {
+        return TILE;
+    }
+    const int64_t least = TILE * sharing(e->model), even = even_rows(e);
+    return (int32_t) (pad(least, even) / sharing(e->model));
+}
+
+int32_t layer_groups(const struct engine * e, struct group * groups, const int32_t * visible, int32_t n) {
+    const int32_t size = group_size(e, n), n_groups = n / size > 0 ? n / size : 1;
     for (int32_t i = 0; i < n_groups; i++) {
-        const int32_t first = i * TILE, end = i + 1 == n_groups ? n : first + TILE;
+        const int32_t first = i * size, end = i + 1 == n_groups ? n : first + size;
         struct group * to = &groups[i];
-        *to = (struct group) {.first = first, .n = end - first, .rows = pad(end - first, LAYER_ROW_PAD), .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
-        to->hidden = make_mask(visible + first, end - first, to->rows, to->cells);
+        *to = (struct group) {.first = first, .n = end - first, .stacked = 1, .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
+        to->rows = pad(to->n, LAYER_ROW_PAD);
+        if (stacks(e, n)) {
+            to->stacked = sharing(e->model);
+            to->rows = pad(to->n * to->stacked, even_rows(e));
+        }
+        to->hidden = make_mask(visible, to);
         if (to->hidden == NULL) {
             return 0;
         }
@@ -103,19 +139,71 @@ void layer_free_groups(struct group * groups) {
     }
 }
 
-static ggt * attend_group(struct graph * g, struct group * group, ggt * q, struct source k, struct source v) {
+static bool is_of(const struct grouping * gr, const int32_t * visible, int32_t n) {
+    return gr != NULL && gr->n == n && memcmp(gr->visible, visible, (size_t) n * sizeof *visible) == 0;
+}
+
+struct grouping * layer_grouping(struct engine * e, const int32_t * visible, int32_t n) {
+    if (!is_of(e->grouping, visible, n)) {
+        layer_free_grouping(e);
+        struct grouping * made = calloc(1, sizeof *made);
+        e->grouping = made;
+        if (made == NULL || (made->n_groups = layer_groups(e, made->groups, visible, n)) == 0) {
+            layer_free_grouping(e);
+            return NULL;
+        }
+        made->n = n;
+        memcpy(made->visible, visible, (size_t) n * sizeof *visible);
+    }
+    for (int32_t i = 0; i < e->grouping->n_groups; i++) {
+        e->grouping->groups[i].mask = NULL; /* was in another graph */
+    }
+    return e->grouping;
+}
+
+void layer_free_grouping(struct engine * e) {
+    if (e->grouping != NULL) {
+        layer_free_groups(e->grouping->groups);
+    }
+    free(e->grouping);
+    e->grouping = NULL;
+}
+
+/* Queries, head_dim x heads x tokens, as the attention takes them: head_dim x rows x heads. */
+static ggt * stacked(struct graph * g, const struct group * group, ggt * q) {
     const struct model * m = g->e->model;
+    const struct abi * abi = g->abi;
+    if (group->stacked == 1) {
+        const bool fill = group->n >= PAD_FROM && group->n < TILE;
+        return abi->ggml_permute(g->ctx, fill ? abi->ggml_pad(g->ctx, q, 0, 0, (int) (TILE - group->n), 0) : q, 0, 2, 1, 3);
+    }
+    const int64_t rows = group->n * group->stacked;
+    q = abi->ggml_view_3d(g->ctx, q, m->head_dim * group->stacked, m->n_heads_kv, group->n, q->nb[1] * (size_t) group->stacked, q->nb[2], 0);
+    q = abi->ggml_cont(g->ctx, abi->ggml_permute(g->ctx, q, 0, 2, 1, 3));
+    return abi->ggml_pad(g->ctx, abi->ggml_reshape_3d(g->ctx, q, m->head_dim, rows, m->n_heads_kv), 0, (int) (group->rows - rows), 0, 0);
+}
+
+/* What it puts out, head_dim x heads x rows, token by token. */
+static ggt * unstacked(struct graph * g, const struct group * group, ggt * out) {
+    const struct model * m = g->e->model;
+    const struct abi * abi = g->abi;
+    out = rows_of(g, out, 0, group->n * group->stacked);
+    if (group->stacked > 1) {
+        out = abi->ggml_reshape_4d(g->ctx, out, m->head_dim, m->n_heads_kv, group->stacked, group->n);
+        out = abi->ggml_cont(g->ctx, abi->ggml_permute(g->ctx, out, 0, 2, 1, 3));
+    }
+    return abi->ggml_reshape_2d(g->ctx, out, (int64_t) m->n_heads * m->head_dim, group->n);
+}
+
+static ggt * attend_group(struct graph * g, struct group * group, ggt * q, struct source k, struct source v) {
     const struct abi * abi = g->abi;
     if (group->mask == NULL) {
         group->mask = graph_input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->rows), group->hidden, (size_t) (group->rows * group->cells) * sizeof *group->hidden);
     }
-    q = rows_of(g, q, group->first, group->n);
-    if (group->n >= PAD_FROM && group->n < TILE) {
-        q = abi->ggml_pad(g->ctx, q, 0, 0, (int) (TILE - group->n), 0);
-    }
-    ggt * out = abi->ggml_flash_attn_ext(g->ctx, abi->ggml_permute(g->ctx, q, 0, 2, 1, 3), by_head(g, k, group->cells), by_head(g, v, group->cells), group->mask, m->scale, 0, 0);
+    q = stacked(g, group, rows_of(g, q, group->first, group->n));
+    ggt * out = abi->ggml_flash_attn_ext(g->ctx, q, by_head(g, k, group->cells), by_head(g, v, group->cells), group->mask, g->e->model->scale, 0, 0);
     abi->ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
-    return abi->ggml_reshape_2d(g->ctx, rows_of(g, out, 0, group->n), (int64_t) m->n_heads * m->head_dim, group->n);
+    return unstacked(g, group, out);
 }
 
 static ggt * attend(struct graph * g, struct group * groups, int32_t n_groups, ggt * q, struct source k, struct source v) {

@@ -26,9 +26,11 @@ void layer_keys(struct graph * g, const struct weights * w, ggt * x, ggt * pos, 
  * not depend on it in the graph: so it must stand there first. */
 void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * rows, ggt * to);
 
-/* Queries that attend together: rows of a batch, and what hides cells from them. */
+/* Queries that attend together: tokens of a batch, and what hides cells from them. Each
+ * token is a row of every head, or, where heads that share their keys stand below one
+ * another, so many rows of every head of keys. */
 struct group {
-    int64_t first, n, rows, cells;
+    int64_t first, n, stacked, rows, cells;
     uint16_t * hidden;
     ggt * mask; /* of hidden, in the graph; the same for all its layers */
 };
@@ -37,8 +39,20 @@ struct group {
  * a recipe may stand anywhere in the prompt, and what a mask hides is computed all the
  * same. Returns how many; 0 without memory. Free them, LAYER_MAX_GROUPS, zero before, with
  * layer_free_groups either way. */
-int32_t layer_groups(struct group * groups, const int32_t * visible, int32_t n);
+int32_t layer_groups(const struct engine * e, struct group * groups, const int32_t * visible, int32_t n);
 void layer_free_groups(struct group * groups);
+
+/* The groups of a batch, which the engine keeps until another batch's are asked for: layer
+ * after layer has the same, and of many tokens the masks are some megabytes. */
+struct grouping {
+    int32_t n, n_groups;
+    int32_t visible[ENGINE_MAX_BATCH];
+    struct group groups[LAYER_MAX_GROUPS];
+};
+
+/* For one graph at a time. Null without memory. */
+struct grouping * layer_grouping(struct engine * e, const int32_t * visible, int32_t n);
+void layer_free_grouping(struct engine * e);
 
 /* Queries of tokens with input x. */
 ggt * layer_queries(struct graph * g, const struct weights * w, ggt * x, ggt * pos);

@@ -71,18 +71,18 @@ bool engine_layer(struct engine * e, int32_t layer, const int32_t * rows, const 
     const struct weights * w = &m->layers[layer];
     const int64_t cells = visible[n - 1];
     struct graph g;
-    struct group groups[LAYER_MAX_GROUPS] = {0};
-    const int32_t n_groups = layer_groups(groups, visible, n);
-    const bool begun = n_groups > 0 ? graph_begin(&g, e, err) : fail(err, "out of memory");
-    if (!begun) {
-        layer_free_groups(groups);
+    struct grouping * grouping = layer_grouping(e, visible, n);
+    if (grouping == NULL) {
+        return fail(err, "out of memory");
+    }
+    if (!graph_begin(&g, e, err)) {
         return false;
     }
     ggt * in = graph_take(&g, rows, n);
     ggt * q = layer_queries(&g, w, in, graph_ints(&g, pos, n));
     const struct source k = layer_source(&g, cached->k_tensor, cached->first, cached->k_type, cached->k, cells);
     const struct source v = layer_source(&g, cached->v_tensor, cached->first, cached->v_type, cached->v, cells);
-    ggt * out = layer_output(&g, w, in, q, groups, n_groups, k, v);
+    ggt * out = layer_output(&g, w, in, q, grouping->groups, grouping->n_groups, k, v);
     ggt * shared = attention != NULL ? layer_shares(&g, q, k, cells, NULL) : NULL;
     graph_give(&g, rows, n, out);
     if (shared != NULL) {
@@ -93,7 +93,6 @@ bool engine_layer(struct engine * e, int32_t layer, const int32_t * rows, const 
         graph_fetch(&g, shared, attention, cells * m->n_heads);
     }
     graph_end(&g);
-    layer_free_groups(groups);
     return ok;
 }
 

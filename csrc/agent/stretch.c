@@ -35,10 +35,10 @@ ggt * stretch_layer(struct graph * g, struct run * r, int32_t layer, ggt * x) {
     return out;
 }
 
-bool stretch_groups(struct run * r, struct error * err) {
+bool stretch_groups(const struct engine * e, struct run * r, struct error * err) {
     const struct stretch * s = r->s;
-    r->n_groups = layer_groups(r->groups, s->visible, s->n);
-    r->n_kept_groups = s->n_kept > 0 ? layer_groups(r->kept_groups, s->kept_visible, s->n_kept) : 0;
+    r->n_groups = layer_groups(e, r->groups, s->visible, s->n);
+    r->n_kept_groups = s->n_kept > 0 ? layer_groups(e, r->kept_groups, s->kept_visible, s->n_kept) : 0;
     return (r->n_groups > 0 && (s->n_kept == 0 || r->n_kept_groups > 0)) || fail(err, "out of memory");
 }
 
@@ -72,7 +72,7 @@ bool engine_stretch(struct engine * e, const struct stretch * s, struct error * 
         return fail(err, "out of memory");
     }
     r->s = s;
-    bool ok = stretch_groups(r, err) && graph_begin(&g, e, err);
+    bool ok = stretch_groups(e, r, err) && graph_begin(&g, e, err);
     if (ok) {
         ok = run_stretch(&g, r, err);
         graph_end(&g);
