@@ -9,6 +9,7 @@
 enum {
     PAD_FROM = 28,  /* rows from which on it pays to fill them up to TILE (measured) */
     TILE = LAYER_TILE,
+    MOST_PADDING = 8 * TILE,
 };
 
 static ggt * norm(struct graph * g, ggt * x, ggt * weight) {
@@ -89,42 +90,55 @@ static ggt * rows_of(struct graph * g, ggt * x, int64_t first, int64_t n) {
 /* How many heads share their keys. */
 static int64_t sharing(const struct model * m) { return m->n_heads / m->n_heads_kv; }
 
-/* A CPU's attention works on tiles of rows of one head, and hands out a quarter of a
- * thread's part of all rows at a time: a part that ends within a tile is paid for as
- * whole tiles. Rows of each head that come out even. */
-static int64_t even_rows(const struct engine * e) {
-    int64_t tiles = 4 * (int64_t) e->n_threads;
-    for (int64_t heads = e->model->n_heads_kv; tiles % 2 == 0 && heads % 2 == 0; heads /= 2) {
-        tiles /= 2;
+/* What attention takes on a CPU, in tiles of TILE rows of one head: ggml hands out a quarter
+ * of a thread's part of all rows at a time, and computes a tile that ends with the part or
+ * the head whole. Of what is only padding it goes through the mask. */
+static double tiled_cost(const struct engine * e, int64_t heads, int64_t rows, int64_t padded) {
+    const double padding = 0.2; /* of a tile (measured) */
+    const int64_t all = heads * padded, parts = 4 * (int64_t) e->n_threads, part = (all + parts - 1) / parts;
+    double cost = 0;
+    for (int64_t at = 0, end = 0; at < all; at = end) {
+        const int64_t of_head = at / padded * padded + padded, of_part = at / part * part + part;
+        end = at + TILE < of_head ? at + TILE : of_head;
+        end = end < of_part ? end : of_part;
+        cost += at % padded < rows ? 1 : padding;
     }
-    return tiles * TILE;
+    return cost;
 }
 
-/* Whether heads that share their keys stand below one another: a tile is then of few
- * tokens, which see about the same cells, and few tokens fill one. On a GPU ggml's kernels
- * do the like themselves. */
-static bool stacks(const struct engine * e, int32_t n) { return e->on_cpu && n > 1 && n * sharing(e->model) >= PAD_FROM; }
+/* The same where each head has a row a token. */
+static double plain_cost(const struct engine * e, int64_t n) {
+    const int64_t heads = e->model->n_heads;
+    return n < PAD_FROM ? (double) (n * heads) / PAD_FROM : tiled_cost(e, heads, n, n < TILE ? TILE : n);
+}
 
-/* How many tokens make a group. */
-static int32_t group_size(const struct engine * e, int32_t n) {
-    if (!stacks(e, n)) {
-        return TILE;
+/* How many rows each head of keys has where those that share it stand below one another, for
+ * the least cost; 0 where that is not less than the cost of as many rows as tokens. A tile is
+ * then of few tokens, which see about the same cells, and few tokens fill one. On a GPU
+ * ggml's kernels do the like themselves. */
+static int64_t stacked_rows(const struct engine * e, int64_t n) {
+    const int64_t rows = n * sharing(e->model);
+    int64_t best = 0;
+    double least = plain_cost(e, n);
+    for (int64_t padded = pad(rows, TILE); e->on_cpu && n > 1 && padded < rows + MOST_PADDING; padded += TILE) {
+        const double cost = tiled_cost(e, e->model->n_heads_kv, rows, padded);
+        if (cost < least) {
+            least = cost;
+            best = padded;
+        }
     }
-    const int64_t least = TILE * sharing(e->model), even = even_rows(e);
-    return (int32_t) (pad(least, even) / sharing(e->model));
+    return best;
 }
 
 int32_t layer_groups(const struct engine * e, struct group * groups, const int32_t * visible, int32_t n) {
-    const int32_t size = group_size(e, n), n_groups = n / size > 0 ? n / size : 1;
+    const int32_t n_groups = n / TILE > 0 ? n / TILE : 1, size = n / n_groups;
     for (int32_t i = 0; i < n_groups; i++) {
         const int32_t first = i * size, end = i + 1 == n_groups ? n : first + size;
         struct group * to = &groups[i];
-        *to = (struct group) {.first = first, .n = end - first, .stacked = 1, .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
-        to->rows = pad(to->n, LAYER_ROW_PAD);
-        if (stacks(e, n)) {
-            to->stacked = sharing(e->model);
-            to->rows = pad(to->n * to->stacked, even_rows(e));
-        }
+        *to = (struct group) {.first = first, .n = end - first, .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
+        to->rows = stacked_rows(e, to->n);
+        to->stacked = to->rows > 0 ? sharing(e->model) : 1;
+        to->rows = to->rows > 0 ? to->rows : pad(to->n, LAYER_ROW_PAD);
         to->hidden = make_mask(visible, to);
         if (to->hidden == NULL) {
             return 0;
