@@ -5,7 +5,7 @@
 #include "engine.h"
 
 enum {
-    GRAPH_MAX_NODES = 8192, /* of ENGINE_MAX_STRETCH layers */
+    GRAPH_MAX_NODES = 12288, /* of ENGINE_MAX_STRETCH layers, with LAYER_MAX_GROUPS each */
     GRAPH_MAX_INPUTS = 32,
 };
 

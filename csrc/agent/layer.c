@@ -73,8 +73,8 @@ void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * row
  * empty, and little is computed for nothing. */
 static uint16_t * make_mask(const int32_t * visible, const struct group * to) {
     const uint16_t hidden = f16_from_f32(-INFINITY);
-    uint16_t * mask = calloc((size_t) (to->rows * to->cells), sizeof *mask);
-    for (int64_t row = 0; mask != NULL && row < to->rows; row++) {
+    uint16_t * mask = calloc((size_t) (to->masked * to->cells), sizeof *mask);
+    for (int64_t row = 0; mask != NULL && row < to->masked; row++) {
         const int64_t token = row / to->stacked;
         for (int64_t c = token < to->n ? visible[to->first + token] : 1; c < to->cells; c++) {
             mask[row * to->cells + c] = hidden;
@@ -106,10 +106,12 @@ static double tiled_cost(const struct engine * e, int64_t heads, int64_t rows, i
     return cost;
 }
 
-/* The same where each head has a row a token. */
+/* How many rows each head has where that is one a token. */
+static int64_t plain_rows(int64_t n) { return n >= PAD_FROM && n < TILE ? TILE : n; }
+
 static double plain_cost(const struct engine * e, int64_t n) {
     const int64_t heads = e->model->n_heads;
-    return n < PAD_FROM ? (double) (n * heads) / PAD_FROM : tiled_cost(e, heads, n, n < TILE ? TILE : n);
+    return n < PAD_FROM ? (double) (n * heads) / PAD_FROM : tiled_cost(e, heads, n, plain_rows(n));
 }
 
 /* How many rows each head of keys has where those that share it stand below one another, for
@@ -138,7 +140,8 @@ int32_t layer_groups(const struct engine * e, struct group * groups, const int32
         *to = (struct group) {.first = first, .n = end - first, .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
         to->rows = stacked_rows(e, to->n);
         to->stacked = to->rows > 0 ? sharing(e->model) : 1;
-        to->rows = to->rows > 0 ? to->rows : pad(to->n, LAYER_ROW_PAD);
+        to->rows = to->rows > 0 ? to->rows : plain_rows(to->n);
+        to->masked = pad(to->rows, LAYER_ROW_PAD);
         to->hidden = make_mask(visible, to);
         if (to->hidden == NULL) {
             return 0;
@@ -187,14 +190,15 @@ void layer_free_grouping(struct engine * e) {
 static ggt * stacked(struct graph * g, const struct group * group, ggt * q) {
     const struct model * m = g->e->model;
     const struct abi * abi = g->abi;
-    if (group->stacked == 1) {
-        const bool fill = group->n >= PAD_FROM && group->n < TILE;
-        return abi->ggml_permute(g->ctx, fill ? abi->ggml_pad(g->ctx, q, 0, 0, (int) (TILE - group->n), 0) : q, 0, 2, 1, 3);
-    }
     const int64_t rows = group->n * group->stacked;
+    const int padding = (int) (group->rows - rows);
+    if (group->stacked == 1) {
+        return abi->ggml_permute(g->ctx, padding > 0 ? abi->ggml_pad(g->ctx, q, 0, 0, padding, 0) : q, 0, 2, 1, 3);
+    }
     q = abi->ggml_view_3d(g->ctx, q, m->head_dim * group->stacked, m->n_heads_kv, group->n, q->nb[1] * (size_t) group->stacked, q->nb[2], 0);
     q = abi->ggml_cont(g->ctx, abi->ggml_permute(g->ctx, q, 0, 2, 1, 3));
-    return abi->ggml_pad(g->ctx, abi->ggml_reshape_3d(g->ctx, q, m->head_dim, rows, m->n_heads_kv), 0, (int) (group->rows - rows), 0, 0);
+    q = abi->ggml_reshape_3d(g->ctx, q, m->head_dim, rows, m->n_heads_kv);
+    return padding > 0 ? abi->ggml_pad(g->ctx, q, 0, padding, 0, 0) : q;
 }
 
 /* What it puts out, head_dim x heads x rows, token by token. */
@@ -212,7 +216,7 @@ static ggt * unstacked(struct graph * g, const struct group * group, ggt * out) 
 static ggt * attend_group(struct graph * g, struct group * group, ggt * q, struct source k, struct source v) {
     const struct abi * abi = g->abi;
     if (group->mask == NULL) {
-        group->mask = graph_input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->rows), group->hidden, (size_t) (group->rows * group->cells) * sizeof *group->hidden);
+        group->mask = graph_input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->masked), group->hidden, (size_t) (group->masked * group->cells) * sizeof *group->hidden);
     }
     q = stacked(g, group, rows_of(g, q, group->first, group->n));
     ggt * out = abi->ggml_flash_attn_ext(g->ctx, q, by_head(g, k, group->cells), by_head(g, v, group->cells), group->mask, g->e->model->scale, 0, 0);

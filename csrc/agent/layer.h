@@ -26,11 +26,12 @@ void layer_keys(struct graph * g, const struct weights * w, ggt * x, ggt * pos, 
  * not depend on it in the graph: so it must stand there first. */
 void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * rows, ggt * to);
 
-/* Queries that attend together: tokens of a batch, and what hides cells from them. Each
+/* Queries that attend together: n tokens of a batch, and what hides cells from them. Each
  * token is a row of every head, or, where heads that share their keys stand below one
- * another, so many rows of every head of keys. */
+ * another, so many rows (stacked) of every head of keys. Padding makes them rows, and what
+ * the mask has beyond that hides nothing from anyone. */
 struct group {
-    int64_t first, n, stacked, rows, cells;
+    int64_t first, n, stacked, rows, cells, masked;
     uint16_t * hidden;
     ggt * mask; /* of hidden, in the graph; the same for all its layers */
 };
