@@ -3,6 +3,7 @@ package bridge
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -163,6 +164,9 @@ func TestAgentRecomputesWhatTheServerComputes(t *testing.T) {
 	f("llama, YaRN", tinymodel.Options{Layers: 4, Scaling: "yarn", ScalingFactor: 4, OrigContext: 512}, lab.BackendOptions{}, 3e-3)
 	f("qwen2", tinymodel.Options{Arch: "qwen2", Layers: 4}, lab.BackendOptions{}, 3e-3)
 	f("qwen3", tinymodel.Options{Arch: "qwen3", Layers: 4}, lab.BackendOptions{}, 3e-3)
+	f("llama, no heads share keys", tinymodel.Options{Layers: 4, Heads: 4, HeadsKV: 4}, lab.BackendOptions{}, 3e-3)
+	f("llama, four heads share keys", tinymodel.Options{Layers: 4, Heads: 8, HeadsKV: 2, HeadDim: 32}, lab.BackendOptions{}, 3e-3)
+	f("llama, as many layers as one graph has", tinymodel.Options{Layers: 64}, lab.BackendOptions{}, 3e-3)
 	f("qwen2, q8_0", tinymodel.Options{Arch: "qwen2", Layers: 4}, lab.BackendOptions{TypeK: "q8_0", TypeV: "q8_0", FlashAttention: "on"}, 3e-2)
 }
 
@@ -347,6 +351,23 @@ func testMoves(t *testing.T, k *kitchen, server, ref *State) {
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAgentComputesFewTokens: how many decides how they are laid out for attention. Those
+// computed are all that follow a change, so the outcome is exact.
+func TestAgentComputesFewTokens(t *testing.T) {
+	for _, heads := range []int{2, 8} {
+		k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Layers: 4, Heads: heads, HeadsKV: 2, HeadDim: 32}), Context: 2048})
+		tokens := randomTokens(400, 1)
+		want := k.cold("want", tokens)
+		for _, few := range []int{1, 3, 24, 40, 75, 130} {
+			at := len(tokens) - few
+			old := append([]int32{}, tokens...)
+			old[at]++
+			r := k.computing(tokens, k.cold("ref", old), func(i int) bool { return i >= at })
+			t.Run(fmt.Sprintf("%d of %d heads", few, heads), func(t *testing.T) { testRecomputes(t, k, r, want, 3e-3) })
+		}
 	}
 }
 
