@@ -366,7 +366,7 @@ func TestAgentComputesFewTokens(t *testing.T) {
 			old := append([]int32{}, tokens...)
 			old[at]++
 			r := k.computing(tokens, k.cold("ref", old), func(i int) bool { return i >= at })
-			t.Run(fmt.Sprintf("%d of %d heads", few, heads), func(t *testing.T) { testRecomputes(t, k, r, want, 3e-3) })
+			t.Run(fmt.Sprintf("%d tokens, %d heads", few, heads), func(t *testing.T) { testRecomputes(t, k, r, want, 3e-3) })
 		}
 	}
 }

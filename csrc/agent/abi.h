@@ -85,8 +85,8 @@ enum {
     X(ggt *, ggml_new_tensor_2d, (ggctx *, int32_t, int64_t, int64_t))                                           \
     X(ggt *, ggml_view_3d, (ggctx *, ggt *, int64_t, int64_t, int64_t, size_t, size_t, size_t))                  \
     X(ggt *, ggml_reshape_2d, (ggctx *, ggt *, int64_t, int64_t))                                                \
-    X(ggt *, ggml_reshape_4d, (ggctx *, ggt *, int64_t, int64_t, int64_t, int64_t))                                        \
     X(ggt *, ggml_reshape_3d, (ggctx *, ggt *, int64_t, int64_t, int64_t))                                       \
+    X(ggt *, ggml_reshape_4d, (ggctx *, ggt *, int64_t, int64_t, int64_t, int64_t))                              \
     X(ggt *, ggml_pad, (ggctx *, ggt *, int, int, int, int))                                                     \
     X(ggt *, ggml_concat, (ggctx *, ggt *, ggt *, int))                                                          \
     X(ggt *, ggml_permute, (ggctx *, ggt *, int, int, int, int))                                                 \

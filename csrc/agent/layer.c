@@ -68,13 +68,16 @@ void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * row
     g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, all, g->abi->ggml_reshape_2d(g->ctx, rows, width, to->ne[0]), to));
 }
 
+int64_t layer_mask_rows(const struct group * group) { return pad(group->rows, LAYER_ROW_PAD); }
+
 /* A row for each of the heads that stand below one another, for each token: it hides the
  * cells from visible[i] on. Rows behind them see the first cell alone, so that no sum is
  * empty, and little is computed for nothing. */
 static uint16_t * make_mask(const int32_t * visible, const struct group * to) {
     const uint16_t hidden = f16_from_f32(-INFINITY);
-    uint16_t * mask = calloc((size_t) (to->masked * to->cells), sizeof *mask);
-    for (int64_t row = 0; mask != NULL && row < to->masked; row++) {
+    const int64_t rows = layer_mask_rows(to);
+    uint16_t * mask = calloc((size_t) (rows * to->cells), sizeof *mask);
+    for (int64_t row = 0; mask != NULL && row < rows; row++) {
         const int64_t token = row / to->stacked;
         for (int64_t c = token < to->n ? visible[to->first + token] : 1; c < to->cells; c++) {
             mask[row * to->cells + c] = hidden;
@@ -114,22 +117,23 @@ static double plain_cost(const struct engine * e, int64_t n) {
     return n < PAD_FROM ? (double) (n * heads) / PAD_FROM : tiled_cost(e, heads, n, plain_rows(n));
 }
 
-/* How many rows each head of keys has where those that share it stand below one another, for
- * the least cost; 0 where that is not less than the cost of as many rows as tokens. A tile is
- * then of few tokens, which see about the same cells, and few tokens fill one. On a GPU
- * ggml's kernels do the like themselves. */
-static int64_t stacked_rows(const struct engine * e, int64_t n) {
-    const int64_t rows = n * sharing(e->model);
-    int64_t best = 0;
-    double least = plain_cost(e, n);
-    for (int64_t padded = pad(rows, TILE); e->on_cpu && n > 1 && padded < rows + MOST_PADDING; padded += TILE) {
+/* Lays the group's rows out for the least cost: a row a token for each head, or, with the
+ * padding that pays, those of heads that share their keys below one another. A tile is then
+ * of few tokens, which see about the same cells, and few tokens fill one. On a GPU ggml's
+ * kernels do the like themselves. */
+static void lay_out(const struct engine * e, struct group * to) {
+    const int64_t rows = to->n * sharing(e->model);
+    double least = plain_cost(e, to->n);
+    to->stacked = 1;
+    to->rows = plain_rows(to->n);
+    for (int64_t padded = pad(rows, TILE); e->on_cpu && to->n > 1 && padded < rows + MOST_PADDING; padded += TILE) {
         const double cost = tiled_cost(e, e->model->n_heads_kv, rows, padded);
         if (cost < least) {
             least = cost;
-            best = padded;
+            to->stacked = sharing(e->model);
+            to->rows = padded;
         }
     }
-    return best;
 }
 
 int32_t layer_groups(const struct engine * e, struct group * groups, const int32_t * visible, int32_t n) {
@@ -138,10 +142,7 @@ int32_t layer_groups(const struct engine * e, struct group * groups, const int32
         const int32_t first = i * size, end = i + 1 == n_groups ? n : first + size;
         struct group * to = &groups[i];
         *to = (struct group) {.first = first, .n = end - first, .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
-        to->rows = stacked_rows(e, to->n);
-        to->stacked = to->rows > 0 ? sharing(e->model) : 1;
-        to->rows = to->rows > 0 ? to->rows : plain_rows(to->n);
-        to->masked = pad(to->rows, LAYER_ROW_PAD);
+        lay_out(e, to);
         to->hidden = make_mask(visible, to);
         if (to->hidden == NULL) {
             return 0;
@@ -216,7 +217,8 @@ static ggt * unstacked(struct graph * g, const struct group * group, ggt * out) 
 static ggt * attend_group(struct graph * g, struct group * group, ggt * q, struct source k, struct source v) {
     const struct abi * abi = g->abi;
     if (group->mask == NULL) {
-        group->mask = graph_input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, group->masked), group->hidden, (size_t) (group->masked * group->cells) * sizeof *group->hidden);
+        const int64_t rows = layer_mask_rows(group);
+        group->mask = graph_input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, rows), group->hidden, (size_t) (rows * group->cells) * sizeof *group->hidden);
     }
     q = stacked(g, group, rows_of(g, q, group->first, group->n));
     ggt * out = abi->ggml_flash_attn_ext(g->ctx, q, by_head(g, k, group->cells), by_head(g, v, group->cells), group->mask, g->e->model->scale, 0, 0);
@@ -235,7 +237,7 @@ static ggt * attend(struct graph * g, struct group * groups, int32_t n_groups, g
 /* The heads of a group ask the same keys, and so do it together: as rows of one matrix. */
 ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, ggt * mask) {
     const struct model * m = g->e->model;
-    q = g->abi->ggml_reshape_3d(g->ctx, q, m->head_dim, m->n_heads / m->n_heads_kv, m->n_heads_kv);
+    q = g->abi->ggml_reshape_3d(g->ctx, q, m->head_dim, sharing(m), m->n_heads_kv);
     return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), mask, m->scale, 0);
 }
 

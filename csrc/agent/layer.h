@@ -28,10 +28,9 @@ void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * row
 
 /* Queries that attend together: n tokens of a batch, and what hides cells from them. Each
  * token is a row of every head, or, where heads that share their keys stand below one
- * another, so many rows (stacked) of every head of keys. Padding makes them rows, and what
- * the mask has beyond that hides nothing from anyone. */
+ * another, so many rows (stacked) of every head of keys. Padding makes them rows. */
 struct group {
-    int64_t first, n, stacked, rows, cells, masked;
+    int64_t first, n, stacked, rows, cells;
     uint16_t * hidden;
     ggt * mask; /* of hidden, in the graph; the same for all its layers */
 };
@@ -42,6 +41,9 @@ struct group {
  * layer_free_groups either way. */
 int32_t layer_groups(const struct engine * e, struct group * groups, const int32_t * visible, int32_t n);
 void layer_free_groups(struct group * groups);
+
+/* Rows of the group's mask. */
+int64_t layer_mask_rows(const struct group * group);
 
 /* The groups of a batch, which the engine keeps until another batch's are asked for: layer
  * after layer has the same, and of many tokens the masks are some megabytes. */

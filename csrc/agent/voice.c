@@ -75,7 +75,7 @@ void voice_free(struct voice * v) {
 /* All rows hide what lies behind the cell: the heads of a group are rows too. */
 static void hide_behind(struct group * group, int32_t cell) {
     const uint16_t hidden = f16_from_f32(-INFINITY);
-    for (int64_t i = 0; i < group->masked; i++) {
+    for (int64_t i = 0, rows = layer_mask_rows(group); i < rows; i++) {
         for (int64_t c = 0; c < group->cells; c++) {
             group->hidden[i * group->cells + c] = c > cell ? hidden : 0;
         }
