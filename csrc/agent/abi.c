@@ -58,6 +58,7 @@ bool abi_find(struct abi * abi, void * address, const char ** missing) {
     }
     AGENT_ABI(X)
 #undef X
+    *(void **) &abi->ggml_custom_4d = find(module, "ggml_custom_4d");
     if (!find_tensor_map(abi, module)) {
         *missing = "llama_internal_get_tensor_map";
         found = false;

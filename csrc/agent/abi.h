@@ -42,12 +42,14 @@ typedef struct ggml_tensor ggt;
 enum {
     GGML_TYPE_F32 = 0,
     GGML_TYPE_F16 = 1,
+    GGML_TYPE_I8 = 24,
     GGML_TYPE_I32 = 26,
     GGML_TYPE_I64 = 27,
     GGML_DEVICE_CPU = 0,
     GGML_ROPE_NORM = 0,
     GGML_ROPE_NEOX = 2,
     GGML_PREC_F32 = 10,
+    GGML_N_TASKS_MAX = -1,
 };
 
 /* X(return type, name, parameters) */
@@ -124,6 +126,7 @@ enum {
     X(bool, ggml_backend_sched_alloc_graph, (ggml_backend_sched_t, struct ggml_cgraph *))                        \
     X(int32_t, ggml_backend_sched_graph_compute, (ggml_backend_sched_t, struct ggml_cgraph *))
 
+typedef void (*custom_op_fn)(ggt * out, int ith, int nth, void * arg);
 typedef void (*tensor_set_fn)(ggt *, const void *, size_t, size_t);
 typedef void (*tensor_get_fn)(const ggt *, void *, size_t, size_t);
 typedef size_t (*save_file_fn)(struct llama_context *, const char *, int32_t, const int32_t *, size_t);
@@ -136,6 +139,8 @@ struct abi {
 #undef X
     const void * (*tensor_map)(const struct llama_model *);
     size_t tensor_map_entry; /* bytes of an entry */
+    /* Null where the server has none. */
+    ggt * (*ggml_custom_4d)(ggctx *, int32_t type, int64_t, int64_t, int64_t, int64_t, ggt ** args, int n_args, custom_op_fn, int n_tasks, void * arg);
     load_file_fn load_file;  /* the real llama_state_seq_load_file */
     save_file_fn save_file;  /* the real llama_state_seq_save_file */
 };

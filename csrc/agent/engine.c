@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include "layer.h"
+#include "linear.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,7 +101,10 @@ bool engine_init(struct engine * e, const struct abi * abi, const struct model *
     }
     e->arena_size = abi->ggml_tensor_overhead() * GRAPH_MAX_NODES + abi->ggml_graph_overhead_custom(GRAPH_MAX_NODES, false);
     e->arena = malloc(e->arena_size);
-    return e->arena != NULL || fail(err, "out of memory");
+    e->jobs = malloc(GRAPH_MAX_NODES * sizeof *e->jobs);
+    const char * products = getenv("SEMSHARE_AGENT_PRODUCTS");
+    e->ggml_products = products != NULL && strcmp(products, "ggml") == 0;
+    return (e->arena != NULL && e->jobs != NULL) || fail(err, "out of memory");
 }
 
 static void release(struct engine * e) {
@@ -137,5 +141,6 @@ void engine_free(struct engine * e) {
         drop_kept(e->abi);
     }
     free(e->arena);
+    free(e->jobs);
     memset(e, 0, sizeof *e);
 }

@@ -3,6 +3,8 @@
 bool graph_begin(struct graph * g, struct engine * e, struct error * err) {
     g->n_inputs = 0;
     g->n_longs = 0;
+    g->n_jobs = 0;
+    g->packed_from = NULL;
     g->e = e;
     g->abi = e->abi;
     g->ctx = e->abi->ggml_init((struct ggml_init_params) {e->arena_size, e->arena, true});

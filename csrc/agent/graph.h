@@ -23,6 +23,9 @@ struct graph {
     int32_t n_inputs;
     int64_t longs[2][ENGINE_MAX_BATCH]; /* indices as ggml_set_rows takes them */
     int32_t n_longs;
+    int32_t n_jobs;
+    ggt * packed_from, * packed; /* the last rows that were, and how: see linear.c */
+    int32_t packing;
 };
 
 /* Ended with graph_end; not where it fails. One at a time: the engine lends its memory. */

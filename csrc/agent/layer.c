@@ -1,6 +1,7 @@
 #include "layer.h"
 
 #include "half.h"
+#include "linear.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,11 +15,6 @@ enum {
 
 static ggt * norm(struct graph * g, ggt * x, ggt * weight) {
     return g->abi->ggml_mul(g->ctx, g->abi->ggml_rms_norm(g->ctx, x, g->e->model->eps), weight);
-}
-
-static ggt * linear(struct graph * g, ggt * w, ggt * bias, ggt * x) {
-    ggt * y = g->abi->ggml_mul_mat(g->ctx, w, x);
-    return bias == NULL ? y : g->abi->ggml_add(g->ctx, y, bias);
 }
 
 /* Cuts rows into heads, norms them where the model does, and turns them. */

@@ -1,0 +1,393 @@
+/* Products of packed weights by VPDPBUSD, for servers since 2019: sums of four products of
+ * bytes at a time. */
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#include "product.h"
+
+#include "half.h"
+#include "semshare.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    BLOCK = PRODUCT_BLOCK,
+    TILE = 16,    /* rows of weights in a vector: an element each */
+    TILES = PRODUCT_ROWS / TILE,
+    DEPTH = 16,   /* blocks of a panel, which stays in the nearest cache */
+    TOGETHER = 6, /* packed rows that share what is read of a panel */
+    SUPER = 8,    /* blocks of a superblock */
+    HALVES = 2,   /* of a block, where weights have a scale for 16 elements */
+};
+
+/* PRODUCT_ROWS rows of weights, DEPTH blocks of each, unpacked: in every vector a piece of
+ * 16 rows, of elements four that follow one another. A weight is code * scale + least. */
+struct panel {
+    __m512i codes[DEPTH][BLOCK / 4][TILES];
+    __m512i shift[DEPTH][HALVES][TILES]; /* - 128 * sum of the codes: packed rows are stored with 128 added */
+    __m512 scale[DEPTH][HALVES][TILES];
+    __m512 least[DEPTH][TILES];
+};
+
+static inline float largest(__m512 a, __m512 b) { return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))); }
+
+/* 16 codes of x * inverse, with 128 added: VPDPBUSD wants one side unsigned. */
+static inline __m512i code16(const float * x, float inverse, uint8_t * to) {
+    const __m512i codes = _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse))), _mm512_set1_epi32(127));
+    _mm_storeu_si128((__m128i *) to, _mm_xor_si128(_mm512_cvtepi32_epi8(codes), _mm_set1_epi8((char) 0x80)));
+    return codes;
+}
+
+/* Returns the sum of the codes. */
+static inline float code_block(const float * x, float inverse, uint8_t * to) {
+    const __m512i low = code16(x, inverse, to), high = code16(x + TILE, inverse, to + TILE);
+    return (float) _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+}
+
+static inline float rounded(float x) { return f32_from_f16(f16_from_f32(x)); }
+
+/* A block by itself (ggml: quantize_row_q8_0 and _q8_1): what it keeps besides the codes
+ * are halves. */
+static void pack_blocks(const float * x, int64_t blocks, uint8_t * codes, float * scales, float * sums) {
+    for (int64_t b = 0; b < blocks; b++, x += BLOCK, codes += BLOCK) {
+        const float most = largest(_mm512_loadu_ps(x), _mm512_loadu_ps(x + TILE)), d = most / 127;
+        sums[b] = rounded(d * code_block(x, most > 0 ? 127 / most : 0, codes));
+        scales[b] = rounded(d);
+    }
+}
+
+/* The first of the elements that are farthest from zero. */
+static float farthest(const float * x) {
+    float most = 0;
+    for (int i = 0; i < SUPER * BLOCK; i += BLOCK) {
+        most = fmaxf(most, largest(_mm512_loadu_ps(x + i), _mm512_loadu_ps(x + i + TILE)));
+    }
+    for (int i = 0; i < SUPER * BLOCK; i++) {
+        if (fabsf(x[i]) == most) {
+            return x[i];
+        }
+    }
+    return most;
+}
+
+/* Eight blocks with one scale (ggml: quantize_row_q8_K), which is negative where what is
+ * farthest from zero is positive. */
+static void pack_superblocks(const float * x, int64_t blocks, uint8_t * codes, float * scales, float * sums) {
+    for (int64_t first = 0; first < blocks; first += SUPER) {
+        const float most = farthest(x + first * BLOCK), inverse = most != 0 ? -127 / most : 0;
+        for (int64_t b = first; b < first + SUPER; b++) {
+            scales[b] = most != 0 ? 1 / inverse : 0;
+            sums[b] = scales[b] * code_block(x + b * BLOCK, inverse, codes + b * BLOCK);
+        }
+    }
+}
+
+static void pack(enum product_packing packing, const float * x, int64_t width, uint8_t * row) {
+    const int64_t blocks = width / BLOCK;
+    float * scales = (float *) (row + width);
+    (packing == PRODUCT_Q8_K ? pack_superblocks : pack_blocks)(x, blocks, row, scales, scales + blocks);
+}
+
+/* What a row of weights has in a block: 32 codes, and for its halves how to read them. */
+struct piece {
+    __m256i codes;
+    float scale[HALVES], least;
+};
+
+static inline float half_at(const uint8_t * b) {
+    uint16_t h;
+    memcpy(&h, b, sizeof h);
+    return _cvtsh_ss(h);
+}
+
+static inline __m256i nibbles(const uint8_t * b) {
+    const __m128i v = _mm_loadu_si128((const __m128i *) b);
+    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), _mm256_set1_epi8(15));
+}
+
+static inline __m256i fifth_bits(const uint8_t * b) {
+    uint32_t bits;
+    memcpy(&bits, b, sizeof bits);
+    return _mm256_maskz_set1_epi8(bits, 16);
+}
+
+static inline struct piece even(__m256i codes, float scale, float least) { return (struct piece) {codes, {scale, scale}, least}; }
+
+static inline struct piece piece_q4_0(const uint8_t * row, int64_t b) {
+    row += b * 18;
+    return even(_mm256_sub_epi8(nibbles(row + 2), _mm256_set1_epi8(8)), half_at(row), 0);
+}
+
+static inline struct piece piece_q4_1(const uint8_t * row, int64_t b) {
+    row += b * 20;
+    return even(nibbles(row + 4), half_at(row), half_at(row + 2));
+}
+
+static inline struct piece piece_q5_0(const uint8_t * row, int64_t b) {
+    row += b * 22;
+    return even(_mm256_sub_epi8(_mm256_or_si256(nibbles(row + 6), fifth_bits(row + 2)), _mm256_set1_epi8(16)), half_at(row), 0);
+}
+
+static inline struct piece piece_q5_1(const uint8_t * row, int64_t b) {
+    row += b * 24;
+    return even(_mm256_or_si256(nibbles(row + 8), fifth_bits(row + 4)), half_at(row), half_at(row + 2));
+}
+
+static inline struct piece piece_q8_0(const uint8_t * row, int64_t b) {
+    row += b * 34;
+    return even(_mm256_loadu_si256((const __m256i *) (row + 2)), half_at(row), 0);
+}
+
+/* Block b of a superblock's eight, whose 6-bit scales and minima lie in 12 bytes. */
+static inline void scales_of_k(const uint8_t * s, int b, int * scale, int * min) {
+    if (b < 4) {
+        *scale = s[b] & 63;
+        *min = s[b + 4] & 63;
+    } else {
+        *scale = (s[b + 4] & 15) | s[b - 4] >> 6 << 4;
+        *min = s[b + 4] >> 4 | s[b] >> 6 << 4;
+    }
+}
+
+static inline __m256i nibbles_of_k(const uint8_t * q, int b) {
+    const __m256i v = _mm256_loadu_si256((const __m256i *) (q + 32 * (b / 2)));
+    return _mm256_and_si256(b % 2 == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
+}
+
+static inline struct piece even_of_k(const uint8_t * super, int b, __m256i codes) {
+    int scale, min;
+    scales_of_k(super + 4, b, &scale, &min);
+    return even(codes, half_at(super) * (float) scale, -half_at(super + 2) * (float) min);
+}
+
+static inline struct piece piece_q4_k(const uint8_t * row, int64_t block) {
+    const uint8_t * super = row + block / 8 * 144;
+    const int b = (int) (block % 8);
+    return even_of_k(super, b, nibbles_of_k(super + 16, b));
+}
+
+static inline struct piece piece_q5_k(const uint8_t * row, int64_t block) {
+    const uint8_t * super = row + block / 8 * 176;
+    const int b = (int) (block % 8);
+    const __mmask32 fifth = _mm256_test_epi8_mask(_mm256_loadu_si256((const __m256i *) (super + 16)), _mm256_set1_epi8((char) (1 << b)));
+    return even_of_k(super, b, _mm256_or_si256(nibbles_of_k(super + 48, b), _mm256_maskz_set1_epi8(fifth, 16)));
+}
+
+static inline struct piece piece_q6_k(const uint8_t * row, int64_t block) {
+    const uint8_t * super = row + block / 8 * 210;
+    const int b = (int) (block % 8);
+    const __m256i low = _mm256_loadu_si256((const __m256i *) (super + 64 * (b / 4) + 32 * (b % 2))), high = _mm256_loadu_si256((const __m256i *) (super + 128 + 32 * (b / 4)));
+    const __m256i four = _mm256_and_si256(_mm256_srli_epi16(low, b % 4 < 2 ? 0 : 4), _mm256_set1_epi8(15));
+    const __m256i two = _mm256_and_si256(_mm256_srli_epi16(high, 2 * (b % 4)), _mm256_set1_epi8(3));
+    const __m256i codes = _mm256_sub_epi8(_mm256_or_si256(four, _mm256_slli_epi16(two, 4)), _mm256_set1_epi8(32));
+    const float d = half_at(super + 208);
+    const int8_t * scales = (const int8_t *) (super + 192) + 2 * b;
+    return (struct piece) {codes, {d * (float) scales[0], d * (float) scales[1]}, 0};
+}
+
+/* 16 rows of 8 times 4 bytes become 8 vectors of 16 times 4. */
+static inline void transpose(const __m256i * rows, __m512i * to, int stride) {
+    __m512i a[8], b[8];
+    for (int i = 0; i < 8; i++) { /* rows i and i + 8 */
+        a[i] = _mm512_inserti64x4(_mm512_castsi256_si512(rows[i]), rows[i + 8], 1);
+    }
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) { /* in each quarter, of four rows: fours j and j + 4 */
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    for (int j = 0; j < 4; j++) {
+        to[j * stride] = _mm512_permutex2var_epi64(a[j], low, a[j + 4]);
+        to[(j + 4) * stride] = _mm512_permutex2var_epi64(a[j], high, a[j + 4]);
+    }
+}
+
+static inline __m512i shift_of(const __m512i * codes, int n) {
+    __m512i sum = _mm512_setzero_si512();
+    for (int i = 0; i < n; i++) {
+        sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8((char) 0x80), codes[i * TILES]);
+    }
+    return _mm512_sub_epi32(_mm512_setzero_si512(), sum);
+}
+
+#define DEFINE_UNPACK(NAME, HALVED, ELEMS, BYTES)                                                                          \
+    static void unpack_##NAME(const struct product_weights * w, int64_t row, int64_t block, int64_t n, struct panel * p) { \
+        const size_t bytes = (size_t) (w->width / ELEMS * BYTES);                                                          \
+        for (int64_t b = 0; b < n; b++) {                                                                                  \
+            for (int t = 0; t < TILES; t++) {                                                                              \
+                __m256i codes[TILE];                                                                                       \
+                float scale[HALVES][TILE], least[TILE];                                                                    \
+                for (int i = 0; i < TILE; i++) {                                                                           \
+                    const struct piece piece = piece_##NAME(w->data + (size_t) (row + t * TILE + i) * bytes, block + b);   \
+                    codes[i] = piece.codes;                                                                                \
+                    scale[0][i] = piece.scale[0];                                                                          \
+                    scale[1][i] = piece.scale[1];                                                                          \
+                    least[i] = piece.least;                                                                                \
+                }                                                                                                          \
+                transpose(codes, &p->codes[b][0][t], TILES);                                                               \
+                p->scale[b][0][t] = _mm512_loadu_ps(scale[0]);                                                             \
+                p->scale[b][1][t] = _mm512_loadu_ps(scale[1]);                                                             \
+                p->least[b][t] = _mm512_loadu_ps(least);                                                                   \
+                p->shift[b][0][t] = shift_of(&p->codes[b][0][t], HALVED ? 4 : 8);                                          \
+                p->shift[b][1][t] = HALVED ? shift_of(&p->codes[b][4][t], 4) : _mm512_setzero_si512();                     \
+            }                                                                                                              \
+        }                                                                                                                  \
+    }
+
+DEFINE_UNPACK(q4_0, false, 32, 18)
+DEFINE_UNPACK(q4_1, false, 32, 20)
+DEFINE_UNPACK(q5_0, false, 32, 22)
+DEFINE_UNPACK(q5_1, false, 32, 24)
+DEFINE_UNPACK(q8_0, false, 32, 34)
+DEFINE_UNPACK(q4_k, false, 256, 144)
+DEFINE_UNPACK(q5_k, false, 256, 176)
+DEFINE_UNPACK(q6_k, true, 256, 210)
+
+/* A panel times n packed rows, n a constant: added to out, or the first of it. */
+static inline __attribute__((always_inline)) void multiply(const struct panel * p, int64_t blocks, const uint8_t * const * codes, const float * const * scales, const float * const * sums, float * const * out, bool first, const int n, const bool halved, const bool has_least) {
+    __m512 total[TOGETHER][TILES];
+    for (int i = 0; i < n; i++) {
+        for (int t = 0; t < TILES; t++) {
+            total[i][t] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out[i] + t * TILE);
+        }
+    }
+    const int steps = halved ? BLOCK / 8 : BLOCK / 4;
+    for (int64_t b = 0; b < blocks; b++) {
+        for (int h = 0; h < (halved ? HALVES : 1); h++) {
+            __m512i sum[TOGETHER][TILES];
+            for (int i = 0; i < n; i++) {
+                for (int t = 0; t < TILES; t++) {
+                    sum[i][t] = p->shift[b][h][t];
+                }
+            }
+            for (int s = 0; s < steps; s++) {
+                for (int i = 0; i < n; i++) {
+                    int32_t four;
+                    memcpy(&four, codes[i] + b * BLOCK + (h * steps + s) * 4, sizeof four);
+                    for (int t = 0; t < TILES; t++) {
+                        sum[i][t] = _mm512_dpbusd_epi32(sum[i][t], _mm512_set1_epi32(four), p->codes[b][h * steps + s][t]);
+                    }
+                }
+            }
+            for (int i = 0; i < n; i++) {
+                for (int t = 0; t < TILES; t++) {
+                    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i][t]), _mm512_set1_ps(scales[i][b]));
+                    total[i][t] = _mm512_fmadd_ps(scaled, p->scale[b][h][t], total[i][t]);
+                }
+            }
+        }
+        for (int i = 0; has_least && i < n; i++) {
+            for (int t = 0; t < TILES; t++) {
+                total[i][t] = _mm512_fmadd_ps(_mm512_set1_ps(sums[i][b]), p->least[b][t], total[i][t]);
+            }
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        for (int t = 0; t < TILES; t++) {
+            _mm512_storeu_ps(out[i] + t * TILE, total[i][t]);
+        }
+    }
+}
+
+#define DEFINE_MULTIPLY(NAME, HALVED, HAS_LEAST)                                                                                      \
+    static void multiply_##NAME(const struct panel * p, int64_t blocks, const uint8_t * const * codes, const float * const * scales, \
+                                const float * const * sums, float * const * out, bool first, int64_t n) {                             \
+        switch (n) {                                                                                                                  \
+        case 1: multiply(p, blocks, codes, scales, sums, out, first, 1, HALVED, HAS_LEAST); break;                                    \
+        case 2: multiply(p, blocks, codes, scales, sums, out, first, 2, HALVED, HAS_LEAST); break;                                    \
+        case 3: multiply(p, blocks, codes, scales, sums, out, first, 3, HALVED, HAS_LEAST); break;                                    \
+        case 4: multiply(p, blocks, codes, scales, sums, out, first, 4, HALVED, HAS_LEAST); break;                                    \
+        case 5: multiply(p, blocks, codes, scales, sums, out, first, 5, HALVED, HAS_LEAST); break;                                    \
+        default: multiply(p, blocks, codes, scales, sums, out, first, TOGETHER, HALVED, HAS_LEAST); break;                            \
+        }                                                                                                                             \
+    }
+
+DEFINE_MULTIPLY(even, false, false)
+DEFINE_MULTIPLY(least, false, true)
+DEFINE_MULTIPLY(halved, true, false)
+
+/* What to do with a type of weights. */
+struct kernel {
+    uint32_t type;
+    enum product_packing packing;
+    int32_t elements; /* of a block of the type */
+    void (*unpack)(const struct product_weights * w, int64_t row, int64_t block, int64_t n, struct panel * p);
+    void (*multiply)(const struct panel * p, int64_t blocks, const uint8_t * const * codes, const float * const * scales, const float * const * sums, float * const * out, bool first, int64_t n);
+};
+
+static const struct kernel kernels[] = {
+    {SEMSHARE_TYPE_Q4_0, PRODUCT_Q8_0, 32, unpack_q4_0, multiply_even},
+    {SEMSHARE_TYPE_Q4_1, PRODUCT_Q8_1, 32, unpack_q4_1, multiply_least},
+    {SEMSHARE_TYPE_Q5_0, PRODUCT_Q8_0, 32, unpack_q5_0, multiply_even},
+    {SEMSHARE_TYPE_Q5_1, PRODUCT_Q8_1, 32, unpack_q5_1, multiply_least},
+    {SEMSHARE_TYPE_Q8_0, PRODUCT_Q8_0, 32, unpack_q8_0, multiply_even},
+    {SEMSHARE_TYPE_Q4_K, PRODUCT_Q8_K, 256, unpack_q4_k, multiply_least},
+    {SEMSHARE_TYPE_Q5_K, PRODUCT_Q8_K, 256, unpack_q5_k, multiply_least},
+    {SEMSHARE_TYPE_Q6_K, PRODUCT_Q8_K, 256, unpack_q6_k, multiply_halved},
+};
+
+static const struct kernel * kernel_of(uint32_t type) {
+    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
+        if (kernels[i].type == type) {
+            return &kernels[i];
+        }
+    }
+    return NULL;
+}
+
+static bool takes(uint32_t type, int64_t rows, int64_t width, enum product_packing * packing) {
+    const struct kernel * k = kernel_of(type);
+    if (k == NULL || rows % PRODUCT_ROWS != 0 || width % k->elements != 0) {
+        return false;
+    }
+    *packing = k->packing;
+    return true;
+}
+
+/* Rows of weights from row on, PRODUCT_ROWS of them, blocks from block on: with all packed rows. */
+static void panel_times_rows(const struct kernel * k, const struct panel * p, const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t row, int64_t block, int64_t blocks, float * out) {
+    const size_t size = product_row_size(w->width);
+    for (int64_t i = 0; i < n; i += TOGETHER) {
+        const uint8_t * codes[TOGETHER];
+        const float * scales[TOGETHER], * sums[TOGETHER];
+        float * to[TOGETHER];
+        const int64_t together = n - i < TOGETHER ? n - i : TOGETHER;
+        for (int64_t j = 0; j < together; j++) {
+            const uint8_t * packed = rows + (size_t) (i + j) * size;
+            codes[j] = packed + block * BLOCK;
+            scales[j] = (const float *) (packed + w->width) + block;
+            sums[j] = scales[j] + w->width / BLOCK;
+            to[j] = out + (i + j) * w->rows + row;
+        }
+        k->multiply(p, blocks, codes, scales, sums, to, block == 0, together);
+    }
+}
+
+static void multiply_all(const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t first, int64_t end, float * out) {
+    const struct kernel * k = kernel_of(w->type);
+    const int64_t all = w->width / BLOCK;
+    struct panel p;
+    for (int64_t row = first; row < end; row += PRODUCT_ROWS) {
+        for (int64_t block = 0; block < all; block += DEPTH) {
+            const int64_t blocks = all - block < DEPTH ? all - block : DEPTH;
+            k->unpack(w, row, block, blocks, &p);
+            panel_times_rows(k, &p, w, rows, n, row, block, blocks, out);
+        }
+    }
+}
+
+static bool usable(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+
+extern const struct product product_avx512;
+const struct product product_avx512 = {"AVX-512 VNNI", usable, takes, pack, multiply_all};
+#else
+typedef int empty_file; /* ISO C wants something here */
+#endif
