@@ -1,7 +1,6 @@
 #include "engine.h"
 
 #include "layer.h"
-#include "linear.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -101,9 +100,9 @@ bool engine_init(struct engine * e, const struct abi * abi, const struct model *
     }
     e->arena_size = abi->ggml_tensor_overhead() * GRAPH_MAX_NODES + abi->ggml_graph_overhead_custom(GRAPH_MAX_NODES, false);
     e->arena = malloc(e->arena_size);
-    e->jobs = malloc(GRAPH_MAX_NODES * sizeof *e->jobs);
-    const char * products = getenv("SEMSHARE_AGENT_PRODUCTS");
-    e->ggml_products = products != NULL && strcmp(products, "ggml") == 0;
+    e->jobs = malloc(GRAPH_MAX_NODES * GRAPH_JOB);
+    const char * kernels = getenv("SEMSHARE_AGENT_KERNELS");
+    e->ggml_kernels = kernels != NULL && strcmp(kernels, "ggml") == 0;
     return (e->arena != NULL && e->jobs != NULL) || fail(err, "out of memory");
 }
 

@@ -47,8 +47,8 @@ struct engine {
     int64_t capacity;
     struct grouping * grouping; /* of the last batch; see layer.h */
     void * arena; /* memory of a graph's description */
-    struct linear_job * jobs; /* of a graph; see linear.h */
-    bool ggml_products; /* takes no kernel of our own for products with weights */
+    void * jobs; /* of a graph's custom tensors */
+    bool ggml_kernels; /* takes none of our own */
     size_t arena_size;
 };
 

@@ -1,9 +1,12 @@
 #include "graph.h"
 
+#include <string.h>
+
 bool graph_begin(struct graph * g, struct engine * e, struct error * err) {
     g->n_inputs = 0;
     g->n_longs = 0;
     g->n_jobs = 0;
+    g->out_of_memory = false;
     g->packed_from = NULL;
     g->e = e;
     g->abi = e->abi;
@@ -41,6 +44,13 @@ void graph_give(struct graph * g, const int32_t * rows, int64_t n, ggt * x) {
     g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, g->e->x, x, graph_longs(g, rows, n)));
 }
 
+bool graph_takes_kernels(const struct graph * g) { return g->e->on_cpu && !g->e->ggml_kernels && g->abi->ggml_custom_4d != NULL; }
+
+ggt * graph_custom(struct graph * g, int32_t type, int64_t ne0, int64_t ne1, ggt ** args, int n_args, custom_op_fn run, const void * job, size_t size) {
+    void * kept = memcpy((char *) g->e->jobs + (size_t) g->n_jobs++ * GRAPH_JOB, job, size);
+    return g->abi->ggml_custom_4d(g->ctx, type, ne0, ne1, 1, 1, args, n_args, run, GGML_N_TASKS_MAX, kept);
+}
+
 void graph_want(struct graph * g, ggt * t) {
     g->abi->ggml_set_output(t);
     g->abi->ggml_build_forward_expand(g->g, t);
@@ -57,6 +67,9 @@ static void fill(const struct abi * abi, ggt * t, const void * data, size_t size
 }
 
 bool graph_alloc(struct graph * g, struct error * err) {
+    if (g->out_of_memory) {
+        return fail(err, "out of memory");
+    }
     g->abi->ggml_backend_sched_reset(g->e->sched);
     return g->abi->ggml_backend_sched_alloc_graph(g->e->sched, g->g) || fail(err, "ggml has no memory to compute");
 }

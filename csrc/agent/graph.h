@@ -7,6 +7,7 @@
 enum {
     GRAPH_MAX_NODES = 12288, /* of ENGINE_MAX_STRETCH layers, with LAYER_MAX_GROUPS each */
     GRAPH_MAX_INPUTS = 32,
+    GRAPH_JOB = 96,
 };
 
 /* A graph being built, and what to put into it once it has memory. */
@@ -24,6 +25,7 @@ struct graph {
     int64_t longs[2][ENGINE_MAX_BATCH]; /* indices as ggml_set_rows takes them */
     int32_t n_longs;
     int32_t n_jobs;
+    bool out_of_memory; /* while it was built */
     ggt * packed_from, * packed; /* the last rows that were, and how: see linear.c */
     int32_t packing;
 };
@@ -43,6 +45,13 @@ ggt * graph_longs(struct graph * g, const int32_t * x, int64_t n);
 /* What goes from layer to layer: taken from its rows, and put back into them. */
 ggt * graph_take(struct graph * g, const int32_t * rows, int64_t n);
 void graph_give(struct graph * g, const int32_t * rows, int64_t n, ggt * x);
+
+/* Whether kernels of our own may stand in for ggml's: on a CPU alone. */
+bool graph_takes_kernels(const struct graph * g);
+
+/* A tensor that run computes of args, on ggml's threads; it gets a copy of a job of size
+ * bytes, at most GRAPH_JOB. */
+ggt * graph_custom(struct graph * g, int32_t type, int64_t ne0, int64_t ne1, ggt ** args, int n_args, custom_op_fn run, const void * job, size_t size);
 
 /* Has the graph compute a tensor, so that it can be fetched: its first n floats. */
 void graph_want(struct graph * g, ggt * t);

@@ -1,5 +1,6 @@
 #include "layer.h"
 
+#include "flash.h"
 #include "half.h"
 #include "linear.h"
 
@@ -69,13 +70,13 @@ int64_t layer_mask_rows(const struct group * group) { return pad(group->rows, LA
 /* A row for each of the heads that stand below one another, for each token: it hides the
  * cells from visible[i] on. Rows behind them see the first cell alone, so that no sum is
  * empty, and little is computed for nothing. */
-static uint16_t * make_mask(const int32_t * visible, const struct group * to) {
+static uint16_t * make_mask(const struct group * to) {
     const uint16_t hidden = f16_from_f32(-INFINITY);
     const int64_t rows = layer_mask_rows(to);
     uint16_t * mask = calloc((size_t) (rows * to->cells), sizeof *mask);
     for (int64_t row = 0; mask != NULL && row < rows; row++) {
         const int64_t token = row / to->stacked;
-        for (int64_t c = token < to->n ? visible[to->first + token] : 1; c < to->cells; c++) {
+        for (int64_t c = token < to->n ? to->visible[token] : 1; c < to->cells; c++) {
             mask[row * to->cells + c] = hidden;
         }
     }
@@ -137,12 +138,8 @@ int32_t layer_groups(const struct engine * e, struct group * groups, const int32
     for (int32_t i = 0; i < n_groups; i++) {
         const int32_t first = i * size, end = i + 1 == n_groups ? n : first + size;
         struct group * to = &groups[i];
-        *to = (struct group) {.first = first, .n = end - first, .cells = pad(visible[end - 1], ENGINE_CELL_PAD)};
+        *to = (struct group) {.first = first, .n = end - first, .cells = pad(visible[end - 1], ENGINE_CELL_PAD), .visible = visible + first};
         lay_out(e, to);
-        to->hidden = make_mask(visible, to);
-        if (to->hidden == NULL) {
-            return 0;
-        }
     }
     return n_groups;
 }
@@ -162,12 +159,12 @@ struct grouping * layer_grouping(struct engine * e, const int32_t * visible, int
         layer_free_grouping(e);
         struct grouping * made = calloc(1, sizeof *made);
         e->grouping = made;
-        if (made == NULL || (made->n_groups = layer_groups(e, made->groups, visible, n)) == 0) {
-            layer_free_grouping(e);
+        if (made == NULL) {
             return NULL;
         }
         made->n = n;
         memcpy(made->visible, visible, (size_t) n * sizeof *visible);
+        made->n_groups = layer_groups(e, made->groups, made->visible, n);
     }
     for (int32_t i = 0; i < e->grouping->n_groups; i++) {
         e->grouping->groups[i].mask = NULL; /* was in another graph */
@@ -210,20 +207,32 @@ static ggt * unstacked(struct graph * g, const struct group * group, ggt * out) 
     return abi->ggml_reshape_2d(g->ctx, out, (int64_t) m->n_heads * m->head_dim, group->n);
 }
 
+static ggt * mask_of(struct graph * g, struct group * group) {
+    const int64_t rows = layer_mask_rows(group);
+    if (group->mask == NULL) {
+        group->hidden = group->hidden != NULL ? group->hidden : make_mask(group);
+        g->out_of_memory = g->out_of_memory || group->hidden == NULL;
+        group->mask = graph_input(g, g->abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, rows), group->hidden, (size_t) (rows * group->cells) * sizeof *group->hidden);
+    }
+    return group->mask;
+}
+
 static ggt * attend_group(struct graph * g, struct group * group, ggt * q, struct source k, struct source v) {
     const struct abi * abi = g->abi;
-    if (group->mask == NULL) {
-        const int64_t rows = layer_mask_rows(group);
-        group->mask = graph_input(g, abi->ggml_new_tensor_2d(g->ctx, GGML_TYPE_F16, group->cells, rows), group->hidden, (size_t) (rows * group->cells) * sizeof *group->hidden);
-    }
+    ggt * mask = mask_of(g, group);
     q = stacked(g, group, rows_of(g, q, group->first, group->n));
-    ggt * out = abi->ggml_flash_attn_ext(g->ctx, q, by_head(g, k, group->cells), by_head(g, v, group->cells), group->mask, g->e->model->scale, 0, 0);
+    ggt * out = abi->ggml_flash_attn_ext(g->ctx, q, by_head(g, k, group->cells), by_head(g, v, group->cells), mask, g->e->model->scale, 0, 0);
     abi->ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
     return unstacked(g, group, out);
 }
 
 static ggt * attend(struct graph * g, struct group * groups, int32_t n_groups, ggt * q, struct source k, struct source v) {
-    ggt * out = attend_group(g, &groups[0], q, k, v);
+    const int64_t cells = groups[n_groups - 1].cells;
+    ggt * out = flash(g, q, by_head(g, k, cells), by_head(g, v, cells), groups[0].visible);
+    if (out != NULL) {
+        return out;
+    }
+    out = attend_group(g, &groups[0], q, k, v);
     for (int32_t i = 1; i < n_groups; i++) {
         out = g->abi->ggml_concat(g->ctx, out, attend_group(g, &groups[i], q, k, v), 1);
     }

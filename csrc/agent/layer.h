@@ -31,14 +31,15 @@ void layer_store(struct graph * g, struct source cache, int64_t cells, ggt * row
  * another, so many rows (stacked) of every head of keys. Padding makes them rows. */
 struct group {
     int64_t first, n, stacked, rows, cells;
+    const int32_t * visible; /* of its tokens; must stay until the graph has run */
     uint16_t * hidden;
     ggt * mask; /* of hidden, in the graph; the same for all its layers */
 };
 
 /* Cuts a batch into groups, so that each attends to little more than it sees: the rows of
  * a recipe may stand anywhere in the prompt, and what a mask hides is computed all the
- * same. Returns how many; 0 without memory. Free them, LAYER_MAX_GROUPS, zero before, with
- * layer_free_groups either way. */
+ * same. Returns how many. Free them, LAYER_MAX_GROUPS, zero before, with
+ * layer_free_groups. */
 int32_t layer_groups(const struct engine * e, struct group * groups, const int32_t * visible, int32_t n);
 void layer_free_groups(struct group * groups);
 

@@ -7,14 +7,17 @@
  */
 #include "linear.h"
 
-static ggt * custom(struct graph * g, int32_t type, int64_t ne0, int64_t ne1, ggt ** args, int n_args, custom_op_fn run, struct linear_job job) {
-    struct linear_job * kept = &g->e->jobs[g->n_jobs++];
-    *kept = job;
-    return g->abi->ggml_custom_4d(g->ctx, type, ne0, ne1, 1, 1, args, n_args, run, GGML_N_TASKS_MAX, kept);
-}
+#include "product.h"
+
+struct job {
+    const struct abi * abi;
+    const struct product * product;
+    enum product_packing packing;
+    ggt * w, * x;
+};
 
 static void run_pack(ggt * packed, int ith, int nth, void * of) {
-    const struct linear_job * job = of;
+    const struct job * job = of;
     const int64_t width = job->x->ne[0];
     uint8_t * to = job->abi->ggml_get_data(packed);
     const uint8_t * from = job->abi->ggml_get_data(job->x);
@@ -25,7 +28,7 @@ static void run_pack(ggt * packed, int ith, int nth, void * of) {
 
 /* Threads share the rows of the weights. */
 static void run_multiply(ggt * out, int ith, int nth, void * of) {
-    const struct linear_job * job = of;
+    const struct job * job = of;
     const struct product_weights w = {(uint32_t) job->w->type, job->abi->ggml_get_data(job->w), job->w->ne[1], job->w->ne[0]};
     const int64_t pieces = w.rows / PRODUCT_ROWS, first = pieces * ith / nth, end = pieces * (ith + 1) / nth;
     job->product->multiply(&w, job->abi->ggml_get_data(job->x), job->x->ne[1], first * PRODUCT_ROWS, end * PRODUCT_ROWS, job->abi->ggml_get_data(out));
@@ -36,15 +39,16 @@ static ggt * packed(struct graph * g, const struct product * product, enum produ
     if (g->packed_from != x || g->packing != (int32_t) packing) {
         g->packed_from = x;
         g->packing = (int32_t) packing;
-        g->packed = custom(g, GGML_TYPE_I8, (int64_t) product_row_size(x->ne[0]), x->ne[1], &x, 1, run_pack, (struct linear_job) {g->abi, product, packing, NULL, x});
+        const struct job job = {g->abi, product, packing, NULL, x};
+        g->packed = graph_custom(g, GGML_TYPE_I8, (int64_t) product_row_size(x->ne[0]), x->ne[1], &x, 1, run_pack, &job, sizeof job);
     }
     return g->packed;
 }
 
 /* Null where ggml's own is to be taken. */
 static const struct product * product_of(const struct graph * g, const ggt * w, const ggt * x, enum product_packing * packing) {
-    const bool as_in_file = g->e->on_cpu && g->abi->ggml_custom_4d != NULL && w->ne[2] * w->ne[3] == 1 && g->abi->ggml_backend_buffer_is_host(w->buffer);
-    return as_in_file && x->ne[2] * x->ne[3] == 1 && !g->e->ggml_products ? product_for((uint32_t) w->type, w->ne[1], w->ne[0], packing) : NULL;
+    const bool are_rows = w->ne[2] * w->ne[3] == 1 && x->ne[2] * x->ne[3] == 1;
+    return graph_takes_kernels(g) && are_rows && g->abi->ggml_backend_buffer_is_host(w->buffer) ? product_for((uint32_t) w->type, w->ne[1], w->ne[0], packing) : NULL;
 }
 
 static ggt * times(struct graph * g, ggt * w, ggt * x) {
@@ -54,7 +58,8 @@ static ggt * times(struct graph * g, ggt * w, ggt * x) {
         return g->abi->ggml_mul_mat(g->ctx, w, x);
     }
     ggt * args[] = {w, packed(g, product, packing, x)};
-    return custom(g, GGML_TYPE_F32, w->ne[1], x->ne[1], args, 2, run_multiply, (struct linear_job) {g->abi, product, packing, w, args[1]});
+    const struct job job = {g->abi, product, packing, w, args[1]};
+    return graph_custom(g, GGML_TYPE_F32, w->ne[1], x->ne[1], args, 2, run_multiply, &job, sizeof job);
 }
 
 ggt * linear(struct graph * g, ggt * w, ggt * bias, ggt * x) {

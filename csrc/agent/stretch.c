@@ -35,11 +35,10 @@ ggt * stretch_layer(struct graph * g, struct run * r, int32_t layer, ggt * x) {
     return out;
 }
 
-bool stretch_groups(const struct engine * e, struct run * r, struct error * err) {
+void stretch_groups(const struct engine * e, struct run * r) {
     const struct stretch * s = r->s;
     r->n_groups = layer_groups(e, r->groups, s->visible, s->n);
     r->n_kept_groups = s->n_kept > 0 ? layer_groups(e, r->kept_groups, s->kept_visible, s->n_kept) : 0;
-    return (r->n_groups > 0 && (s->n_kept == 0 || r->n_kept_groups > 0)) || fail(err, "out of memory");
 }
 
 void stretch_inputs(struct graph * g, struct run * r) {
@@ -72,7 +71,8 @@ bool engine_stretch(struct engine * e, const struct stretch * s, struct error * 
         return fail(err, "out of memory");
     }
     r->s = s;
-    bool ok = stretch_groups(e, r, err) && graph_begin(&g, e, err);
+    stretch_groups(e, r);
+    bool ok = graph_begin(&g, e, err);
     if (ok) {
         ok = run_stretch(&g, r, err);
         graph_end(&g);

@@ -35,7 +35,7 @@ struct run {
 
 /* Makes a run's groups, its inputs, and one layer of its graph: what that puts out, or null
  * where none of its tokens goes on. */
-bool stretch_groups(const struct engine * e, struct run * r, struct error * err);
+void stretch_groups(const struct engine * e, struct run * r);
 void stretch_inputs(struct graph * g, struct run * r);
 ggt * stretch_layer(struct graph * g, struct run * r, int32_t layer, ggt * x);
 

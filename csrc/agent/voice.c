@@ -49,7 +49,8 @@ struct voice * voice_new(struct engine * e, const struct cached * cached, int32_
     v->r.tells = true;
     v->r.looks_from = looks_from;
     v->row = malloc((size_t) known_tokens(e) * sizeof *v->row);
-    v->begun = (v->row != NULL || fail(err, "out of memory")) && stretch_groups(e, &v->r, err) && graph_begin(&v->g, e, err);
+    stretch_groups(e, &v->r);
+    v->begun = (v->row != NULL || fail(err, "out of memory")) && graph_begin(&v->g, e, err);
     if (v->begun) {
         build_voice(v);
     }

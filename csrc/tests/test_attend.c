@@ -1,0 +1,97 @@
+/* Attention, against doubles. */
+#include "attend.h"
+
+#include "check.h"
+#include "half.h"
+
+#include <math.h>
+
+enum { MOST_CELLS = 400, MOST_TOKENS = 40, MOST_HEADS = 8 };
+
+static uint16_t k[MOST_CELLS * 2 * ATTEND_MOST_DIM], v[MOST_CELLS * 2 * ATTEND_MOST_DIM];
+static float q[MOST_TOKENS * MOST_HEADS * ATTEND_MOST_DIM], out[MOST_TOKENS * MOST_HEADS * ATTEND_MOST_DIM];
+
+static double element(const uint8_t * rows, size_t row, int32_t cell, int32_t d) {
+    uint16_t half;
+    memcpy(&half, rows + (size_t) cell * row + (size_t) d * sizeof half, sizeof half);
+    return (double) f32_from_f16(half);
+}
+
+static void attend_plainly(const struct attend_head * h, int32_t token, int32_t head, double * to) {
+    double weight[MOST_CELLS], most = -1e300, total = 0;
+    const float * of = h->q + (size_t) token * h->token_q + (size_t) (head * h->dim);
+    for (int32_t c = 0; c < h->visible[token]; c++) {
+        weight[c] = 0;
+        for (int32_t d = 0; d < h->dim; d++) {
+            weight[c] += (double) of[d] * element(h->k, h->cell_k, c, d);
+        }
+        weight[c] *= (double) h->scale;
+        most = fmax(most, weight[c]);
+    }
+    for (int32_t d = 0; d < h->dim; d++) {
+        to[d] = 0;
+    }
+    for (int32_t c = 0; c < h->visible[token]; c++) {
+        const double w = exp(weight[c] - most);
+        total += w;
+        for (int32_t d = 0; d < h->dim; d++) {
+            to[d] += w * element(h->v, h->cell_v, c, d);
+        }
+    }
+    for (int32_t d = 0; d < h->dim; d++) {
+        to[d] /= total;
+    }
+}
+
+/* The second of two heads of keys; the cells behind what is seen are NaN. */
+static void check_head(const struct attend * a, int32_t dim, int32_t sharing, int32_t tokens, int32_t cells, float loud, uint64_t * seed) {
+    int32_t visible[MOST_TOKENS];
+    const int32_t first = tokens > 2 ? 1 : 0;
+    for (int32_t i = 0, at = 0; i < tokens; i++) {
+        const int32_t left = cells - at - (tokens - 1 - i);
+        at += i + 1 == tokens ? left : 1 + random_below(seed, left < 2 * cells / tokens ? left : 2 * cells / tokens);
+        visible[i] = at;
+    }
+    for (int32_t c = 0; c < MOST_CELLS; c++) {
+        for (int32_t d = 0; d < 2 * dim; d++) {
+            k[c * 2 * dim + d] = c < cells ? f16_from_f32(loud * random_float(seed)) : 0x7e00;
+            v[c * 2 * dim + d] = c < cells ? f16_from_f32(random_float(seed)) : 0x7e00;
+        }
+    }
+    for (int32_t i = 0; i < tokens * 2 * sharing * dim; i++) {
+        q[i] = loud * random_float(seed);
+        out[i] = 12345;
+    }
+    const size_t row = 2 * (size_t) dim * sizeof *k, token = 2 * (size_t) (sharing * dim);
+    const struct attend_head h = {(const uint8_t *) (k + dim), (const uint8_t *) (v + dim), row, row, dim, sharing, q + sharing * dim, token, out + sharing * dim, token, 0.125f, visible};
+    a->head(&h, first, tokens - first);
+    for (int32_t t = 0; t < tokens; t++) {
+        for (int32_t head = 0; head < 2 * sharing; head++) {
+            double want[ATTEND_MOST_DIM];
+            const bool is_of = t >= first && head >= sharing;
+            if (is_of) {
+                attend_plainly(&h, t, head - sharing, want);
+            }
+            for (int32_t d = 0; d < dim; d++) {
+                const double got = (double) out[(size_t) t * token + (size_t) (head * dim + d)];
+                CHECK(is_of ? fabs(got - want[d]) < (loud > 1 ? 1e-4 : 1e-5) : got == 12345, "heads of %d, %d share, token %d of %d sees %d: %g in place of %g", dim, sharing, t, tokens, visible[t], got, is_of ? want[d] : 12345);
+            }
+        }
+    }
+}
+
+int main(void) {
+    static const int32_t shapes[][4] = {{64, 3, 5, 200}, {64, 7, 40, 400}, {128, 4, 30, 130}, {16, 1, 1, 1}, {96, 2, 7, 64}, {32, 8, 3, 65}, {80, 1, 40, 333}};
+    uint64_t seed = 1;
+    CHECK(attend_for(72) == NULL && attend_for(256) == NULL, "it takes heads of 72 or 256");
+    const struct attend * a = attend_for(64);
+    if (a == NULL) {
+        printf("attend: SKIPPED, this machine has no kernel: ggml's own attention is taken\n");
+        return report("attend");
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        check_head(a, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], 1, &seed);
+        check_head(a, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], 8, &seed);
+    }
+    return report("attend");
+}
