@@ -64,8 +64,8 @@ const agentTokens = 64
 
 // Agent finds out whether the backend has an agent that computes what the backend
 // itself does: a prompt is prefilled and saved, the agent computes all of it anew,
-// and the two caches are compared. probed is what Probe found, and of a fast backend
-// learns what the agent takes. It uses the first slot and empties it.
+// and the two caches are compared. probed is what Probe found, and learns what the agent
+// takes: of a fast backend more closely. It uses the first slot and empties it.
 func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
@@ -98,6 +98,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if err := p.compare(files[2], want); err != nil {
 		return reply, err
 	}
+	probed.AgentTook = AgentReading{Computed: len(tokens), Recompute: reply.Recompute}
 	if probed.timed() {
 		probed.AgentTook, err = p.timeAgent(ctx, probed.RoPE, files[2], files[1])
 	}

@@ -20,7 +20,7 @@ func (r Reading) PerToken() float64 { return r.MS / float64(max(1, r.N)) }
 // AgentReading is a recipe of N tokens that was timed, of which some were computed. Times
 // are in ms; N is 0 where none was timed.
 type AgentReading struct {
-	N, Computed int
+	N, Computed int // tokens; N is 0 where Rest was not measured
 	// Recompute is the computing, by the agent's own account. On a GPU most of it is
 	// what a recipe takes however few tokens it computes.
 	Recompute float64

@@ -47,7 +47,12 @@ var shortBatches = [matcher.ShortBatches]float64{5, 4, 3.3, 2.9, 2.6, 2.6, 1.6, 
 func newCosts(p *bridge.Probed, bytesPerToken int64) *costs {
 	long, took := p.Longest(), p.AgentTook
 	tokenMS := long.PerToken() / (1 + positionGrowth/1000*(float64(long.At)+float64(long.N)/2))
-	c := &costs{agent: agentPrice, agentFixed: max(agentFixedMS, took.Recompute-agentPrice*tokenMS*float64(took.Computed))}
+	c := &costs{agent: agentPrice, agentFixed: agentFixedMS}
+	if all := tokenMS * float64(took.Computed); took.N > 0 {
+		c.agentFixed = max(agentFixedMS, took.Recompute-agentPrice*all)
+	} else if all > 0 && took.Recompute > 0 {
+		c.agent = min(agentPrice, took.Recompute/all) // with kernels of its own it takes a fraction
+	}
 	c.token.prior(tokenMS, tokenMS*positionGrowth/1000)
 	c.short = shortFactors(p.Readings, c.model())
 	copyMS := float64(bytesPerToken) / copyBytesPerMS

@@ -75,13 +75,13 @@ func (d *Decision) drafts(p *matcher.Plan) bool {
 }
 
 // drafting is the cost of an answer's first tokens, each of which takes what a batch of one
-// takes, and of those of the prompt that are left to the forwarded request.
+// takes the server, and of those of the prompt that are left to the forwarded request.
 func (d *Decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float64 {
 	if !d.drafts(p) {
 		return 0
 	}
 	n := len(p.Tokens)
-	return costs.Long(end, n) + bridge.DraftTokens*costs.Prefill(n-1, n)
+	return costs.Long(end, n) + bridge.DraftTokens*costs.Prefill(n-1, n)/costs.Agent
 }
 
 // deviating is the part that deviation chooses.
