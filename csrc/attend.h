@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ATTEND_MOST_DIM = 128 };
+enum { ATTEND_MOST_DIM = 128, ATTEND_MOST_SHARING = 64 };
 
 /* One head of keys and values, halves, and the heads of queries that share it. */
 struct attend_head {
@@ -32,9 +32,12 @@ struct attend {
     bool (*usable)(void);
     /* For n tokens from first on. */
     void (*head)(const struct attend_head * h, int32_t first, int32_t n);
+    /* How the first token shares out its attention: for each head of queries a row, cells
+     * apart, of visible[0] numbers that add up to 1. v and out are not used. */
+    void (*shares)(const struct attend_head * h, float * to, int64_t cells);
 };
 
 /* What does it on this machine for such heads; null where ggml's own is to be taken. */
-const struct attend * attend_for(int32_t dim);
+const struct attend * attend_for(int32_t dim, int32_t sharing);
 
 #endif

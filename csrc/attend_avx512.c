@@ -11,7 +11,7 @@ enum {
     CELLS = 64,   /* of a tile */
     WIDE = CELLS / LANES,
     TOGETHER = 6, /* rows that share what is read of a tile */
-    MOST_ROWS = 96,
+    MOST_ROWS = 96, /* ATTEND_MOST_SHARING and more */
 };
 
 /* Of the heads of a few tokens, one row each: what is known of the cells so far. */
@@ -59,21 +59,28 @@ static inline void transpose(__m512 * r) {
     }
 }
 
-/* Cells from first on; those from end on are zero. */
-static void unpack(const struct attend_head * h, int32_t first, int32_t end, struct tile * to) {
+/* Keys of cells from first on; those from end on are zero. */
+static void unpack_keys(const struct attend_head * h, int32_t first, int32_t end, struct tile * to) {
     for (int32_t c = 0; c < CELLS; c += LANES) {
         for (int32_t d = 0; d < h->dim; d += LANES) {
             __m512 keys[LANES];
             for (int32_t i = 0; i < LANES; i++) {
                 const int32_t cell = first + c + i;
-                const size_t at = (size_t) d * sizeof(uint16_t);
-                keys[i] = cell < end ? halves(h->k + (size_t) cell * h->cell_k + at) : _mm512_setzero_ps();
-                _mm512_storeu_ps(&to->v[c + i][d], cell < end ? halves(h->v + (size_t) cell * h->cell_v + at) : _mm512_setzero_ps());
+                keys[i] = cell < end ? halves(h->k + (size_t) cell * h->cell_k + (size_t) d * sizeof(uint16_t)) : _mm512_setzero_ps();
             }
             transpose(keys);
             for (int32_t i = 0; i < LANES; i++) {
                 _mm512_storeu_ps(&to->k[d + i][c], keys[i]);
             }
+        }
+    }
+}
+
+/* Values likewise. */
+static void unpack_values(const struct attend_head * h, int32_t first, int32_t end, struct tile * to) {
+    for (int32_t c = 0; c < CELLS; c++) {
+        for (int32_t d = 0; d < h->dim; d += LANES) {
+            _mm512_storeu_ps(&to->v[c][d], first + c < end ? halves(h->v + (size_t) (first + c) * h->cell_v + (size_t) d * sizeof(uint16_t)) : _mm512_setzero_ps());
         }
     }
 }
@@ -228,22 +235,68 @@ static void give(const struct attend_head * h, int32_t first, const struct rows 
 static void head(const struct attend_head * h, int32_t first, int32_t n) {
     struct rows r;
     struct tile t;
-    const int32_t at_once = h->sharing < MOST_ROWS ? MOST_ROWS / h->sharing : 1;
+    const int32_t at_once = MOST_ROWS / h->sharing;
     for (int32_t at = first, end = first + n; at < end; at += at_once) {
         const int32_t some = end - at < at_once ? end - at : at_once, visible = h->visible[at + some - 1];
         take(h, at, some, &r);
         for (int32_t cell = 0; cell < visible; cell += CELLS) {
-            unpack(h, cell, visible, &t);
+            unpack_keys(h, cell, visible, &t);
+            unpack_values(h, cell, visible, &t);
             all_times_tile(&r, &t, cell);
         }
         give(h, at, &r);
     }
 }
 
+static void all_scores(struct rows * r, const struct tile * t) {
+    int32_t row = 0;
+    for (; row + TOGETHER <= r->n; row += TOGETHER) {
+        scores(r, t, row, TOGETHER);
+    }
+    for (; row < r->n; row++) {
+        scores(r, t, row, 1);
+    }
+}
+
+/* Scores become shares. */
+static void share_out(float * x, int32_t n) {
+    float most = -INFINITY, total = 0;
+    for (int32_t i = 0; i < n; i++) {
+        most = x[i] > most ? x[i] : most;
+    }
+    for (int32_t i = 0; i < n; i += LANES) {
+        const __mmask16 mask = n - i >= LANES ? 0xffff : (__mmask16) ((1u << (n - i)) - 1);
+        const __m512 e = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_set1_ps(most)));
+        _mm512_mask_storeu_ps(x + i, mask, e);
+        total += _mm512_mask_reduce_add_ps(mask, e);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        x[i] /= total;
+    }
+}
+
+static void shares(const struct attend_head * h, float * to, int64_t cells) {
+    struct rows r;
+    struct tile t;
+    const int32_t visible = h->visible[0];
+    take(h, 0, 1, &r);
+    for (int32_t cell = 0; cell < visible; cell += CELLS) {
+        const int32_t n = visible - cell < CELLS ? visible - cell : CELLS;
+        unpack_keys(h, cell, visible, &t);
+        all_scores(&r, &t);
+        for (int32_t row = 0; row < r.n; row++) {
+            memcpy(to + row * cells + cell, r.weight[row], (size_t) n * sizeof *to);
+        }
+    }
+    for (int32_t row = 0; row < r.n; row++) {
+        share_out(to + row * cells, visible);
+    }
+}
+
 static bool usable(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
 
 extern const struct attend attend_avx512;
-const struct attend attend_avx512 = {"AVX-512", usable, head};
+const struct attend attend_avx512 = {"AVX-512", usable, head, shares};
 #else
 typedef int empty_file; /* ISO C wants something here */
 #endif

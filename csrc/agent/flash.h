@@ -9,4 +9,8 @@
  * run. heads * head_dim x tokens come out. Null where ggml's own is to be taken. */
 ggt * flash(struct graph * g, ggt * q, ggt * k, ggt * v, const int32_t * visible);
 
+/* How one token shares out its attention over its first visible[0] cells, head by head:
+ * cells x heads, zero where it sees none. */
+ggt * flash_shares(struct graph * g, ggt * q, ggt * k, const int32_t * visible);
+
 #endif

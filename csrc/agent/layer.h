@@ -61,9 +61,9 @@ void layer_free_grouping(struct engine * e);
 /* Queries of tokens with input x. */
 ggt * layer_queries(struct graph * g, const struct weights * w, ggt * x, ggt * pos);
 
-/* How one token shares out its attention over the first cells: cells x heads of a group x
- * groups. mask may be null. */
-ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, ggt * mask);
+/* How the group, of one token, shares out its attention over the first cells: cells x heads
+ * that share their keys x heads of keys. */
+ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, struct group * group);
 
 /* What the layer puts out for tokens with input x and queries q. */
 ggt * layer_output(struct graph * g, const struct weights * w, ggt * x, ggt * q, struct group * groups, int32_t n_groups, struct source k, struct source v);

@@ -14,6 +14,7 @@ struct voice {
     struct stretch s;
     bool begun;
     int32_t token, pos, cell, limit;
+    int32_t seen; /* cells */
     ggt * logits;
     float * row; /* of logits */
 };
@@ -50,6 +51,8 @@ struct voice * voice_new(struct engine * e, const struct cached * cached, int32_
     v->r.looks_from = looks_from;
     v->row = malloc((size_t) known_tokens(e) * sizeof *v->row);
     stretch_groups(e, &v->r);
+    v->r.groups[0].visible = &v->seen;
+    v->seen = limit;
     v->begun = (v->row != NULL || fail(err, "out of memory")) && graph_begin(&v->g, e, err);
     if (v->begun) {
         build_voice(v);
@@ -73,10 +76,11 @@ void voice_free(struct voice * v) {
     free(v);
 }
 
-/* All rows hide what lies behind the cell: the heads of a group are rows too. */
+/* All rows hide what lies behind the cell: the heads of a group are rows too. There is no
+ * mask where a kernel of our own attends. */
 static void hide_behind(struct group * group, int32_t cell) {
     const uint16_t hidden = f16_from_f32(-INFINITY);
-    for (int64_t i = 0, rows = layer_mask_rows(group); i < rows; i++) {
+    for (int64_t i = 0, rows = layer_mask_rows(group); group->hidden != NULL && i < rows; i++) {
         for (int64_t c = 0; c < group->cells; c++) {
             group->hidden[i * group->cells + c] = c > cell ? hidden : 0;
         }
@@ -91,6 +95,7 @@ bool voice_say(struct voice * v, int32_t token, int32_t cell, int32_t pos, float
     v->token = token;
     v->pos = pos;
     v->g.longs[0][0] = cell;
+    v->seen = cell + 1;
     hide_behind(&v->r.groups[0], cell);
     if (!graph_compute(&v->g, err)) {
         return false;

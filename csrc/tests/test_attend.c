@@ -17,8 +17,8 @@ static double element(const uint8_t * rows, size_t row, int32_t cell, int32_t d)
     return (double) f32_from_f16(half);
 }
 
-static void attend_plainly(const struct attend_head * h, int32_t token, int32_t head, double * to) {
-    double weight[MOST_CELLS], most = -1e300, total = 0;
+static void attend_plainly(const struct attend_head * h, int32_t token, int32_t head, double * to, double * weight) {
+    double most = -1e300, total = 0;
     const float * of = h->q + (size_t) token * h->token_q + (size_t) (head * h->dim);
     for (int32_t c = 0; c < h->visible[token]; c++) {
         weight[c] = 0;
@@ -32,14 +32,30 @@ static void attend_plainly(const struct attend_head * h, int32_t token, int32_t 
         to[d] = 0;
     }
     for (int32_t c = 0; c < h->visible[token]; c++) {
-        const double w = exp(weight[c] - most);
-        total += w;
+        weight[c] = exp(weight[c] - most);
+        total += weight[c];
         for (int32_t d = 0; d < h->dim; d++) {
-            to[d] += w * element(h->v, h->cell_v, c, d);
+            to[d] += weight[c] * element(h->v, h->cell_v, c, d);
         }
     }
     for (int32_t d = 0; d < h->dim; d++) {
         to[d] /= total;
+    }
+    for (int32_t c = 0; c < h->visible[token]; c++) {
+        weight[c] /= total;
+    }
+}
+
+static void check_shares(const struct attend * a, const struct attend_head * h) {
+    static float shares[MOST_HEADS * MOST_CELLS];
+    double out_of[ATTEND_MOST_DIM], want[MOST_CELLS];
+    a->shares(h, shares, MOST_CELLS);
+    for (int32_t head = 0; head < h->sharing; head++) {
+        attend_plainly(h, 0, head, out_of, want);
+        for (int32_t c = 0; c < h->visible[0]; c++) {
+            const double got = (double) shares[head * MOST_CELLS + c];
+            CHECK(fabs(got - want[c]) < 1e-4, "%d heads share, of %d: cell %d of %d has %g in place of %g", h->sharing, h->dim, c, h->visible[0], got, want[c]);
+        }
     }
 }
 
@@ -65,12 +81,13 @@ static void check_head(const struct attend * a, int32_t dim, int32_t sharing, in
     const size_t row = 2 * (size_t) dim * sizeof *k, token = 2 * (size_t) (sharing * dim);
     const struct attend_head h = {(const uint8_t *) (k + dim), (const uint8_t *) (v + dim), row, row, dim, sharing, q + sharing * dim, token, out + sharing * dim, token, 0.125f, visible};
     a->head(&h, first, tokens - first);
+    check_shares(a, &h);
     for (int32_t t = 0; t < tokens; t++) {
         for (int32_t head = 0; head < 2 * sharing; head++) {
-            double want[ATTEND_MOST_DIM];
+            double want[ATTEND_MOST_DIM], weight[MOST_CELLS];
             const bool is_of = t >= first && head >= sharing;
             if (is_of) {
-                attend_plainly(&h, t, head - sharing, want);
+                attend_plainly(&h, t, head - sharing, want, weight);
             }
             for (int32_t d = 0; d < dim; d++) {
                 const double got = (double) out[(size_t) t * token + (size_t) (head * dim + d)];
@@ -83,8 +100,8 @@ static void check_head(const struct attend * a, int32_t dim, int32_t sharing, in
 int main(void) {
     static const int32_t shapes[][4] = {{64, 3, 5, 200}, {64, 7, 40, 400}, {128, 4, 30, 130}, {16, 1, 1, 1}, {96, 2, 7, 64}, {32, 8, 3, 65}, {80, 1, 40, 333}};
     uint64_t seed = 1;
-    CHECK(attend_for(72) == NULL && attend_for(256) == NULL, "it takes heads of 72 or 256");
-    const struct attend * a = attend_for(64);
+    CHECK(attend_for(72, 1) == NULL && attend_for(256, 1) == NULL && attend_for(64, 65) == NULL, "it takes heads of 72 or 256, or 65 that share");
+    const struct attend * a = attend_for(64, 7);
     if (a == NULL) {
         printf("attend: SKIPPED, this machine has no kernel: ggml's own attention is taken\n");
         return report("attend");
