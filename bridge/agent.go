@@ -31,6 +31,8 @@ type AgentReply struct {
 	// Brought counts the references that had to be brought to the device from their files,
 	// since the server had not saved them lately.
 	Brought int `json:"brought"`
+	// Kernels are those that computed: "ggml", or the instruction set of the agent's own.
+	Kernels string `json:"kernels"`
 	// Milliseconds.
 	Compose   float64 `json:"compose_ms"`
 	Recompute float64 `json:"recompute_ms"`

@@ -30,14 +30,16 @@ struct attend_head {
 struct attend {
     const char * name;
     bool (*usable)(void);
+    size_t scratch; /* bytes, at a multiple of 64, that each thread needs */
     /* For n tokens from first on. */
-    void (*head)(const struct attend_head * h, int32_t first, int32_t n);
+    void (*head)(const struct attend_head * h, int32_t first, int32_t n, void * scratch);
     /* How the first token shares out its attention: for each head of queries a row, cells
      * apart, of visible[0] numbers that add up to 1. v and out are not used. */
-    void (*shares)(const struct attend_head * h, float * to, int64_t cells);
+    void (*shares)(const struct attend_head * h, float * to, int64_t cells, void * scratch);
 };
 
-/* What does it on this machine for such heads; null where ggml's own is to be taken. */
+/* What does it on this machine, and for such heads; null where ggml's own is to be taken. */
+const struct attend * attend_any(void);
 const struct attend * attend_for(int32_t dim, int32_t sharing);
 
 #endif

@@ -232,19 +232,25 @@ static void give(const struct attend_head * h, int32_t first, const struct rows 
     }
 }
 
-static void head(const struct attend_head * h, int32_t first, int32_t n) {
-    struct rows r;
-    struct tile t;
+/* A server's threads may have small stacks. */
+struct scratch {
+    struct rows rows;
+    struct tile tile;
+};
+
+static void head(const struct attend_head * h, int32_t first, int32_t n, void * scratch) {
+    struct rows * r = &((struct scratch *) scratch)->rows;
+    struct tile * t = &((struct scratch *) scratch)->tile;
     const int32_t at_once = MOST_ROWS / h->sharing;
     for (int32_t at = first, end = first + n; at < end; at += at_once) {
         const int32_t some = end - at < at_once ? end - at : at_once, visible = h->visible[at + some - 1];
-        take(h, at, some, &r);
+        take(h, at, some, r);
         for (int32_t cell = 0; cell < visible; cell += CELLS) {
-            unpack_keys(h, cell, visible, &t);
-            unpack_values(h, cell, visible, &t);
-            all_times_tile(&r, &t, cell);
+            unpack_keys(h, cell, visible, t);
+            unpack_values(h, cell, visible, t);
+            all_times_tile(r, t, cell);
         }
-        give(h, at, &r);
+        give(h, at, r);
     }
 }
 
@@ -275,20 +281,20 @@ static void share_out(float * x, int32_t n) {
     }
 }
 
-static void shares(const struct attend_head * h, float * to, int64_t cells) {
-    struct rows r;
-    struct tile t;
+static void shares(const struct attend_head * h, float * to, int64_t cells, void * scratch) {
+    struct rows * r = &((struct scratch *) scratch)->rows;
+    struct tile * t = &((struct scratch *) scratch)->tile;
     const int32_t visible = h->visible[0];
-    take(h, 0, 1, &r);
+    take(h, 0, 1, r);
     for (int32_t cell = 0; cell < visible; cell += CELLS) {
         const int32_t n = visible - cell < CELLS ? visible - cell : CELLS;
-        unpack_keys(h, cell, visible, &t);
-        all_scores(&r, &t);
-        for (int32_t row = 0; row < r.n; row++) {
-            memcpy(to + row * cells + cell, r.weight[row], (size_t) n * sizeof *to);
+        unpack_keys(h, cell, visible, t);
+        all_scores(r, t);
+        for (int32_t row = 0; row < r->n; row++) {
+            memcpy(to + row * cells + cell, r->weight[row], (size_t) n * sizeof *to);
         }
     }
-    for (int32_t row = 0; row < r.n; row++) {
+    for (int32_t row = 0; row < r->n; row++) {
         share_out(to + row * cells, visible);
     }
 }
@@ -296,7 +302,7 @@ static void shares(const struct attend_head * h, float * to, int64_t cells) {
 static bool usable(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
 
 extern const struct attend attend_avx512;
-const struct attend attend_avx512 = {"AVX-512", usable, head, shares};
+const struct attend attend_avx512 = {"AVX-512", usable, sizeof(struct scratch), head, shares};
 #else
 typedef int empty_file; /* ISO C wants something here */
 #endif

@@ -32,16 +32,18 @@ enum product_packing { PRODUCT_Q8_0, PRODUCT_Q8_1, PRODUCT_Q8_K };
 struct product {
     const char * name;
     bool (*usable)(void);
+    size_t scratch; /* bytes, at a multiple of 64, that each thread needs to multiply */
     /* Whether it does, and for which packing. */
     bool (*takes)(uint32_t type, int64_t rows, int64_t width, enum product_packing * packing);
     /* Packs a row of width floats into product_row_size(width) bytes. */
     void (*pack)(enum product_packing packing, const float * x, int64_t width, uint8_t * row);
     /* out[i * w->rows + r] = row r of w times packed row i, for n rows, one after another,
      * and r from first on up to end, both multiples of PRODUCT_ROWS. */
-    void (*multiply)(const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t first, int64_t end, float * out);
+    void (*multiply)(const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t first, int64_t end, float * out, void * scratch);
 };
 
-/* What takes such weights on this machine; null where ggml's own product is the better. */
+/* What there is on this machine, and for such weights; null where ggml's own is to be taken. */
+const struct product * product_any(void);
 const struct product * product_for(uint32_t type, int64_t rows, int64_t width, enum product_packing * packing);
 
 /* Codes, then a scale and a sum for each block. */

@@ -380,15 +380,15 @@ static void panel_times_rows(const struct kernel * k, const struct panel * p, co
     }
 }
 
-static void multiply_all(const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t first, int64_t end, float * out) {
+static void multiply_all(const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t first, int64_t end, float * out, void * scratch) {
     const struct kernel * k = kernel_of(w->type);
     const int64_t all = w->width / BLOCK;
-    struct panel p;
+    struct panel * p = scratch;
     for (int64_t row = first; row < end; row += PRODUCT_ROWS) {
         for (int64_t block = 0; block < all; block += DEPTH) {
             const int64_t blocks = all - block < DEPTH ? all - block : DEPTH;
-            k->unpack(w, row, block, blocks, &p);
-            panel_times_rows(k, &p, w, rows, n, row, block, blocks, out);
+            k->unpack(w, row, block, blocks, p);
+            panel_times_rows(k, p, w, rows, n, row, block, blocks, out);
         }
     }
 }
@@ -398,7 +398,7 @@ static bool usable(void) {
 }
 
 extern const struct product product_avx512;
-const struct product product_avx512 = {"AVX-512 VNNI", usable, takes, pack, multiply_all};
+const struct product product_avx512 = {"AVX-512 VNNI", usable, sizeof(struct panel), takes, pack, multiply_all};
 #else
 typedef int empty_file; /* ISO C wants something here */
 #endif

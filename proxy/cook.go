@@ -111,8 +111,8 @@ func (lv *live) dismiss(sh *Sharer, err error) {
 func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober) error {
 	why := "backend.way is slot"
 	if sh.cfg.Backend.Way != "slot" {
-		_, err := prober.Agent(ctx, lv.probed)
-		if err == nil {
+		reply, err := prober.Agent(ctx, lv.probed)
+		if lv.agentKernels = reply.Kernels; err == nil {
 			return nil
 		}
 		if sh.cfg.Backend.Way == "agent" {

@@ -27,6 +27,8 @@ type live struct {
 	// calibration is nil where the model is not calibrated.
 	calibration atomic.Pointer[Calibration]
 	gate        gate
+	// agentKernels are those that the agent computes with, where there is one.
+	agentKernels string
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
 	users      tracker // requests that hold on to the store and the model
@@ -148,6 +150,8 @@ func (sh *Sharer) announce(lv *live) {
 		Int("references", lv.store.Stats().References).Bool("identity_matching", lv.signer.Identity()).Bool("calibrated", lv.calibrated())
 	if whyNot != nil {
 		e = e.Str("no_agent", *whyNot)
+	} else {
+		e = e.Str("agent_kernels", lv.agentKernels)
 	}
 	if lv.probed.Why != "" {
 		e = e.Str("keys_not_movable", lv.probed.Why)

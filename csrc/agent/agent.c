@@ -4,6 +4,7 @@
 #include "cache.h"
 #include "cuda.h"
 #include "draft.h"
+#include "linear.h"
 #include "recipe.h"
 #include "recompute.h"
 #include "resident.h"
@@ -46,6 +47,7 @@ struct job {
     struct model * model;
     struct recomputed did;
     struct attention attention; /* of an answer, where one is drafted */
+    const char * kernels; /* that computed; null where nothing was */
     double compose_ms, recompute_ms, restore_ms;
     char path[32]; /* of the memory file that holds made */
 };
@@ -312,6 +314,7 @@ static bool compute_with(struct job * j, struct rows * rows, struct engine * e, 
     if (!rows_init(rows, j->model->n_heads_kv * j->model->head_dim, err) || !engine_init(e, j->abi, j->model, &rope, j->abi->llama_n_threads_batch(j->ctx), err)) {
         return false;
     }
+    j->kernels = linear_kernel(e);
     const uint32_t ubatch = j->abi->llama_n_ubatch(j->ctx);
     const int32_t batch = ubatch > 0 && ubatch < ENGINE_MAX_BATCH ? (int32_t) ubatch : ENGINE_MAX_BATCH;
     return recompute(e, &j->recipe, rows, batch, NULL, &j->did, err) && (!recipe_drafts(&j->recipe) || ask_answer(j, rows, e, batch, err));
@@ -474,8 +477,8 @@ static void reply(struct job * j, const char * path, struct error * err) {
     for (uint32_t i = 0; i < j->did.n_drafted; i++) {
         fprintf(f, i > 0 ? ",%d" : "%d", j->did.drafted[i]);
     }
-    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"error\":\"%s\"}\n",
-            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, err->text);
+    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"kernels\":\"%s\",\"error\":\"%s\"}\n",
+            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, j->kernels != NULL ? j->kernels : "", err->text);
     fclose(f);
     rename(temporary, name);
 }

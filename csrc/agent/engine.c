@@ -1,6 +1,8 @@
 #include "engine.h"
 
+#include "attend.h"
 #include "layer.h"
+#include "product.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -81,13 +83,23 @@ static bool take_devices(struct engine * e, int32_t n_threads, struct error * er
             return false;
         }
     }
-    if (kept.set_threads != NULL && n_threads > 0) {
-        kept.set_threads(kept.backends[kept.n - 1], n_threads);
-    }
     e->sched = kept.sched;
     e->on_cpu = n == 0;
     e->n_threads = n_threads > 0 ? n_threads : 1;
+    if (kept.set_threads != NULL) {
+        kept.set_threads(kept.backends[kept.n - 1], e->n_threads);
+    }
     return true;
+}
+
+/* Ours need to know how many threads will call them. */
+static void choose_kernels(struct engine * e) {
+    const char * set = getenv("SEMSHARE_AGENT_KERNELS");
+    const struct attend * attend = attend_any();
+    const struct product * product = product_any();
+    const size_t a = attend != NULL ? attend->scratch : 0, b = product != NULL ? product->scratch : 0;
+    e->scratch_size = ((a > b ? a : b) + 63) / 64 * 64;
+    e->own_kernels = e->on_cpu && e->scratch_size > 0 && kept.set_threads != NULL && e->abi->ggml_custom_4d != NULL && (set == NULL || strcmp(set, "ggml") != 0);
 }
 
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err) {
@@ -101,9 +113,8 @@ bool engine_init(struct engine * e, const struct abi * abi, const struct model *
     e->arena_size = abi->ggml_tensor_overhead() * GRAPH_MAX_NODES + abi->ggml_graph_overhead_custom(GRAPH_MAX_NODES, false);
     e->arena = malloc(e->arena_size);
     e->jobs = malloc(GRAPH_MAX_NODES * GRAPH_JOB);
-    const char * kernels = getenv("SEMSHARE_AGENT_KERNELS");
-    e->ggml_kernels = kernels != NULL && strcmp(kernels, "ggml") == 0;
-    return (e->arena != NULL && e->jobs != NULL) || fail(err, "out of memory");
+    choose_kernels(e);
+    return (e->arena != NULL && e->jobs != NULL && (!e->own_kernels || (e->scratch = aligned_alloc(64, e->scratch_size * (size_t) e->n_threads)) != NULL)) || fail(err, "out of memory");
 }
 
 static void release(struct engine * e) {
@@ -141,5 +152,6 @@ void engine_free(struct engine * e) {
     }
     free(e->arena);
     free(e->jobs);
+    free(e->scratch);
     memset(e, 0, sizeof *e);
 }

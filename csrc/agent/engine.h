@@ -48,7 +48,9 @@ struct engine {
     struct grouping * grouping; /* of the last batch; see layer.h */
     void * arena; /* memory of a graph's description */
     void * jobs; /* of a graph's custom tensors */
-    bool ggml_kernels; /* takes none of our own */
+    char * scratch; /* of kernels of our own: scratch_size bytes for each thread */
+    size_t scratch_size;
+    bool own_kernels; /* stand in for ggml's where there are any: on a CPU alone */
     size_t arena_size;
 };
 
@@ -56,6 +58,9 @@ struct engine {
  * failure. Callers hold the agent's lock: devices and their memory are kept for the next. */
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err);
 void engine_free(struct engine * e);
+
+/* A thread's own. */
+static inline void * engine_scratch(const struct engine * e, int thread) { return e->scratch + (size_t) thread * e->scratch_size; }
 
 /* Makes room for n rows, which hold anything. */
 bool engine_hold(struct engine * e, int64_t n, struct error * err);

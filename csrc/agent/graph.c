@@ -44,8 +44,6 @@ void graph_give(struct graph * g, const int32_t * rows, int64_t n, ggt * x) {
     g->abi->ggml_build_forward_expand(g->g, g->abi->ggml_set_rows(g->ctx, g->e->x, x, graph_longs(g, rows, n)));
 }
 
-bool graph_takes_kernels(const struct graph * g) { return g->e->on_cpu && !g->e->ggml_kernels && g->abi->ggml_custom_4d != NULL; }
-
 ggt * graph_custom(struct graph * g, int32_t type, int64_t ne0, int64_t ne1, ggt ** args, int n_args, custom_op_fn run, const void * job, size_t size) {
     void * kept = memcpy((char *) g->e->jobs + (size_t) g->n_jobs++ * GRAPH_JOB, job, size);
     return g->abi->ggml_custom_4d(g->ctx, type, ne0, ne1, 1, 1, args, n_args, run, GGML_N_TASKS_MAX, kept);

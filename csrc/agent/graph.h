@@ -46,9 +46,6 @@ ggt * graph_longs(struct graph * g, const int32_t * x, int64_t n);
 ggt * graph_take(struct graph * g, const int32_t * rows, int64_t n);
 void graph_give(struct graph * g, const int32_t * rows, int64_t n, ggt * x);
 
-/* Whether kernels of our own may stand in for ggml's: on a CPU alone. */
-bool graph_takes_kernels(const struct graph * g);
-
 /* A tensor that run computes of args, on ggml's threads; it gets a copy of a job of size
  * bytes, at most GRAPH_JOB. */
 ggt * graph_custom(struct graph * g, int32_t type, int64_t ne0, int64_t ne1, ggt ** args, int n_args, custom_op_fn run, const void * job, size_t size);

@@ -17,6 +17,8 @@ static double element(const uint8_t * rows, size_t row, int32_t cell, int32_t d)
     return (double) f32_from_f16(half);
 }
 
+static void * scratch;
+
 static void attend_plainly(const struct attend_head * h, int32_t token, int32_t head, double * to, double * weight) {
     double most = -1e300, total = 0;
     const float * of = h->q + (size_t) token * h->token_q + (size_t) (head * h->dim);
@@ -49,7 +51,7 @@ static void attend_plainly(const struct attend_head * h, int32_t token, int32_t 
 static void check_shares(const struct attend * a, const struct attend_head * h) {
     static float shares[MOST_HEADS * MOST_CELLS];
     double out_of[ATTEND_MOST_DIM], want[MOST_CELLS];
-    a->shares(h, shares, MOST_CELLS);
+    a->shares(h, shares, MOST_CELLS, scratch);
     for (int32_t head = 0; head < h->sharing; head++) {
         attend_plainly(h, 0, head, out_of, want);
         for (int32_t c = 0; c < h->visible[0]; c++) {
@@ -80,7 +82,7 @@ static void check_head(const struct attend * a, int32_t dim, int32_t sharing, in
     }
     const size_t row = 2 * (size_t) dim * sizeof *k, token = 2 * (size_t) (sharing * dim);
     const struct attend_head h = {(const uint8_t *) (k + dim), (const uint8_t *) (v + dim), row, row, dim, sharing, q + sharing * dim, token, out + sharing * dim, token, 0.125f, visible};
-    a->head(&h, first, tokens - first);
+    a->head(&h, first, tokens - first, scratch);
     check_shares(a, &h);
     for (int32_t t = 0; t < tokens; t++) {
         for (int32_t head = 0; head < 2 * sharing; head++) {
@@ -106,9 +108,11 @@ int main(void) {
         printf("attend: SKIPPED, this machine has no kernel: ggml's own attention is taken\n");
         return report("attend");
     }
+    scratch = aligned_alloc(64, (a->scratch + 63) / 64 * 64);
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         check_head(a, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], 1, &seed);
         check_head(a, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], 8, &seed);
     }
+    free(scratch);
     return report("attend");
 }

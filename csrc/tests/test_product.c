@@ -19,6 +19,7 @@ static const struct {
 enum { N_TYPES = sizeof types / sizeof types[0], MOST_WIDTH = 1536, MOST_ROWS = 96, MOST_N = 14 };
 
 static uint8_t weights[MOST_ROWS * MOST_WIDTH * 2], packed[MOST_N * MOST_WIDTH * 2];
+static void * scratch;
 static float x[MOST_N * MOST_WIDTH], out[MOST_N * MOST_ROWS + 1];
 
 /* Random bits, but for the halves. */
@@ -91,7 +92,7 @@ static void check_product(const struct product * p, int t, int64_t rows, int64_t
         out[i] = 12345;
     }
     const int64_t first = rows > 2 * PRODUCT_ROWS ? PRODUCT_ROWS : 0;
-    p->multiply(&of, packed, n, first, rows, out);
+    p->multiply(&of, packed, n, first, rows, out, scratch);
     CHECK(out[n * rows] == 12345, "type %u: it wrote behind the last row", types[t].type);
     for (int64_t i = 0; i < n; i++) {
         pack_plainly(types[t].packing, x + i * width, width, plain, sums);
@@ -126,7 +127,7 @@ static void check_odd_values(const struct product * p, int t) {
             x[j] = j % 5 == 0 ? odd[i] : 1;
         }
         p->pack(types[t].packing, x, 256, packed);
-        p->multiply(&of, packed, 1, 0, PRODUCT_ROWS, out);
+        p->multiply(&of, packed, 1, 0, PRODUCT_ROWS, out, scratch);
     }
 }
 
@@ -150,6 +151,7 @@ int main(void) {
             printf("product: SKIPPED, this machine has no kernel: ggml's own product is taken\n");
             return 0;
         }
+        scratch = scratch != NULL ? scratch : aligned_alloc(64, (p->scratch + 63) / 64 * 64);
         CHECK(packing == types[t].packing, "type %u: packing %d", types[t].type, (int) packing);
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             check_product(p, t, shapes[s][0], shapes[s][1], shapes[s][2], &seed);
@@ -160,5 +162,6 @@ int main(void) {
         }
         check_odd_values(p, t);
     }
+    free(scratch);
     return report("product");
 }
