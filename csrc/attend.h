@@ -29,7 +29,6 @@ struct attend_head {
 /* What an instruction set offers. */
 struct attend {
     const char * name;
-    bool (*usable)(void);
     size_t scratch; /* bytes, at a multiple of 64, that each thread needs */
     /* For n tokens from first on. */
     void (*head)(const struct attend_head * h, int32_t first, int32_t n, void * scratch);
@@ -37,6 +36,8 @@ struct attend {
      * apart, of visible[0] numbers that add up to 1. v and out are not used. */
     void (*shares)(const struct attend_head * h, float * to, int64_t cells, void * scratch);
 };
+
+extern const struct attend attend_avx512;
 
 /* What does it on this machine, and for such heads; null where ggml's own is to be taken. */
 const struct attend * attend_any(void);

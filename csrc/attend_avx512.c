@@ -32,6 +32,9 @@ struct tile {
 
 static inline __m512 halves(const uint8_t * p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)); }
 
+/* The first n of 16. */
+static inline __mmask16 first_lanes(int32_t n) { return (__mmask16) (n >= LANES ? 0xffffu : n <= 0 ? 0 : (1u << n) - 1); }
+
 /* Turns 16 rows of 16 into columns. */
 static inline void transpose(__m512 * r) {
     __m512 t[LANES];
@@ -130,9 +133,7 @@ static void weigh(struct rows * r, int32_t row, int32_t seen) {
     __m512 s[WIDE];
     float most = r->most[row];
     for (int w = 0; w < WIDE; w++) {
-        const int32_t left = seen - w * LANES;
-        const __mmask16 mask = left >= LANES ? 0xffff : left <= 0 ? 0 : (__mmask16) ((1u << left) - 1);
-        s[w] = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), mask, &r->weight[row][w * LANES]);
+        s[w] = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first_lanes(seen - w * LANES), &r->weight[row][w * LANES]);
         most = fmaxf(most, _mm512_reduce_max_ps(s[w]));
     }
     __m512 total = _mm512_setzero_ps();
@@ -271,7 +272,7 @@ static void share_out(float * x, int32_t n) {
         most = x[i] > most ? x[i] : most;
     }
     for (int32_t i = 0; i < n; i += LANES) {
-        const __mmask16 mask = n - i >= LANES ? 0xffff : (__mmask16) ((1u << (n - i)) - 1);
+        const __mmask16 mask = first_lanes(n - i);
         const __m512 e = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_set1_ps(most)));
         _mm512_mask_storeu_ps(x + i, mask, e);
         total += _mm512_mask_reduce_add_ps(mask, e);
@@ -299,10 +300,7 @@ static void shares(const struct attend_head * h, float * to, int64_t cells, void
     }
 }
 
-static bool usable(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
-
-extern const struct attend attend_avx512;
-const struct attend attend_avx512 = {"AVX-512", usable, sizeof(struct scratch), head, shares};
+const struct attend attend_avx512 = {"AVX-512", sizeof(struct scratch), head, shares};
 #else
 typedef int empty_file; /* ISO C wants something here */
 #endif

@@ -1,5 +1,7 @@
 /* Chooses the instruction set, once, by what the processor has. */
+#include "attend.h"
 #include "internal.h"
+#include "product.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -39,6 +41,23 @@ int32_t semshare_use_cpu(const char * name) {
         }
     }
     return SEMSHARE_ERR_ARGUMENT;
+}
+
+#if defined(__x86_64__)
+const struct attend * attend_any(void) { return variant_avx512.usable() ? &attend_avx512 : NULL; }
+const struct product * product_any(void) { return variant_avx512.usable() && __builtin_cpu_supports("avx512vnni") ? &product_avx512 : NULL; }
+#else
+const struct attend * attend_any(void) { return NULL; }
+const struct product * product_any(void) { return NULL; }
+#endif
+
+const struct attend * attend_for(int32_t dim, int32_t sharing) {
+    return dim % 16 == 0 && dim <= ATTEND_MOST_DIM && sharing <= ATTEND_MOST_SHARING ? attend_any() : NULL;
+}
+
+const struct product * product_for(uint32_t type, int64_t rows, int64_t width, enum product_packing * packing) {
+    const struct product * any = product_any();
+    return any != NULL && any->takes(type, rows, width, packing) ? any : NULL;
 }
 
 int32_t semshare_version(void) { return SEMSHARE_VERSION; }

@@ -3,76 +3,39 @@
 #ifndef SEMSHARE_PACKED_AVX512_H
 #define SEMSHARE_PACKED_AVX512_H
 
-#include <immintrin.h>
+#include "levels_avx512.h"
 
-static inline float half_at(const uint8_t * b) { return _cvtsh_ss(get16(b)); }
 static inline void set_half(uint8_t * b, float d) { put16(b, (uint16_t) _cvtss_sh(d, _MM_FROUND_TO_NEAREST_INT)); }
 
 /* ---- unpacking ---- */
 
 static inline __m512 floats16(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 
-static inline void nibbles(const uint8_t * b, __m128i * low, __m128i * high) {
-    const __m128i q = _mm_loadu_si128((const __m128i *) b), four = _mm_set1_epi8(15);
-    *low = _mm_and_si128(q, four);
-    *high = _mm_and_si128(_mm_srli_epi16(q, 4), four);
-}
-
-static inline void scale32(__m128i low, __m128i high, float d, float * y) {
+static inline void scale32(__m256i levels, float d, float * y) {
     const __m512 scale = _mm512_set1_ps(d);
-    _mm512_storeu_ps(y, _mm512_mul_ps(floats16(low), scale));
-    _mm512_storeu_ps(y + 16, _mm512_mul_ps(floats16(high), scale));
+    _mm512_storeu_ps(y, _mm512_mul_ps(floats16(_mm256_castsi256_si128(levels)), scale));
+    _mm512_storeu_ps(y + 16, _mm512_mul_ps(floats16(_mm256_extracti128_si256(levels, 1)), scale));
 }
 
-static inline void scale_add32(__m128i low, __m128i high, float d, float m, float * y) {
+static inline void scale_add32(__m256i levels, float d, float m, float * y) {
     const __m512 scale = _mm512_set1_ps(d), min = _mm512_set1_ps(m);
-    _mm512_storeu_ps(y, _mm512_add_ps(_mm512_mul_ps(floats16(low), scale), min));
-    _mm512_storeu_ps(y + 16, _mm512_add_ps(_mm512_mul_ps(floats16(high), scale), min));
+    _mm512_storeu_ps(y, _mm512_add_ps(_mm512_mul_ps(floats16(_mm256_castsi256_si128(levels)), scale), min));
+    _mm512_storeu_ps(y + 16, _mm512_add_ps(_mm512_mul_ps(floats16(_mm256_extracti128_si256(levels, 1)), scale), min));
 }
 
-static inline void unpack_q4_0_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    nibbles(b + 2, &low, &high);
-    const __m128i eight = _mm_set1_epi8(8);
-    scale32(_mm_sub_epi8(low, eight), _mm_sub_epi8(high, eight), half_at(b), y);
-}
+static inline void unpack_q4_0_wide(const uint8_t * b, float * y) { scale32(less(nibbles(b + 2), 8), half_at(b), y); }
 
-static inline void unpack_q4_1_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    nibbles(b + 4, &low, &high);
-    scale_add32(low, high, half_at(b), half_at(b + 2), y);
-}
+static inline void unpack_q4_1_wide(const uint8_t * b, float * y) { scale_add32(nibbles(b + 4), half_at(b), half_at(b + 2), y); }
 
-/* Levels of five bits, less zero. */
-static inline void fives(const uint8_t * b, int8_t zero, __m128i * low, __m128i * high) {
-    const uint32_t fifth = get32(b);
-    const __m128i less = _mm_set1_epi8(zero), more = _mm_set1_epi8((int8_t) (16 - zero));
-    nibbles(b + 4, low, high);
-    *low = _mm_add_epi8(*low, _mm_mask_blend_epi8((__mmask16) fifth, _mm_sub_epi8(_mm_setzero_si128(), less), more));
-    *high = _mm_add_epi8(*high, _mm_mask_blend_epi8((__mmask16) (fifth >> 16), _mm_sub_epi8(_mm_setzero_si128(), less), more));
-}
+static inline void unpack_q5_0_wide(const uint8_t * b, float * y) { scale32(less(fives(b + 2), 16), half_at(b), y); }
 
-static inline void unpack_q5_0_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    fives(b + 2, 16, &low, &high);
-    scale32(low, high, half_at(b), y);
-}
+static inline void unpack_q5_1_wide(const uint8_t * b, float * y) { scale_add32(fives(b + 4), half_at(b), half_at(b + 2), y); }
 
-static inline void unpack_q5_1_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    fives(b + 4, 0, &low, &high);
-    scale_add32(low, high, half_at(b), half_at(b + 2), y);
-}
-
-static inline void unpack_q8_0_wide(const uint8_t * b, float * y) {
-    scale32(_mm_loadu_si128((const __m128i *) (b + 2)), _mm_loadu_si128((const __m128i *) (b + 18)), half_at(b), y);
-}
+static inline void unpack_q8_0_wide(const uint8_t * b, float * y) { scale32(_mm256_loadu_si256((const __m256i *) (b + 2)), half_at(b), y); }
 
 static inline void unpack_iq4_nl_wide(const uint8_t * b, float * y) {
     const __m128i values = _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
-    __m128i low, high;
-    nibbles(b + 2, &low, &high);
-    scale32(_mm_shuffle_epi8(values, low), _mm_shuffle_epi8(values, high), half_at(b), y);
+    scale32(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), nibbles(b + 2)), half_at(b), y);
 }
 
 /* ---- packing ---- */

@@ -31,7 +31,6 @@ enum product_packing { PRODUCT_Q8_0, PRODUCT_Q8_1, PRODUCT_Q8_K };
 /* What an instruction set offers. */
 struct product {
     const char * name;
-    bool (*usable)(void);
     size_t scratch; /* bytes, at a multiple of 64, that each thread needs to multiply */
     /* Whether it does, and for which packing. */
     bool (*takes)(uint32_t type, int64_t rows, int64_t width, enum product_packing * packing);
@@ -41,6 +40,8 @@ struct product {
      * and r from first on up to end, both multiples of PRODUCT_ROWS. */
     void (*multiply)(const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t first, int64_t end, float * out, void * scratch);
 };
+
+extern const struct product product_avx512;
 
 /* What there is on this machine, and for such weights; null where ggml's own is to be taken. */
 const struct product * product_any(void);

@@ -3,12 +3,8 @@
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
 #include "product.h"
 
-#include "half.h"
-#include "semshare.h"
-
-#include <immintrin.h>
-#include <math.h>
-#include <string.h>
+#include "internal.h"
+#include "levels_avx512.h"
 
 enum {
     BLOCK = PRODUCT_BLOCK,
@@ -31,9 +27,11 @@ struct panel {
 
 static inline float largest(__m512 a, __m512 b) { return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))); }
 
-/* 16 codes of x * inverse, with 128 added: VPDPBUSD wants one side unsigned. */
+/* 16 codes of x * inverse, with 128 added: VPDPBUSD wants one side unsigned. What is no
+ * number becomes a code all the same. */
 static inline __m512i code16(const float * x, float inverse, uint8_t * to) {
-    const __m512i codes = _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse))), _mm512_set1_epi32(127));
+    const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
+    const __m512i codes = _mm512_max_epi32(_mm512_min_epi32(whole, _mm512_set1_epi32(127)), _mm512_set1_epi32(-128));
     _mm_storeu_si128((__m128i *) to, _mm_xor_si128(_mm512_cvtepi32_epi8(codes), _mm_set1_epi8((char) 0x80)));
     return codes;
 }
@@ -94,95 +92,60 @@ struct piece {
     float scale[HALVES], least;
 };
 
-static inline float half_at(const uint8_t * b) {
-    uint16_t h;
-    memcpy(&h, b, sizeof h);
-    return _cvtsh_ss(h);
-}
-
-static inline __m256i nibbles(const uint8_t * b) {
-    const __m128i v = _mm_loadu_si128((const __m128i *) b);
-    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), _mm256_set1_epi8(15));
-}
-
-static inline __m256i fifth_bits(const uint8_t * b) {
-    uint32_t bits;
-    memcpy(&bits, b, sizeof bits);
-    return _mm256_maskz_set1_epi8(bits, 16);
-}
-
 static inline struct piece even(__m256i codes, float scale, float least) { return (struct piece) {codes, {scale, scale}, least}; }
 
-static inline struct piece piece_q4_0(const uint8_t * row, int64_t b) {
-    row += b * 18;
-    return even(_mm256_sub_epi8(nibbles(row + 2), _mm256_set1_epi8(8)), half_at(row), 0);
+/* Of a block of a type, the piece with that index: of types whose blocks are longer than
+ * BLOCK there are SUPER. */
+static inline struct piece piece_q4_0(const uint8_t * b, int i) {
+    (void) i;
+    return even(less(nibbles(b + 2), 8), half_at(b), 0);
 }
 
-static inline struct piece piece_q4_1(const uint8_t * row, int64_t b) {
-    row += b * 20;
-    return even(nibbles(row + 4), half_at(row), half_at(row + 2));
+static inline struct piece piece_q4_1(const uint8_t * b, int i) {
+    (void) i;
+    return even(nibbles(b + 4), half_at(b), half_at(b + 2));
 }
 
-static inline struct piece piece_q5_0(const uint8_t * row, int64_t b) {
-    row += b * 22;
-    return even(_mm256_sub_epi8(_mm256_or_si256(nibbles(row + 6), fifth_bits(row + 2)), _mm256_set1_epi8(16)), half_at(row), 0);
+static inline struct piece piece_q5_0(const uint8_t * b, int i) {
+    (void) i;
+    return even(less(fives(b + 2), 16), half_at(b), 0);
 }
 
-static inline struct piece piece_q5_1(const uint8_t * row, int64_t b) {
-    row += b * 24;
-    return even(_mm256_or_si256(nibbles(row + 8), fifth_bits(row + 4)), half_at(row), half_at(row + 2));
+static inline struct piece piece_q5_1(const uint8_t * b, int i) {
+    (void) i;
+    return even(fives(b + 4), half_at(b), half_at(b + 2));
 }
 
-static inline struct piece piece_q8_0(const uint8_t * row, int64_t b) {
-    row += b * 34;
-    return even(_mm256_loadu_si256((const __m256i *) (row + 2)), half_at(row), 0);
+static inline struct piece piece_q8_0(const uint8_t * b, int i) {
+    (void) i;
+    return even(_mm256_loadu_si256((const __m256i *) (b + 2)), half_at(b), 0);
 }
 
-/* Block b of a superblock's eight, whose 6-bit scales and minima lie in 12 bytes. */
-static inline void scales_of_k(const uint8_t * s, int b, int * scale, int * min) {
-    if (b < 4) {
-        *scale = s[b] & 63;
-        *min = s[b + 4] & 63;
-    } else {
-        *scale = (s[b + 4] & 15) | s[b - 4] >> 6 << 4;
-        *min = s[b + 4] >> 4 | s[b] >> 6 << 4;
-    }
+static inline __m256i nibbles_of_k(const uint8_t * q, int i) {
+    const __m256i v = _mm256_loadu_si256((const __m256i *) (q + 32 * (i / 2)));
+    return _mm256_and_si256(i % 2 == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
 }
 
-static inline __m256i nibbles_of_k(const uint8_t * q, int b) {
-    const __m256i v = _mm256_loadu_si256((const __m256i *) (q + 32 * (b / 2)));
-    return _mm256_and_si256(b % 2 == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
+static inline struct piece even_of_k(const uint8_t * b, int i, __m256i codes) {
+    float scale, min;
+    scale_min_k4(b + 4, i, &scale, &min);
+    return even(codes, half_at(b) * scale, -half_at(b + 2) * min);
 }
 
-static inline struct piece even_of_k(const uint8_t * super, int b, __m256i codes) {
-    int scale, min;
-    scales_of_k(super + 4, b, &scale, &min);
-    return even(codes, half_at(super) * (float) scale, -half_at(super + 2) * (float) min);
+static inline struct piece piece_q4_k(const uint8_t * b, int i) { return even_of_k(b, i, nibbles_of_k(b + 16, i)); }
+
+static inline struct piece piece_q5_k(const uint8_t * b, int i) {
+    const __mmask32 fifth = _mm256_test_epi8_mask(_mm256_loadu_si256((const __m256i *) (b + 16)), _mm256_set1_epi8((char) (1 << i)));
+    return even_of_k(b, i, _mm256_or_si256(nibbles_of_k(b + 48, i), _mm256_maskz_set1_epi8(fifth, 16)));
 }
 
-static inline struct piece piece_q4_k(const uint8_t * row, int64_t block) {
-    const uint8_t * super = row + block / 8 * 144;
-    const int b = (int) (block % 8);
-    return even_of_k(super, b, nibbles_of_k(super + 16, b));
-}
-
-static inline struct piece piece_q5_k(const uint8_t * row, int64_t block) {
-    const uint8_t * super = row + block / 8 * 176;
-    const int b = (int) (block % 8);
-    const __mmask32 fifth = _mm256_test_epi8_mask(_mm256_loadu_si256((const __m256i *) (super + 16)), _mm256_set1_epi8((char) (1 << b)));
-    return even_of_k(super, b, _mm256_or_si256(nibbles_of_k(super + 48, b), _mm256_maskz_set1_epi8(fifth, 16)));
-}
-
-static inline struct piece piece_q6_k(const uint8_t * row, int64_t block) {
-    const uint8_t * super = row + block / 8 * 210;
-    const int b = (int) (block % 8);
-    const __m256i low = _mm256_loadu_si256((const __m256i *) (super + 64 * (b / 4) + 32 * (b % 2))), high = _mm256_loadu_si256((const __m256i *) (super + 128 + 32 * (b / 4)));
-    const __m256i four = _mm256_and_si256(_mm256_srli_epi16(low, b % 4 < 2 ? 0 : 4), _mm256_set1_epi8(15));
-    const __m256i two = _mm256_and_si256(_mm256_srli_epi16(high, 2 * (b % 4)), _mm256_set1_epi8(3));
-    const __m256i codes = _mm256_sub_epi8(_mm256_or_si256(four, _mm256_slli_epi16(two, 4)), _mm256_set1_epi8(32));
-    const float d = half_at(super + 208);
-    const int8_t * scales = (const int8_t *) (super + 192) + 2 * b;
-    return (struct piece) {codes, {d * (float) scales[0], d * (float) scales[1]}, 0};
+static inline struct piece piece_q6_k(const uint8_t * b, int i) {
+    const __m256i low = _mm256_loadu_si256((const __m256i *) (b + 64 * (i / 4) + 32 * (i % 2))), high = _mm256_loadu_si256((const __m256i *) (b + 128 + 32 * (i / 4)));
+    const __m256i four = _mm256_and_si256(_mm256_srli_epi16(low, i % 4 < 2 ? 0 : 4), _mm256_set1_epi8(15));
+    const __m256i two = _mm256_and_si256(_mm256_srli_epi16(high, 2 * (i % 4)), _mm256_set1_epi8(3));
+    const float d = half_at(b + 208);
+    const int8_t * scales = (const int8_t *) (b + 192) + 2 * i;
+    return (struct piece) {less(_mm256_or_si256(four, _mm256_slli_epi16(two, 4)), 32), {d * (float) scales[0], d * (float) scales[1]}, 0};
 }
 
 /* 16 rows of 8 times 4 bytes become 8 vectors of 16 times 4. */
@@ -224,8 +187,8 @@ static inline const uint8_t * next_panel(const struct product_weights * w, int64
 
 /* So many rows at once are more than the processor foresees: each step fetches what the
  * same step of the next panel wants, which makes few rows' products three times as fast. */
-#define DEFINE_UNPACK(NAME, HALVED, ELEMS, BYTES)                                                                          \
-    static void unpack_##NAME(const struct product_weights * w, int64_t row, int64_t block, int64_t n, struct panel * p) { \
+#define DEFINE_FILL(NAME, HALVED, ELEMS, BYTES)                                                                          \
+    static void fill_##NAME(const struct product_weights * w, int64_t row, int64_t block, int64_t n, struct panel * p) { \
         const size_t row_bytes = (size_t) (w->width / ELEMS * BYTES), block_bytes = BYTES * BLOCK / ELEMS;                 \
         const uint8_t * next = next_panel(w, row, block, row_bytes, block_bytes);                                          \
         for (int64_t b = 0; b < n; b++) {                                                                                  \
@@ -235,7 +198,8 @@ static inline const uint8_t * next_panel(const struct product_weights * w, int64
                 for (int i = 0; i < TILE; i++) {                                                                           \
                     const size_t of_row = (size_t) (t * TILE + i) * row_bytes;                                             \
                     _mm_prefetch((const char *) next + of_row + (size_t) b * block_bytes, _MM_HINT_T0);                    \
-                    const struct piece piece = piece_##NAME(w->data + (size_t) row * row_bytes + of_row, block + b);       \
+                    const uint8_t * of_block = w->data + (size_t) row * row_bytes + of_row + (block + b) * BLOCK / ELEMS * BYTES; \
+                    const struct piece piece = piece_##NAME(of_block, (int) ((block + b) % (ELEMS / BLOCK)));              \
                     codes[i] = piece.codes;                                                                                \
                     scale[0][i] = piece.scale[0];                                                                          \
                     scale[1][i] = piece.scale[1];                                                                          \
@@ -251,14 +215,14 @@ static inline const uint8_t * next_panel(const struct product_weights * w, int64
         }                                                                                                                  \
     }
 
-DEFINE_UNPACK(q4_0, false, 32, 18)
-DEFINE_UNPACK(q4_1, false, 32, 20)
-DEFINE_UNPACK(q5_0, false, 32, 22)
-DEFINE_UNPACK(q5_1, false, 32, 24)
-DEFINE_UNPACK(q8_0, false, 32, 34)
-DEFINE_UNPACK(q4_k, false, 256, 144)
-DEFINE_UNPACK(q5_k, false, 256, 176)
-DEFINE_UNPACK(q6_k, true, 256, 210)
+DEFINE_FILL(q4_0, false, 32, 18)
+DEFINE_FILL(q4_1, false, 32, 20)
+DEFINE_FILL(q5_0, false, 32, 22)
+DEFINE_FILL(q5_1, false, 32, 24)
+DEFINE_FILL(q8_0, false, 32, 34)
+DEFINE_FILL(q4_k, false, 256, 144)
+DEFINE_FILL(q5_k, false, 256, 176)
+DEFINE_FILL(q6_k, true, 256, 210)
 
 /* A panel times n packed rows, n a constant: added to out, or the first of it. */
 static inline __attribute__((always_inline)) void multiply(const struct panel * p, int64_t blocks, const uint8_t * const * codes, const float * const * scales, const float * const * sums, float * const * out, bool first, const int n, const bool halved, const bool has_least) {
@@ -327,20 +291,19 @@ DEFINE_MULTIPLY(halved, true, false)
 struct kernel {
     uint32_t type;
     enum product_packing packing;
-    int32_t elements; /* of a block of the type */
-    void (*unpack)(const struct product_weights * w, int64_t row, int64_t block, int64_t n, struct panel * p);
+    void (*fill)(const struct product_weights * w, int64_t row, int64_t block, int64_t n, struct panel * p);
     void (*multiply)(const struct panel * p, int64_t blocks, const uint8_t * const * codes, const float * const * scales, const float * const * sums, float * const * out, bool first, int64_t n);
 };
 
 static const struct kernel kernels[] = {
-    {SEMSHARE_TYPE_Q4_0, PRODUCT_Q8_0, 32, unpack_q4_0, multiply_even},
-    {SEMSHARE_TYPE_Q4_1, PRODUCT_Q8_1, 32, unpack_q4_1, multiply_least},
-    {SEMSHARE_TYPE_Q5_0, PRODUCT_Q8_0, 32, unpack_q5_0, multiply_even},
-    {SEMSHARE_TYPE_Q5_1, PRODUCT_Q8_1, 32, unpack_q5_1, multiply_least},
-    {SEMSHARE_TYPE_Q8_0, PRODUCT_Q8_0, 32, unpack_q8_0, multiply_even},
-    {SEMSHARE_TYPE_Q4_K, PRODUCT_Q8_K, 256, unpack_q4_k, multiply_least},
-    {SEMSHARE_TYPE_Q5_K, PRODUCT_Q8_K, 256, unpack_q5_k, multiply_least},
-    {SEMSHARE_TYPE_Q6_K, PRODUCT_Q8_K, 256, unpack_q6_k, multiply_halved},
+    {SEMSHARE_TYPE_Q4_0, PRODUCT_Q8_0, fill_q4_0, multiply_even},
+    {SEMSHARE_TYPE_Q4_1, PRODUCT_Q8_1, fill_q4_1, multiply_least},
+    {SEMSHARE_TYPE_Q5_0, PRODUCT_Q8_0, fill_q5_0, multiply_even},
+    {SEMSHARE_TYPE_Q5_1, PRODUCT_Q8_1, fill_q5_1, multiply_least},
+    {SEMSHARE_TYPE_Q8_0, PRODUCT_Q8_0, fill_q8_0, multiply_even},
+    {SEMSHARE_TYPE_Q4_K, PRODUCT_Q8_K, fill_q4_k, multiply_least},
+    {SEMSHARE_TYPE_Q5_K, PRODUCT_Q8_K, fill_q5_k, multiply_least},
+    {SEMSHARE_TYPE_Q6_K, PRODUCT_Q8_K, fill_q6_k, multiply_halved},
 };
 
 static const struct kernel * kernel_of(uint32_t type) {
@@ -354,7 +317,8 @@ static const struct kernel * kernel_of(uint32_t type) {
 
 static bool takes(uint32_t type, int64_t rows, int64_t width, enum product_packing * packing) {
     const struct kernel * k = kernel_of(type);
-    if (k == NULL || rows % PRODUCT_ROWS != 0 || width % k->elements != 0) {
+    int32_t bytes;
+    if (k == NULL || rows % PRODUCT_ROWS != 0 || width % type_block(type, &bytes) != 0) {
         return false;
     }
     *packing = k->packing;
@@ -387,18 +351,13 @@ static void multiply_all(const struct product_weights * w, const uint8_t * rows,
     for (int64_t row = first; row < end; row += PRODUCT_ROWS) {
         for (int64_t block = 0; block < all; block += DEPTH) {
             const int64_t blocks = all - block < DEPTH ? all - block : DEPTH;
-            k->unpack(w, row, block, blocks, p);
+            k->fill(w, row, block, blocks, p);
             panel_times_rows(k, p, w, rows, n, row, block, blocks, out);
         }
     }
 }
 
-static bool usable(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-}
-
-extern const struct product product_avx512;
-const struct product product_avx512 = {"AVX-512 VNNI", usable, sizeof(struct panel), takes, pack, multiply_all};
+const struct product product_avx512 = {"AVX-512 VNNI", sizeof(struct panel), takes, pack, multiply_all};
 #else
 typedef int empty_file; /* ISO C wants something here */
 #endif

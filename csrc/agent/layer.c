@@ -241,14 +241,14 @@ static ggt * attend(struct graph * g, struct group * groups, int32_t n_groups, g
 
 /* With ggml's kernels the heads that share their keys ask them together, as rows of one
  * matrix. */
-ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, struct group * group) {
+ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, const int32_t * visible, ggt * mask) {
     const struct model * m = g->e->model;
-    ggt * shares = flash_shares(g, q, by_head(g, k, cells), group->visible);
+    ggt * shares = flash_shares(g, q, by_head(g, k, cells), visible);
     if (shares != NULL) {
         return g->abi->ggml_reshape_3d(g->ctx, shares, cells, sharing(m), m->n_heads_kv);
     }
     q = g->abi->ggml_reshape_3d(g->ctx, q, m->head_dim, sharing(m), m->n_heads_kv);
-    return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), cells == group->cells ? mask_of(g, group) : NULL, m->scale, 0);
+    return g->abi->ggml_soft_max_ext(g->ctx, g->abi->ggml_mul_mat(g->ctx, by_head(g, k, cells), q), mask, m->scale, 0);
 }
 
 ggt * layer_queries(struct graph * g, const struct weights * w, ggt * x, ggt * pos) {

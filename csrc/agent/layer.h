@@ -61,9 +61,10 @@ void layer_free_grouping(struct engine * e);
 /* Queries of tokens with input x. */
 ggt * layer_queries(struct graph * g, const struct weights * w, ggt * x, ggt * pos);
 
-/* How the group, of one token, shares out its attention over the first cells: cells x heads
- * that share their keys x heads of keys. */
-ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, struct group * group);
+/* How one token shares out its attention over the first cells: cells x heads that share
+ * their keys x heads of keys. What it does not see of them visible tells, and mask where
+ * ggml attends; null hides nothing. */
+ggt * layer_shares(struct graph * g, ggt * q, struct source k, int64_t cells, const int32_t * visible, ggt * mask);
 
 /* What the layer puts out for tokens with input x and queries q. */
 ggt * layer_output(struct graph * g, const struct weights * w, ggt * x, ggt * q, struct group * groups, int32_t n_groups, struct source k, struct source v);

@@ -83,7 +83,7 @@ bool engine_layer(struct engine * e, int32_t layer, const int32_t * rows, const 
     const struct source k = layer_source(&g, cached->k_tensor, cached->first, cached->k_type, cached->k, cells);
     const struct source v = layer_source(&g, cached->v_tensor, cached->first, cached->v_type, cached->v, cells);
     ggt * out = layer_output(&g, w, in, q, grouping->groups, grouping->n_groups, k, v);
-    ggt * shared = attention != NULL ? layer_shares(&g, q, k, cells, &grouping->groups[0]) : NULL;
+    ggt * shared = attention != NULL ? layer_shares(&g, q, k, cells, visible, NULL) : NULL;
     graph_give(&g, rows, n, out);
     if (shared != NULL) {
         graph_want(&g, shared);

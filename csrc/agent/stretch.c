@@ -28,8 +28,8 @@ ggt * stretch_layer(struct graph * g, struct run * r, int32_t layer, ggt * x) {
     ggt * q = layer_queries(g, w, x, r->pos);
     ggt * out = layer_output(g, w, x, q, r->groups, r->n_groups, k, v);
     if (r->tells && layer >= r->looks_from) {
-        struct group * group = &r->groups[0];
-        ggt * sum = summed(g, layer_shares(g, q, k, group->cells, group), group->cells);
+        const struct group * group = &r->groups[0];
+        ggt * sum = summed(g, layer_shares(g, q, k, group->cells, group->visible, group->mask), group->cells);
         r->attention = r->attention == NULL ? sum : g->abi->ggml_add(g->ctx, r->attention, sum);
     }
     return out;

@@ -11,13 +11,13 @@ enum { MOST_CELLS = 400, MOST_TOKENS = 40, MOST_HEADS = 8 };
 static uint16_t k[MOST_CELLS * 2 * ATTEND_MOST_DIM], v[MOST_CELLS * 2 * ATTEND_MOST_DIM];
 static float q[MOST_TOKENS * MOST_HEADS * ATTEND_MOST_DIM], out[MOST_TOKENS * MOST_HEADS * ATTEND_MOST_DIM];
 
+static void * scratch;
+
 static double element(const uint8_t * rows, size_t row, int32_t cell, int32_t d) {
     uint16_t half;
     memcpy(&half, rows + (size_t) cell * row + (size_t) d * sizeof half, sizeof half);
     return (double) f32_from_f16(half);
 }
-
-static void * scratch;
 
 static void attend_plainly(const struct attend_head * h, int32_t token, int32_t head, double * to, double * weight) {
     double most = -1e300, total = 0;

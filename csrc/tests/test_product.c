@@ -1,8 +1,8 @@
 /* Products of packed weights with packed rows, against doubles. */
 #include "product.h"
 
+#include "blocks.h"
 #include "check.h"
-#include "half.h"
 
 #include <math.h>
 
@@ -61,15 +61,12 @@ static void pack_plainly(enum product_packing packing, const float * row, int64_
     }
 }
 
-/* What a block adds to each of its elements: as the difference that its sum makes. */
+/* What a block adds to each of its elements where that is a half of its own, times the
+ * packed row's sum, which is rounded. */
 static double least_of(int t, const uint8_t * row, int64_t b) {
-    const uint8_t * s;
-    switch (types[t].packing) {
-    case PRODUCT_Q8_1:
-        s = row + b * (types[t].type == SEMSHARE_TYPE_Q4_1 ? 20 : 24);
-        return (double) f32_from_f16((uint16_t) (s[2] | s[3] << 8));
-    default: return 0;
-    }
+    int32_t bytes;
+    type_block(types[t].type, &bytes);
+    return types[t].packing == PRODUCT_Q8_1 ? (double) get_half(row + b * bytes + types[t].scales[1]) : 0;
 }
 
 static void check_product(const struct product * p, int t, int64_t rows, int64_t width, int64_t n, uint64_t * seed) {
@@ -149,7 +146,7 @@ int main(void) {
         const struct product * p = product_for(types[t].type, 64, 256, &packing);
         if (p == NULL) {
             printf("product: SKIPPED, this machine has no kernel: ggml's own product is taken\n");
-            return 0;
+            return report("product");
         }
         scratch = scratch != NULL ? scratch : aligned_alloc(64, (p->scratch + 63) / 64 * 64);
         CHECK(packing == types[t].packing, "type %u: packing %d", types[t].type, (int) packing);
