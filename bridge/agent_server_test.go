@@ -150,7 +150,7 @@ func all(n int, depth int) []uint16 {
 // with the server's own.
 func TestAgentRecomputesWhatTheServerComputes(t *testing.T) {
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions, tolerance float64) {
-		t.Run(name, func(t *testing.T) {
+		withKernels(t, name, func(t *testing.T) {
 			o.Model, o.Context = tiny(t, model), 4096
 			testRecomputesAll(t, newKitchen(t, o), randomTokens(700, 1), randomTokens(300, 2), tolerance)
 		})
@@ -168,6 +168,17 @@ func TestAgentRecomputesWhatTheServerComputes(t *testing.T) {
 	f("llama, four heads share keys", tinymodel.Options{Layers: 4, Heads: 8, HeadsKV: 2, HeadDim: 32}, lab.BackendOptions{}, 3e-3)
 	f("llama, as many layers as one graph has", tinymodel.Options{Layers: 64}, lab.BackendOptions{}, 3e-3)
 	f("qwen2, q8_0", tinymodel.Options{Arch: "qwen2", Layers: 4}, lab.BackendOptions{TypeK: "q8_0", TypeV: "q8_0", FlashAttention: "on"}, 3e-2)
+}
+
+// withKernels runs a test with the agent's own kernels, where the machine has any, and
+// with ggml's, which lay tokens out in ways of their own.
+func withKernels(t *testing.T, name string, f func(t *testing.T)) {
+	for _, kernels := range []string{"own", "ggml"} {
+		t.Run(name+", "+kernels, func(t *testing.T) {
+			t.Setenv("SEMSHARE_AGENT_KERNELS", kernels)
+			f(t)
+		})
+	}
 }
 
 func testRecomputesAll(t *testing.T, k *kitchen, tokens, other []int32, tolerance float64) {
@@ -206,7 +217,7 @@ func TestAgentOnTheRealModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherwise := saysNext(t, lab.BackendOptions{Context: 2048, FlashAttention: "off"}, text)
+	_, otherwise := newKitchen(t, lab.BackendOptions{Context: 2048, FlashAttention: "off"}).asServed(text)
 	f := func(kernels string, first, all, times float64) {
 		t.Run(kernels, func(t *testing.T) {
 			t.Setenv("SEMSHARE_AGENT_KERNELS", kernels)
@@ -243,36 +254,30 @@ func (k *kitchen) textTokens(text []byte) []int32 {
 	return tokens
 }
 
-func saysNext(t *testing.T, o lab.BackendOptions, text []byte) []map[int64]float64 {
-	_, said := newKitchen(t, o).asServed(text)
-	return said
-}
-
 // asServed is the longest prompt's state as the server computes it, and what is said next
 // behind each.
 func (k *kitchen) asServed(text []byte) (*State, []map[int64]float64) {
-	tokens := k.textTokens(text)
-	var said []map[int64]float64
-	var s *State
-	for i := range textCuts {
-		n := firstCut + i*cutEvery
-		s = k.cold(fmt.Sprintf("cold-%d", i), tokens[:n])
-		said = append(said, k.next(0, tokens[:n+1]))
-	}
-	return s, said
+	return k.saysNext(text, 0, func(tokens []int32) *State { return k.cold(fmt.Sprintf("cold-%d", len(tokens)), tokens) })
 }
 
 // asComputed is the same, all of it computed by the agent.
 func (k *kitchen) asComputed(text []byte) (*State, []map[int64]float64) {
+	other := k.cold("other", k.textTokens(text)[100:200])
+	return k.saysNext(text, 1, func(tokens []int32) *State {
+		k.cook(&Recipe{Tokens: tokens, Depth: all(len(tokens), len(other.Layout.Layers)), Layout: &other.Layout, Refs: []*State{other}, RoPE: k.model.RoPE})
+		return k.save("got", 1)
+	})
+}
+
+// saysNext has each prompt put into the slot, and asks what is said next.
+func (k *kitchen) saysNext(text []byte, slot int, fill func(tokens []int32) *State) (*State, []map[int64]float64) {
 	tokens := k.textTokens(text)
-	other := k.cold("other", tokens[100:200])
 	var said []map[int64]float64
 	var s *State
 	for i := range textCuts {
 		n := firstCut + i*cutEvery
-		k.cook(&Recipe{Tokens: tokens[:n], Depth: all(n, len(other.Layout.Layers)), Layout: &other.Layout, Refs: []*State{other}, RoPE: k.model.RoPE})
-		s = k.save("got", 1)
-		said = append(said, k.next(1, tokens[:n+1]))
+		s = fill(tokens[:n])
+		said = append(said, k.next(slot, tokens[:n+1]))
 	}
 	return s, said
 }
@@ -413,16 +418,18 @@ func testMoves(t *testing.T, k *kitchen, server, ref *State) {
 // computed are all that follow a change, so the outcome is exact.
 func TestAgentComputesFewTokens(t *testing.T) {
 	for _, heads := range []int{2, 8} {
-		k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Layers: 4, Heads: heads, HeadsKV: 2, HeadDim: 32}), Context: 2048})
-		tokens := randomTokens(400, 1)
-		want := k.cold("want", tokens)
-		for _, few := range []int{1, 3, 24, 40, 75, 130} {
-			at := len(tokens) - few
-			old := append([]int32{}, tokens...)
-			old[at]++
-			r := k.computing(tokens, k.cold("ref", old), func(i int) bool { return i >= at })
-			t.Run(fmt.Sprintf("%d tokens, %d heads", few, heads), func(t *testing.T) { testRecomputes(t, k, r, want, 3e-3) })
-		}
+		withKernels(t, fmt.Sprintf("%d heads", heads), func(t *testing.T) {
+			k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Layers: 4, Heads: heads, HeadsKV: 2, HeadDim: 32}), Context: 2048})
+			tokens := randomTokens(400, 1)
+			want := k.cold("want", tokens)
+			for _, few := range []int{1, 3, 24, 40, 75, 130} {
+				at := len(tokens) - few
+				old := append([]int32{}, tokens...)
+				old[at]++
+				r := k.computing(tokens, k.cold("ref", old), func(i int) bool { return i >= at })
+				t.Run(fmt.Sprintf("%d tokens", few), func(t *testing.T) { testRecomputes(t, k, r, want, 3e-3) })
+			}
+		})
 	}
 }
 

@@ -18,9 +18,9 @@ func (p Prefilled) reading() Reading { return Reading{p.CacheN, p.PromptN, p.Pro
 func (r Reading) PerToken() float64 { return r.MS / float64(max(1, r.N)) }
 
 // AgentReading is a recipe of N tokens that was timed, of which some were computed. Times
-// are in ms; N is 0 where none was timed.
+// are in ms; N is 0 where only the computing was timed, or nothing.
 type AgentReading struct {
-	N, Computed int // tokens; N is 0 where Rest was not measured
+	N, Computed int
 	// Recompute is the computing, by the agent's own account. On a GPU most of it is
 	// what a recipe takes however few tokens it computes.
 	Recompute float64
