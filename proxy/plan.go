@@ -132,12 +132,14 @@ func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
 	return p
 }
 
-// worth weighs a schedule against what an exact prefix saves anyway.
+// worth weighs a schedule against what an exact prefix saves anyway. One that leaves no
+// more to compute is not given up because the agent computes the same sooner: what is
+// exact stays so.
 func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
 	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens)
 	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
 		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
-	if d.trial == nil && p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) {
+	if d.trial == nil && (p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) || prefix > 0 && p.Recomputed() >= len(d.tokens)-prefix) {
 		return nil, coldNoGain
 	}
 	if ctx.Err() != nil {
