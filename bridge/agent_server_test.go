@@ -213,17 +213,13 @@ func testRecomputes(t *testing.T, k *kitchen, r *Recipe, want *State, tolerance 
 // another order, what must agree closely is the first layer, and what the model says next
 // must differ no more than when the server's own attention adds up otherwise.
 func TestAgentOnTheRealModel(t *testing.T) {
-	text, err := os.ReadFile("../LICENSE")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, otherwise := newKitchen(t, lab.BackendOptions{Context: 2048, FlashAttention: "off"}).asServed(text)
+	_, otherwise := newKitchen(t, lab.BackendOptions{Context: 2048, FlashAttention: "off"}).asServed()
 	f := func(kernels string, first, all, times float64) {
 		t.Run(kernels, func(t *testing.T) {
 			t.Setenv("SEMSHARE_AGENT_KERNELS", kernels)
 			k := newKitchen(t, lab.BackendOptions{Context: 2048})
-			whole, want := k.asServed(text)
-			computed, got := k.asComputed(text)
+			whole, want := k.asServed()
+			computed, got := k.asComputed()
 			y := whole.Layout.Layers[0]
 			off := max(k.relative(y.KType, computed.Layer(0).K, whole.Layer(0).K), k.relative(y.VType, computed.Layer(0).V, whole.Layer(0).V))
 			keys, values := k.off(computed, whole)
@@ -245,8 +241,12 @@ func TestAgentOnTheRealModel(t *testing.T) {
 // The tests' text is cut at these places, and the token behind each is asked for.
 const textCuts, cutEvery, firstCut = 8, 25, 50
 
-func (k *kitchen) textTokens(text []byte) []int32 {
+func (k *kitchen) textTokens() []int32 {
 	k.t.Helper()
+	text, err := os.ReadFile("../LICENSE")
+	if err != nil {
+		k.t.Fatal(err)
+	}
 	tokens, err := k.backend.Tokenize(context.Background(), "", string(text[2000:3400]), true, false)
 	if err != nil {
 		k.t.Fatal(err)
@@ -256,22 +256,22 @@ func (k *kitchen) textTokens(text []byte) []int32 {
 
 // asServed is the longest prompt's state as the server computes it, and what is said next
 // behind each.
-func (k *kitchen) asServed(text []byte) (*State, []map[int64]float64) {
-	return k.saysNext(text, 0, func(tokens []int32) *State { return k.cold(fmt.Sprintf("cold-%d", len(tokens)), tokens) })
+func (k *kitchen) asServed() (*State, []map[int64]float64) {
+	return k.saysNext(0, func(tokens []int32) *State { return k.cold(fmt.Sprintf("cold-%d", len(tokens)), tokens) })
 }
 
 // asComputed is the same, all of it computed by the agent.
-func (k *kitchen) asComputed(text []byte) (*State, []map[int64]float64) {
-	other := k.cold("other", k.textTokens(text)[100:200])
-	return k.saysNext(text, 1, func(tokens []int32) *State {
+func (k *kitchen) asComputed() (*State, []map[int64]float64) {
+	other := k.cold("other", k.textTokens()[100:200])
+	return k.saysNext(1, func(tokens []int32) *State {
 		k.cook(&Recipe{Tokens: tokens, Depth: all(len(tokens), len(other.Layout.Layers)), Layout: &other.Layout, Refs: []*State{other}, RoPE: k.model.RoPE})
 		return k.save("got", 1)
 	})
 }
 
 // saysNext has each prompt put into the slot, and asks what is said next.
-func (k *kitchen) saysNext(text []byte, slot int, fill func(tokens []int32) *State) (*State, []map[int64]float64) {
-	tokens := k.textTokens(text)
+func (k *kitchen) saysNext(slot int, fill func(tokens []int32) *State) (*State, []map[int64]float64) {
+	tokens := k.textTokens()
 	var said []map[int64]float64
 	var s *State
 	for i := range textCuts {
