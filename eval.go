@@ -22,6 +22,7 @@ func evalCommand() *cobra.Command {
 	cmd.Flags().IntVar(&o.Repeats, "repeats", 1, "runs, cold and shared in turn, of which each time is the median")
 	cmd.Flags().BoolVar(&o.Ablate, "ablate", false, "also measure with one part of the agent's way left out at a time")
 	cmd.Flags().BoolVar(&o.Frontier, "frontier", false, "also measure with little to much recomputed, in both ways")
+	cmd.Flags().StringVar(&o.Other, "other", "", "share nothing, and compare the answers with those of the server of the same model at `URL`")
 	for _, name := range []string{"pairs", "out"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)

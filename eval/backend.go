@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -290,4 +291,23 @@ func (b *backend) complete(ctx context.Context, prompt []int32, slot, n, nProbs 
 		}
 	}
 	return c, nil
+}
+
+// follow is the distribution at each position of an answer that is given, behind a
+// prompt whose KV the slot holds.
+func (b *backend) follow(ctx context.Context, prompt, answer []int32, slot int) ([]distribution, error) {
+	prompt = slices.Clone(prompt)
+	var out []distribution
+	for _, token := range answer {
+		c, err := b.complete(ctx, prompt, slot, 1, probabilities)
+		if err != nil {
+			return nil, err
+		}
+		if err := continued(c.timings, len(prompt)); err != nil {
+			return nil, err
+		}
+		out = append(out, c.distributions[0])
+		prompt = append(prompt, token)
+	}
+	return out, nil
 }

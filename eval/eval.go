@@ -33,6 +33,9 @@ type Options struct {
 	// Ablate shares each target also with one part of the agent's way left out at a
 	// time; Frontier with little to much recomputed, in both ways.
 	Ablate, Frontier bool
+	// Other is the base URL of another server of the same model. With it nothing is
+	// shared: the answers of the two are compared, in rounding.json.
+	Other string
 	// Config is the sidecar's configuration; nil means configs.Default. Its
 	// backend and slot directory are replaced by those above where they are set.
 	Config *configs.Config
@@ -59,6 +62,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if err := o.makeOut(); err != nil {
 		return err
+	}
+	if o.Other != "" {
+		return runRounding(ctx, pairs, o)
 	}
 	m, end, err := start(ctx, &o)
 	if err != nil {
@@ -247,17 +253,21 @@ func (g *progress) begin(i int, p Pair) {
 func (g *progress) add(n int) { _ = g.bar.Add(n) }
 
 func (g *progress) end(r *Result) {
+	if r.Error != "" {
+		g.over(r.ID + ": " + r.Error)
+		return
+	}
+	g.over(fmt.Sprintf("%-22s %5d tokens  %-6s %-24s TTFT %8.1f -> %7.1f ms %6.1fx  reused %.3f  KL %.4f (max %.3f)  top-1 %.2f",
+		r.ID, r.Tokens, r.Decision, r.Reason, r.TTFTCold, r.TTFTShared, r.Speedup, r.Reused, r.KLMean, r.KLMax, r.Top1))
+}
+
+// over ends a pair with a line for who reads the log.
+func (g *progress) over(line string) {
 	g.done += g.begun
 	_ = g.bar.Set(g.done)
-	if !g.lines {
-		return
+	if g.lines {
+		fmt.Fprintln(g.out, line)
 	}
-	if r.Error != "" {
-		fmt.Fprintf(g.out, "%s: %s\n", r.ID, r.Error)
-		return
-	}
-	fmt.Fprintf(g.out, "%-22s %5d tokens  %-6s %-24s TTFT %8.1f -> %7.1f ms %6.1fx  reused %.3f  KL %.4f (max %.3f)  top-1 %.2f\n",
-		r.ID, r.Tokens, r.Decision, r.Reason, r.TTFTCold, r.TTFTShared, r.Speedup, r.Reused, r.KLMean, r.KLMax, r.Top1)
 }
 
 func (g *progress) finish() { _ = g.bar.Finish() }

@@ -121,18 +121,9 @@ func (m *bench) shared(ctx context.Context, p Pair, tokens []int32, cold *coldRu
 		return fmt.Errorf("the sidecar (%s, %s) pinned no slot, so its KV cannot be looked at", report.State, report.Reason)
 	}
 	answer := cold.answer.tokens
-	prompt := slices.Clone(tokens)
-	var distributions []distribution
-	for i := range answer {
-		c, err := m.direct.complete(ctx, prompt, report.Slot, 1, probabilities)
-		if err != nil {
-			return err
-		}
-		if err := continued(c.timings, len(prompt)); err != nil {
-			return err
-		}
-		distributions = append(distributions, c.distributions[0])
-		prompt = append(prompt, answer[i])
+	distributions, err := m.direct.follow(ctx, tokens, answer, report.Slot)
+	if err != nil {
+		return err
 	}
 	r.score(compare(answer, cold.answer.distributions, distributions))
 	own, err := m.direct.complete(ctx, tokens, report.Slot, m.answer, 0)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
 )
 
 // TestRunOnARealServer measures an edited and an unrelated pair, cut short, and reads
@@ -52,6 +53,45 @@ func TestRunOnARealServer(t *testing.T) {
 			t.Errorf("the page in a browser has no %q", want)
 		}
 	}
+}
+
+// TestTwoServersDifferByRounding compares a server with itself and with one that has no
+// flash attention.
+func TestTwoServersDifferByRounding(t *testing.T) {
+	b := lab.StartBackend(t, lab.BackendOptions{Context: 2048, Slots: 1, FlashAttention: "on"})
+	other := lab.StartBackend(t, lab.BackendOptions{Context: 2048, Slots: 1, FlashAttention: "off"})
+	dir := t.TempDir()
+	o := Options{Backend: b.URL, SlotDir: b.SlotDir, Other: other.URL, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Limit: 1, Progress: io.Discard}
+	if r := roundingRun(t, o); r.KLMean <= 0 || r.KLMean > .1 || len(r.Pairs) != 1 || r.Pairs[0].Tokens < 300 {
+		t.Errorf("without flash attention: %+v; expected some divergence, below 0.1", r)
+	}
+	o.Other = b.URL
+	if r := roundingRun(t, o); r.KLMean > 1e-3 || r.SameAnswer != 1 || r.Top1 != 1 {
+		t.Errorf("with itself: %+v", r)
+	}
+	tiny := filepath.Join(dir, "tiny.gguf")
+	if err := tinymodel.WriteFile(tiny, tinymodel.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	o.Other = lab.StartBackend(t, lab.BackendOptions{Model: tiny}).URL
+	if err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "must serve one model") {
+		t.Errorf("another model: %v", err)
+	}
+}
+
+func roundingRun(t *testing.T, o Options) (r Rounding) {
+	t.Helper()
+	if err := Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(o.Out, "rounding.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // writeShortPairs cuts two real documents to some 400 tokens.

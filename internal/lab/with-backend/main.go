@@ -38,6 +38,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.Slots, "parallel", 3, "slots")
 	flag.StringVar(&o.TypeK, "cache-type-k", "", "type of K in the cache")
 	flag.StringVar(&o.TypeV, "cache-type-v", "", "type of V in the cache")
+	flag.StringVar(&o.FlashAttention, "flash-attn", "auto", "on, off or auto")
 	flag.BoolVar(&o.Unified, "kv-unified", false, "one stream for all slots")
 	flag.StringVar(&o.Preload, "preload", "", "`LIBRARY` for LD_PRELOAD, such as bin/libsemshare-agent.so")
 	flag.Parse()

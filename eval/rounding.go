@@ -1,0 +1,117 @@
+package eval
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Two servers that compute the same prompt in another order of additions, one of them
+// without flash attention, say, do not answer quite the same. What they are apart is what
+// no way of sharing can be expected to stay below.
+
+// Rounding is rounding.json: how far two servers of one model are apart, nothing shared.
+type Rounding struct {
+	Created time.Time `json:"created"`
+	Machine Machine   `json:"machine"`
+	Backend Model     `json:"backend"`
+	Other   Model     `json:"other"`
+	// Of all pairs, as in Group; KL in nats.
+	KLMean     float64        `json:"kl_mean"`
+	KLMax      float64        `json:"kl_max"` // the worst pair's mean
+	Top1       float64        `json:"top1"`
+	SameAnswer int            `json:"same_answer"`
+	Pairs      []RoundingPair `json:"pairs"`
+}
+
+// RoundingPair is one pair's target, answered cold by both.
+type RoundingPair struct {
+	ID         string  `json:"id"`
+	Group      string  `json:"group"`
+	Tokens     int     `json:"tokens"`
+	KLMean     float64 `json:"kl_mean"` // nats
+	Top1       float64 `json:"top1"`
+	SameAnswer bool    `json:"same_answer"`
+}
+
+// runRounding answers the pairs' targets by both servers and writes rounding.json. The
+// pairs measured until an error are in it.
+func runRounding(ctx context.Context, pairs []Pair, o Options) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	servers := [2]*backend{newBackend(cfg.Backend.URL, cfg.Backend.APIKey), newBackend(o.Other, cfg.Backend.APIKey)}
+	var models [2]Model
+	for i, b := range servers {
+		p, err := b.props(ctx)
+		if err != nil {
+			return fmt.Errorf("a server to compare does not answer: %w", err)
+		}
+		models[i] = describeBackend(p, "")
+	}
+	if models[0].Name != models[1].Name || models[0].SHA256 != models[1].SHA256 {
+		return fmt.Errorf("%s serves %s and %s %s: the two must serve one model", cfg.Backend.URL, models[0].Name, o.Other, models[1].Name)
+	}
+	r := Rounding{Created: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(), Backend: models[0], Other: models[1]}
+	bar := newProgress(pairs, 1, o.Progress)
+	for i := 0; i < len(pairs) && err == nil; i++ {
+		bar.begin(i, pairs[i])
+		var pair RoundingPair
+		if pair, err = roundingOf(ctx, pairs[i], servers, o.AnswerTokens); err == nil {
+			r.Pairs = append(r.Pairs, pair)
+			bar.over(fmt.Sprintf("%-22s %5d tokens  KL %.4f  top-1 %.2f  same answer %t", pair.ID, pair.Tokens, pair.KLMean, pair.Top1, pair.SameAnswer))
+		}
+	}
+	bar.finish()
+	r.sumUp()
+	return errors.Join(err, r.write(o.Out))
+}
+
+// roundingOf has the second server answer by itself, and then follow the first one's
+// answer, token by token.
+func roundingOf(ctx context.Context, p Pair, servers [2]*backend, answerTokens int) (RoundingPair, error) {
+	r := RoundingPair{ID: p.ID, Group: p.Group}
+	prompt, _, err := servers[0].prompt(ctx, p.Target)
+	if err != nil {
+		return r, err
+	}
+	r.Tokens = len(prompt)
+	first, err := servers[0].complete(ctx, prompt, coldSlot, answerTokens, probabilities)
+	if err != nil {
+		return r, err
+	}
+	own, err := servers[1].complete(ctx, prompt, coldSlot, answerTokens, 0)
+	if err != nil {
+		return r, err
+	}
+	followed, err := servers[1].follow(ctx, prompt, first.tokens, coldSlot)
+	if err != nil {
+		return r, err
+	}
+	q := compare(first.tokens, first.distributions, followed)
+	r.KLMean, r.Top1, r.SameAnswer = q.mean, q.top1, own.text == first.text
+	return r, nil
+}
+
+func (r *Rounding) sumUp() {
+	for _, p := range r.Pairs {
+		n := float64(len(r.Pairs))
+		r.KLMean += p.KLMean / n
+		r.Top1 += p.Top1 / n
+		r.KLMax = max(r.KLMax, p.KLMean)
+		r.SameAnswer += count(p.SameAnswer)
+	}
+}
+
+func (r *Rounding) write(dir string) error {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return fmt.Errorf("rounding.json: %w", err)
+	}
+	return os.WriteFile(filepath.Join(dir, "rounding.json"), append(b, '\n'), 0o644)
+}
