@@ -49,7 +49,7 @@ func defaultPolicy() Policy {
 		Seam:              64,
 		AgentFollowers:    1,
 		AgentAttended:     0.04,
-		Quality:           Quality{KL: 0.01},
+		Quality:           Quality{KL: 0.012},
 		Retention:         1,
 	}
 }

@@ -40,7 +40,7 @@ func TestParse(t *testing.T) {
 	f("defaults: {critical: [], reuse: off}", func(c *Config) { c.Defaults.Critical, c.Defaults.Reuse = []string{}, ReuseOff })
 	f("defaults: {tenant: {source: api_key}}", func(c *Config) { c.Defaults.Tenant = Tenant{Source: "api_key"} })
 	f("defaults: {tenant: {source: shared}}", func(c *Config) {})
-	f("defaults: {quality: {kl: 0.01}}", func(c *Config) { c.Defaults.Quality.KL = 0.01 })
+	f("defaults: {quality: {kl: 0.02}}", func(c *Config) { c.Defaults.Quality.KL = 0.02 })
 }
 
 func TestRoutesStartOutAsTheDefaults(t *testing.T) {

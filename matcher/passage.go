@@ -35,16 +35,17 @@ type stretch struct {
 	kept int // tokens taken over
 }
 
-// displace names the stretches whose context changed, and as passages those where it did
-// so much, and of which so many tokens are taken over, that they are to be shifted.
+// displace names what of the stretches stands in another context, and as passages those
+// that do so altogether, and of which so many tokens are taken over, that they are to be
+// shifted.
 func (p *Plan) displace() {
 	stretches := p.stretches()
 	for i, s := range stretches {
-		change := contextChange(stretches[:i], s)
-		if change < changedContext {
-			continue
+		kept := keptBefore(stretches[:i], s)
+		if from := p.changedFrom(s, kept); from < s.To {
+			p.Displaced = append(p.Displaced, Span{from, s.To})
 		}
-		p.Displaced = append(p.Displaced, s.Span)
+		change := contextChange(s.From, s.src, kept)
 		if change >= shiftedContext && s.kept/leastSamples >= closestSamples {
 			p.Passages = append(p.Passages, s.Span)
 		}
@@ -101,20 +102,48 @@ func (p *Plan) stretches() []stretch {
 	return out
 }
 
-// contextChange is which share of what stood before s in its reference, or stands before
-// it now, is not both; before are the stretches before it.
-func contextChange(before []stretch, s stretch) float64 {
+// keptBefore is how many tokens that stood before s in its reference stand before it now;
+// before are the stretches before it.
+func keptBefore(before []stretch, s stretch) int {
 	kept := 0
 	for _, b := range before {
 		if b.ref == s.ref && b.src < s.src {
 			kept += b.kept
 		}
 	}
-	stood := max(s.From, int(s.src))
+	return kept
+}
+
+// contextChange is which share of what stood before position src in the reference, or
+// stands before position at now, is not both, where kept tokens are.
+func contextChange(at int, src int32, kept int) float64 {
+	stood := max(at, int(src))
 	if stood == 0 {
 		return 0 // nothing stands before it
 	}
 	return 1 - float64(kept)/float64(stood)
+}
+
+// changedFrom is from which token of the stretch on so much of the context has changed
+// that it counts as displaced, to the stretch's end; s.To where that has not. A document
+// reworded all over comes to it within its first stretch.
+func (p *Plan) changedFrom(s stretch, kept int) int {
+	kept += s.kept
+	from := s.To
+	for i := s.To - 1; i >= s.From; i-- {
+		t := p.Tokens[i]
+		if t.Reason == Reused {
+			kept--
+		}
+		if t.Ref < 0 {
+			continue
+		}
+		if contextChange(i, t.Pos, kept) < changedContext {
+			break
+		}
+		from = i
+	}
+	return from
 }
 
 // sampleOf marks one of every so many tokens that the passage takes over.

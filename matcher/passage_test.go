@@ -67,8 +67,17 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 		rewritten.Tokens[i] = PlanToken{Ref: -1, Reason: Unmatched}
 	}
 	f("every fifth word rewritten", rewritten, nil, 0)
-	if len(rewritten.Displaced) != 1 || rewritten.Displaced[0].From < passageLength {
-		t.Errorf("every fifth word rewritten: displaced %v, expected what stands behind the first passage", rewritten.Displaced)
+	if got := rewritten.DisplacedShare(); got < .99 {
+		t.Errorf("every fifth word rewritten: displaced %v, expected nearly all, the first passage too", rewritten.Displaced)
+	}
+
+	opened := fromRef([2]int{0, 1024}) // most of what stands before its 200th token has changed
+	for i := 20; i < 120; i++ {
+		opened.Tokens[i] = PlanToken{Ref: -1, Reason: Unmatched}
+	}
+	f("rewritten where it begins", opened, nil, 0)
+	if len(opened.Displaced) != 0 {
+		t.Errorf("rewritten where it begins: displaced %v, expected none: at its end a tenth has changed", opened.Displaced)
 	}
 
 	differs := fromRef([2]int{3000, 1000})

@@ -54,7 +54,7 @@ type Plan struct {
 	// Passages are stretches whose KV is off in the same way throughout, since other
 	// text stands before them; by how much is measured at their Sample tokens.
 	Passages []Span
-	// Displaced are all stretches before which other text stands than in their
+	// Displaced are the parts of stretches before which other text stands than in their
 	// reference, those too short for samples included.
 	Displaced []Span
 }

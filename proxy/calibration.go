@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -67,70 +66,44 @@ type Level struct {
 // cheapest of several levels is the luckiest.
 const certainty = 2
 
-// Level returns the level of a kind of prompt that, together with the other kind's, meets a
-// target in nats at the least work: the target is of the mean over all pairs, so the kind
-// that loses little leaves the other more. Where no levels do, it is of those that lose
-// least. It is nil where the kind was not measured.
+// Level returns the level of a kind of prompt that meets a target in nats at the least
+// work; where none does, the one that is expected to lose least. It is nil where the kind
+// was not measured.
 func (c *Calibration) Level(target float64, displaced bool) *Level {
-	var best mix
-	c.mixes(mix{}, func(m mix) {
-		if best.levels == nil || m.better(&best, target) {
-			best = m
+	k := c.kind(displaced)
+	if k == nil {
+		return nil
+	}
+	best := &k.Levels[0]
+	for i := range k.Levels { // from the least to the most computed
+		l := &k.Levels[i]
+		if l.expected() <= target {
+			return l
 		}
-	})
+		if l.expected() < best.expected() {
+			best = l
+		}
+	}
+	return best
+}
+
+func (c *Calibration) kind(displaced bool) *Kind {
 	for i := range c.Kinds {
 		if c.Kinds[i].Displaced == displaced {
-			return best.levels[i]
+			return &c.Kinds[i]
 		}
 	}
 	return nil
 }
 
-// mix is one level of each kind, and sums over the pairs of all.
-type mix struct {
-	levels   []*Level
-	pairs    float64
-	kl, work float64
-	variance float64 // of kl
-}
-
 // expected is the mean KL to reckon with.
-func (m *mix) expected() float64 { return (m.kl + certainty*math.Sqrt(m.variance)) / m.pairs }
-
-func (m *mix) better(than *mix, target float64) bool {
-	meets, met := m.expected() <= target, than.expected() <= target
-	switch {
-	case meets != met:
-		return meets
-	case meets:
-		return m.work < than.work
-	}
-	return m.expected() < than.expected()
-}
-
-// mixes calls f with every mix that begins with m.
-func (c *Calibration) mixes(m mix, f func(mix)) {
-	if len(m.levels) == len(c.Kinds) {
-		f(m)
-		return
-	}
-	k := &c.Kinds[len(m.levels)]
-	n := float64(k.Pairs)
-	for i := range k.Levels {
-		l := &k.Levels[i]
-		c.mixes(mix{
-			levels: append(m.levels[:len(m.levels):len(m.levels)], l),
-			pairs:  m.pairs + n, kl: m.kl + n*l.KL, work: m.work + n*l.Work,
-			variance: m.variance + n*n*l.KLError*l.KLError,
-		}, f)
-	}
-}
+func (l *Level) expected() float64 { return l.KL + certainty*l.KLError }
 
 // planWork is the work that a level's plan was on average in that kind of prompt.
 func (c *Calibration) planWork(l *Level, displaced bool) float64 {
-	for _, k := range c.Kinds {
+	if k := c.kind(displaced); k != nil {
 		for _, m := range k.Levels {
-			if k.Displaced == displaced && m.MostFirst == 0 && m.LeftOut == l.LeftOut && m.Attended == l.Attended {
+			if m.MostFirst == 0 && m.LeftOut == l.LeftOut && m.Attended == l.Attended {
 				return m.Work
 			}
 		}
