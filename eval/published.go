@@ -33,7 +33,7 @@ func AllPublished() []Published {
 		{small, AgentWay, "not calibrated", []string{"smollm2-135m-agent", "smollm2-135m-agent-seams", "smollm2-135m-agent-near", "smollm2-135m-agent-more", "smollm2-135m-agent-rest", "smollm2-135m-agent-passages", "smollm2-135m-agent-inserted", "smollm2-135m-agent-attended", "smollm2-135m-agent-rewritten", "smollm2-135m-agent-cache"}},
 		{strong, AgentWay, "not calibrated", []string{"qwen2.5-coder-0.5b-agent", "qwen2.5-coder-0.5b-agent-seams", "qwen2.5-coder-0.5b-agent-near", "qwen2.5-coder-0.5b-agent-repeated", "qwen2.5-coder-0.5b-agent-more", "qwen2.5-coder-0.5b-agent-rest", "qwen2.5-coder-0.5b-agent-unrelated", "qwen2.5-coder-0.5b-agent-passages", "qwen2.5-coder-0.5b-agent-inserted", "qwen2.5-coder-0.5b-agent-attended", "qwen2.5-coder-0.5b-agent-rewritten", "qwen2.5-coder-0.5b-agent-edited", "qwen2.5-coder-0.5b-agent-cache"}},
 		{small, AgentWay, "`retention: 0.58`", []string{"smollm2-135m-agent-retention"}},
-		{strong, AgentWay, "`retention: 0.58`", []string{"qwen2.5-coder-0.5b-agent-retention"}},
+		{strong, AgentWay, "`retention: 0.58`", []string{"qwen2.5-coder-0.5b-agent-retention", "qwen2.5-coder-0.5b-agent-retention-target"}},
 	}
 }
 
