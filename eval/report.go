@@ -100,11 +100,7 @@ type Settings struct {
 }
 
 func (r *Report) write(dir string) error {
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return fmt.Errorf("report.json: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "report.json"), append(b, '\n'), 0o644); err != nil {
+	if err := writeJSON(dir, "report.json", r); err != nil {
 		return err
 	}
 	page, err := r.html()
@@ -112,6 +108,14 @@ func (r *Report) write(dir string) error {
 		return fmt.Errorf("report.html: %w", err)
 	}
 	return os.WriteFile(filepath.Join(dir, "report.html"), page, 0o644)
+}
+
+func writeJSON(dir, name string, v any) error {
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return os.WriteFile(filepath.Join(dir, name), append(b, '\n'), 0o644)
 }
 
 // readReport reads the report.json of the folder.

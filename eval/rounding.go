@@ -2,11 +2,8 @@ package eval
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -69,7 +66,7 @@ func runRounding(ctx context.Context, pairs []Pair, o Options) error {
 	}
 	bar.finish()
 	r.sumUp()
-	return errors.Join(err, r.write(o.Out))
+	return errors.Join(err, writeJSON(o.Out, "rounding.json", &r))
 }
 
 // roundingOf has the second server answer by itself, and then follow the first one's
@@ -99,19 +96,11 @@ func roundingOf(ctx context.Context, p Pair, servers [2]*backend, answerTokens i
 }
 
 func (r *Rounding) sumUp() {
+	n := float64(len(r.Pairs))
 	for _, p := range r.Pairs {
-		n := float64(len(r.Pairs))
 		r.KLMean += p.KLMean / n
 		r.Top1 += p.Top1 / n
 		r.KLMax = max(r.KLMax, p.KLMean)
 		r.SameAnswer += count(p.SameAnswer)
 	}
-}
-
-func (r *Rounding) write(dir string) error {
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return fmt.Errorf("rounding.json: %w", err)
-	}
-	return os.WriteFile(filepath.Join(dir, "rounding.json"), append(b, '\n'), 0o644)
 }
