@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tidwall/gjson"
+	"golang.org/x/sys/cpu"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
 	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
@@ -172,9 +173,20 @@ func TestAgentRecomputesWhatTheServerComputes(t *testing.T) {
 
 // withKernels runs a test with the agent's own kernels, where the machine has any, and
 // with ggml's, which lay tokens out in ways of their own.
+// ownKernels are those of the agent's own that this processor can have.
+func ownKernels() (names []string) {
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
+		names = append(names, "avx2")
+	}
+	if cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
+		names = append(names, "avx512")
+	}
+	return names
+}
+
 func withKernels(t *testing.T, name string, f func(t *testing.T)) {
-	for _, kernels := range []string{"own", "ggml"} {
-		t.Run(name+", "+kernels, func(t *testing.T) {
+	for _, kernels := range append(ownKernels(), "ggml") {
+		t.Run(name+", kernels "+kernels, func(t *testing.T) {
 			t.Setenv("SEMSHARE_AGENT_KERNELS", kernels)
 			f(t)
 		})
@@ -235,7 +247,9 @@ func TestAgentOnTheRealModel(t *testing.T) {
 		})
 	}
 	f("ggml", 0, 0, 0)
-	f("own", 1e-4, 0.1, 2)
+	for _, kernels := range ownKernels() {
+		f(kernels, 1e-4, 0.1, 2)
+	}
 }
 
 // The tests' text is cut at these places, and the token behind each is asked for.

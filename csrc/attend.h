@@ -37,7 +37,7 @@ struct attend {
     void (*shares)(const struct attend_head * h, float * to, int64_t cells, void * scratch);
 };
 
-extern const struct attend attend_avx512;
+extern const struct attend attend_avx512, attend_avx2;
 
 /* What does it on this machine, and for such heads; null where ggml's own is to be taken. */
 const struct attend * attend_any(void);

@@ -3,6 +3,9 @@
 #include "internal.h"
 #include "product.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <stdatomic.h>
 #include <string.h>
 
@@ -44,8 +47,27 @@ int32_t semshare_use_cpu(const char * name) {
 }
 
 #if defined(__x86_64__)
-const struct attend * attend_any(void) { return variant_avx512.usable() ? &attend_avx512 : NULL; }
-const struct product * product_any(void) { return variant_avx512.usable() && __builtin_cpu_supports("avx512vnni") ? &product_avx512 : NULL; }
+static bool is_avx2(void) { return variant_current() != &variant_scalar && __builtin_cpu_supports("fma"); }
+
+/* Compilers name it only of late. */
+static bool has_avxvnni(void) {
+    unsigned a = 0, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & 1 << 4) != 0;
+}
+
+const struct attend * attend_any(void) {
+    if (variant_current() == &variant_avx512) {
+        return &attend_avx512;
+    }
+    return is_avx2() ? &attend_avx2 : NULL;
+}
+
+const struct product * product_any(void) {
+    if (variant_current() == &variant_avx512 && __builtin_cpu_supports("avx512vnni")) {
+        return &product_avx512;
+    }
+    return !is_avx2() ? NULL : has_avxvnni() ? &product_avxvnni : &product_avx2;
+}
 #else
 const struct attend * attend_any(void) { return NULL; }
 const struct product * product_any(void) { return NULL; }

@@ -3,93 +3,50 @@
 #ifndef SEMSHARE_PACKED_AVX2_H
 #define SEMSHARE_PACKED_AVX2_H
 
-#include <immintrin.h>
+#include "levels_avx2.h"
 
-static inline float half_at(const uint8_t * b) { return _cvtsh_ss(get16(b)); }
 static inline void set_half(uint8_t * b, float d) { put16(b, (uint16_t) _cvtss_sh(d, _MM_FROUND_TO_NEAREST_INT)); }
 
 /* ---- unpacking ---- */
 
 static inline __m256 floats8(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
 
-/* y[j] = q[j] * d + m for 16 signed bytes; m is left out where it is null. */
-static inline void scale16(__m128i q, __m256 d, const __m256 * m, float * y) {
-    __m256 a = _mm256_mul_ps(floats8(q), d), b = _mm256_mul_ps(floats8(_mm_srli_si128(q, 8)), d);
-    if (m != NULL) {
-        a = _mm256_add_ps(a, *m);
-        b = _mm256_add_ps(b, *m);
+/* y[j] = q[j] * d + m for 32 signed bytes; m is left out where it is null. */
+static inline void scale32(__m256i q, __m256 d, const __m256 * m, float * y) {
+    for (int j = 0; j < 2; j++, y += 16) {
+        const __m128i half = j == 0 ? _mm256_castsi256_si128(q) : _mm256_extracti128_si256(q, 1);
+        __m256 a = _mm256_mul_ps(floats8(half), d), b = _mm256_mul_ps(floats8(_mm_srli_si128(half, 8)), d);
+        if (m != NULL) {
+            a = _mm256_add_ps(a, *m);
+            b = _mm256_add_ps(b, *m);
+        }
+        _mm256_storeu_ps(y, a);
+        _mm256_storeu_ps(y + 8, b);
     }
-    _mm256_storeu_ps(y, a);
-    _mm256_storeu_ps(y + 8, b);
 }
 
-static inline void nibbles(const uint8_t * b, __m128i * low, __m128i * high) {
-    const __m128i q = _mm_loadu_si128((const __m128i *) b), four = _mm_set1_epi8(15);
-    *low = _mm_and_si128(q, four);
-    *high = _mm_and_si128(_mm_srli_epi16(q, 4), four);
-}
-
-/* 16 where a bit is set, else 0, for each of 32. */
-static inline __m256i fifth_bits(uint32_t bits) {
-    const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i each = _mm256_set1_epi64x((int64_t) 0x8040201008040201);
-    const __m256i b = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int) bits), spread), each);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(b, each), _mm256_set1_epi8(16));
-}
-
-static inline void unpack_q4_0_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    nibbles(b + 2, &low, &high);
-    const __m256 d = _mm256_set1_ps(half_at(b));
-    const __m128i eight = _mm_set1_epi8(8);
-    scale16(_mm_sub_epi8(low, eight), d, NULL, y);
-    scale16(_mm_sub_epi8(high, eight), d, NULL, y + 16);
-}
+static inline void unpack_q4_0_wide(const uint8_t * b, float * y) { scale32(less(nibbles(b + 2), 8), _mm256_set1_ps(half_at(b)), NULL, y); }
 
 static inline void unpack_q4_1_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    nibbles(b + 4, &low, &high);
-    const __m256 d = _mm256_set1_ps(half_at(b)), m = _mm256_set1_ps(half_at(b + 2));
-    scale16(low, d, &m, y);
-    scale16(high, d, &m, y + 16);
+    const __m256 m = _mm256_set1_ps(half_at(b + 2));
+    scale32(nibbles(b + 4), _mm256_set1_ps(half_at(b)), &m, y);
 }
 
-static inline void unpack_q5_0_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    nibbles(b + 6, &low, &high);
-    const __m256 d = _mm256_set1_ps(half_at(b));
-    const __m256i fifth = fifth_bits(get32(b + 2));
-    const __m128i zero = _mm_set1_epi8(16);
-    scale16(_mm_sub_epi8(_mm_or_si128(low, _mm256_castsi256_si128(fifth)), zero), d, NULL, y);
-    scale16(_mm_sub_epi8(_mm_or_si128(high, _mm256_extracti128_si256(fifth, 1)), zero), d, NULL, y + 16);
-}
+static inline void unpack_q5_0_wide(const uint8_t * b, float * y) { scale32(less(fives(b + 2), 16), _mm256_set1_ps(half_at(b)), NULL, y); }
 
 static inline void unpack_q5_1_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    nibbles(b + 8, &low, &high);
-    const __m256 d = _mm256_set1_ps(half_at(b)), m = _mm256_set1_ps(half_at(b + 2));
-    const __m256i fifth = fifth_bits(get32(b + 4));
-    scale16(_mm_or_si128(low, _mm256_castsi256_si128(fifth)), d, &m, y);
-    scale16(_mm_or_si128(high, _mm256_extracti128_si256(fifth, 1)), d, &m, y + 16);
+    const __m256 m = _mm256_set1_ps(half_at(b + 2));
+    scale32(fives(b + 4), _mm256_set1_ps(half_at(b)), &m, y);
 }
 
-static inline void unpack_q8_0_wide(const uint8_t * b, float * y) {
-    const __m256 d = _mm256_set1_ps(half_at(b));
-    scale16(_mm_loadu_si128((const __m128i *) (b + 2)), d, NULL, y);
-    scale16(_mm_loadu_si128((const __m128i *) (b + 18)), d, NULL, y + 16);
+static inline void unpack_q8_0_wide(const uint8_t * b, float * y) { scale32(_mm256_loadu_si256((const __m256i *) (b + 2)), _mm256_set1_ps(half_at(b)), NULL, y); }
+
+static inline __m256i iq4_bytes(__m256i levels) {
+    const __m128i values = _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), levels);
 }
 
-static inline __m128i iq4_bytes(__m128i levels) {
-    return _mm_shuffle_epi8(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), levels);
-}
-
-static inline void unpack_iq4_nl_wide(const uint8_t * b, float * y) {
-    __m128i low, high;
-    nibbles(b + 2, &low, &high);
-    const __m256 d = _mm256_set1_ps(half_at(b));
-    scale16(iq4_bytes(low), d, NULL, y);
-    scale16(iq4_bytes(high), d, NULL, y + 16);
-}
+static inline void unpack_iq4_nl_wide(const uint8_t * b, float * y) { scale32(iq4_bytes(nibbles(b + 2)), _mm256_set1_ps(half_at(b)), NULL, y); }
 
 /* ---- packing ---- */
 
@@ -259,8 +216,8 @@ static inline void pack_iq4_nl_wide(const float * x, uint8_t * b) {
     if (!(fabsf(top) >= 1e-15f)) {
         return;
     }
-    const __m256i levels = nearest_iq4_wide(x, 1 / (top / iq4_value(0)));
-    const __m128i values[2] = {iq4_bytes(_mm256_castsi256_si128(levels)), iq4_bytes(_mm256_extracti128_si256(levels, 1))};
+    const __m256i levels = nearest_iq4_wide(x, 1 / (top / iq4_value(0))), bytes = iq4_bytes(levels);
+    const __m128i values[2] = {_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)};
     __m256 qx[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()}, qq[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (int j = 0; j < 4; j++) {
         const __m128i half = j % 2 == 0 ? values[j / 2] : _mm_srli_si128(values[j / 2], 8);

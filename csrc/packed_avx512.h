@@ -3,7 +3,7 @@
 #ifndef SEMSHARE_PACKED_AVX512_H
 #define SEMSHARE_PACKED_AVX512_H
 
-#include "levels_avx512.h"
+#include "levels_avx2.h"
 
 static inline void set_half(uint8_t * b, float d) { put16(b, (uint16_t) _cvtss_sh(d, _MM_FROUND_TO_NEAREST_INT)); }
 

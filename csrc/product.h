@@ -41,7 +41,7 @@ struct product {
     void (*multiply)(const struct product_weights * w, const uint8_t * rows, int64_t n, int64_t first, int64_t end, float * out, void * scratch);
 };
 
-extern const struct product product_avx512;
+extern const struct product product_avx512, product_avxvnni, product_avx2;
 
 /* What there is on this machine, and for such weights; null where ggml's own is to be taken. */
 const struct product * product_any(void);

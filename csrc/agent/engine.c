@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include "attend.h"
+#include "internal.h"
 #include "layer.h"
 #include "product.h"
 
@@ -93,13 +94,18 @@ static bool take_devices(struct engine * e, int32_t n_threads, struct error * er
 }
 
 /* Ours need to know how many threads will call them. */
-static void choose_kernels(struct engine * e) {
+static bool choose_kernels(struct engine * e, struct error * err) {
     const char * set = getenv("SEMSHARE_AGENT_KERNELS");
+    const bool any = set == NULL || *set == 0, ggml = !any && strcmp(set, "ggml") == 0;
+    if (!any && !ggml && semshare_use_cpu(set) != SEMSHARE_OK) {
+        return fail(err, "SEMSHARE_AGENT_KERNELS is %s: expected ggml or, where the processor has them, avx2 or avx512", set);
+    }
     const struct attend * attend = attend_any();
     const struct product * product = product_any();
     const size_t a = attend != NULL ? attend->scratch : 0, b = product != NULL ? product->scratch : 0;
     e->scratch_size = ((a > b ? a : b) + 63) / 64 * 64;
-    e->own_kernels = e->on_cpu && e->scratch_size > 0 && kept.set_threads != NULL && e->abi->ggml_custom_4d != NULL && (set == NULL || strcmp(set, "ggml") != 0);
+    e->own_kernels = e->on_cpu && e->scratch_size > 0 && kept.set_threads != NULL && e->abi->ggml_custom_4d != NULL && !ggml;
+    return !e->own_kernels || (e->scratch = aligned_alloc(64, e->scratch_size * (size_t) e->n_threads)) != NULL || fail(err, "out of memory");
 }
 
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err) {
@@ -113,8 +119,7 @@ bool engine_init(struct engine * e, const struct abi * abi, const struct model *
     e->arena_size = abi->ggml_tensor_overhead() * GRAPH_MAX_NODES + abi->ggml_graph_overhead_custom(GRAPH_MAX_NODES, false);
     e->arena = malloc(e->arena_size);
     e->jobs = malloc(GRAPH_MAX_NODES * GRAPH_JOB);
-    choose_kernels(e);
-    return (e->arena != NULL && e->jobs != NULL && (!e->own_kernels || (e->scratch = aligned_alloc(64, e->scratch_size * (size_t) e->n_threads)) != NULL)) || fail(err, "out of memory");
+    return ((e->arena != NULL && e->jobs != NULL) || fail(err, "out of memory")) && choose_kernels(e, err);
 }
 
 static void release(struct engine * e) {

@@ -137,19 +137,14 @@ static void check_refusals(void) {
     CHECK(product_for(SEMSHARE_TYPE_Q6_K, 64, 320, &packing) == NULL, "it takes a superblock and a quarter");
 }
 
-int main(void) {
+static void check_kernel(const struct product * p) {
     static const int64_t shapes[][3] = {{32, 256, 1}, {64, 512, 2}, {96, 768, 13}, {32, 1536, 7}, {96, 256, 6}};
     uint64_t seed = 1;
-    check_refusals();
+    printf("product: %s\n", p->name);
+    scratch = aligned_alloc(64, (p->scratch + 63) / 64 * 64);
     for (int t = 0; t < N_TYPES; t++) {
         enum product_packing packing;
-        const struct product * p = product_for(types[t].type, 64, 256, &packing);
-        if (p == NULL) {
-            printf("product: SKIPPED, this machine has no kernel: ggml's own product is taken\n");
-            return report("product");
-        }
-        scratch = scratch != NULL ? scratch : aligned_alloc(64, (p->scratch + 63) / 64 * 64);
-        CHECK(packing == types[t].packing, "type %u: packing %d", types[t].type, (int) packing);
+        CHECK(p->takes(types[t].type, 64, 256, &packing) && packing == types[t].packing, "type %u: not taken, or packed otherwise", types[t].type);
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             check_product(p, t, shapes[s][0], shapes[s][1], shapes[s][2], &seed);
         }
@@ -160,5 +155,27 @@ int main(void) {
         check_odd_values(p, t);
     }
     free(scratch);
+}
+
+int main(void) {
+    const struct product * last = NULL;
+    for (int i = 0; i < N_CPUS; i++) {
+        const bool has = semshare_use_cpu(cpus[i]) == SEMSHARE_OK;
+        const struct product * p = has ? product_any() : NULL;
+        if (p != NULL && p != last) {
+            check_refusals();
+            check_kernel(p);
+            last = p;
+        }
+    }
+#if defined(__x86_64__)
+    if (last != NULL && last != &product_avx2) {
+        check_kernel(&product_avx2);
+    }
+#endif
+    if (last == NULL) {
+        printf("product: SKIPPED, this machine has no kernel: ggml's own product is taken\n");
+    }
+    CHECK(semshare_use_cpu("scalar") == SEMSHARE_OK && product_any() == NULL, "there is a kernel for any machine");
     return report("product");
 }
