@@ -29,7 +29,10 @@ func (d *Decision) Finish(o Outcome) {
 	defer d.lv.users.end()
 	d.leaveGate()
 	d.learn(o)
-	if d.slot != nil {
+	switch {
+	case d.all:
+		d.lv.slots.releaseAll()
+	case d.slot != nil:
 		d.capture(o, d.verify(o))
 	}
 	d.observe()
@@ -75,7 +78,7 @@ func (d *Decision) learn(o Outcome) {
 func (d *Decision) verify(o Outcome) bool {
 	if o.Status != http.StatusOK || o.Err != nil {
 		if d.State == StateShared && !o.ClientGone {
-			d.erase()
+			d.erase(d.slot)
 		}
 		return false
 	}
@@ -88,8 +91,12 @@ func (d *Decision) verify(o Outcome) bool {
 	}
 	d.sh.log.Warn().Str("id", d.g.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")
 	d.report.RestoreFailed = true
-	d.sh.mismatch(d.lv)
-	d.erase()
+	if d.g.unheeding() {
+		d.sh.metrics.Mismatches.Inc() // it may have gone to another slot: that says nothing of restoring
+	} else {
+		d.sh.mismatch(d.lv)
+	}
+	d.erase(d.slot)
 	return false
 }
 

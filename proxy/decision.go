@@ -61,7 +61,14 @@ type Generation struct {
 	Tenant string
 	// Off is why this request must not be shared, or "".
 	Off string
+	// Apart: the configuration knows more than one tenant.
+	Apart bool
+	// Scattered: the backend chooses the slot, or several, whatever the body says.
+	Scattered bool
 }
+
+// unheeding reports whether the backend takes no word about slots and its cache with it.
+func (g *Generation) unheeding() bool { return endpoints[g.Path] == EndpointMessages }
 
 // State is what was done with a request.
 type State string

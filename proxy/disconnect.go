@@ -22,6 +22,7 @@ type watcher struct {
 }
 
 type watch struct {
+	conn net.Conn
 	raw  syscall.RawConn
 	gone func()
 }
@@ -33,7 +34,7 @@ func (w *watcher) add(c net.Conn, gone func()) *watch {
 	if raw == nil {
 		return nil
 	}
-	x := &watch{raw: raw, gone: gone}
+	x := &watch{conn: c, raw: raw, gone: gone}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.watches == nil {
@@ -54,6 +55,25 @@ func (w *watcher) remove(x *watch) {
 	w.mu.Lock()
 	delete(w.watches, x)
 	w.mu.Unlock()
+}
+
+// cut gives those who are watched a while to end, and then closes their connections: a
+// client that takes nothing would keep its answer for ever.
+func (w *watcher) cut(while time.Duration) {
+	for end := time.Now().Add(while); w.watching() && time.Now().Before(end); {
+		time.Sleep(disconnectPoll)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for x := range w.watches {
+		_ = x.conn.Close()
+	}
+}
+
+func (w *watcher) watching() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.watches) > 0
 }
 
 func (w *watcher) run() {

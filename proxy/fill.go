@@ -21,12 +21,6 @@ const (
 // inject takes a slot and fills it as planned; without a plan the slot that holds
 // the longest exact prefix is taken.
 func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
-	if d.lv.probed.Volatile {
-		if d.gated = d.lv.gate.enter(ctx); !d.gated {
-			d.cold(coldClientGone)
-			return
-		}
-	}
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()
 	least := int(exactShare * float64(len(d.tokens)))
@@ -35,10 +29,19 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 	}
 	sl, prefix := d.lv.slots.acquire(wait, d.g.Tenant, d.tokens, least)
 	if sl == nil {
-		d.cold(coldBusy)
+		d.leave(ctx, coldBusy)
 		return
 	}
 	d.slot = sl
+	// Who saves a slot waits at the gate too: whoever is in must not wait for a slot.
+	if d.lv.probed.Volatile {
+		if d.gated = d.lv.gate.enter(ctx); !d.gated {
+			d.lv.slots.release(sl, sl.tenant, sl.tokens, sl.generation)
+			d.slot = nil
+			d.cold(coldClientGone)
+			return
+		}
+	}
 	if p == nil {
 		d.pin(prefix, reason)
 		return
@@ -50,17 +53,17 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 
 // pin forwards without sharing, to the slot that was chosen.
 func (d *Decision) pin(prefix int, reason string) {
-	d.Slot, d.Reason = d.slot.id, reason
-	d.set("id_slot", d.slot.id)
+	d.Reason = reason
+	d.choose()
 	if prefix > int(exactShare*float64(len(d.tokens))) {
 		d.State, d.Reason, d.generation = StateExact, "", d.slot.generation
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
 	}
-	if d.slot.tenant != "" && d.slot.tenant != d.g.Tenant || d.slot.generation == thinned && d.State != StateExact {
-		// Another's prompt, or a few tokens of a cache that lacks some: this one's
-		// KV may yet become a reference.
-		d.set("cache_prompt", false)
+	if d.g.Apart && d.slot.tenant != d.g.Tenant || d.slot.generation == thinned && d.State != StateExact {
+		// Another's prompt or nobody knows whose, or a few tokens of a cache that lacks
+		// some: this one's KV may yet become a reference.
+		d.set("cache_prompt", "false")
 	}
 }
 
@@ -94,10 +97,10 @@ func (d *Decision) fill(ctx context.Context, p *planned) string {
 func (d *Decision) shared(p *planned, done bridge.Filled) {
 	n := len(d.tokens)
 	recomputed := p.Recomputed()
-	d.State, d.Reason, d.Slot, d.expect = StateShared, "", d.slot.id, done.Tokens
+	d.State, d.Reason, d.expect = StateShared, "", done.Tokens
 	d.report.Reused, d.report.Recomputed = n-recomputed, recomputed
 	d.report.Cells = done.Cells + n - done.Tokens
-	d.set("id_slot", d.slot.id)
+	d.choose()
 	d.Header = fmt.Sprintf("shared; similarity=%.4f; reused=%.4f; recomputed=%.4f", p.Similarity,
 		float64(n-recomputed)/float64(n), float64(recomputed)/float64(n))
 	d.sh.metrics.Tokens.WithLabelValues("reused").Add(float64(n - recomputed))
@@ -196,23 +199,30 @@ func runs(tokens []matcher.PlanToken, from, to int) []bridge.Run {
 	return out
 }
 
-// giveUp empties the slot, whose content nobody knows, and forwards the
-// untouched request.
+// giveUp empties the slot, whose content nobody knows, and leaves the request to the
+// backend.
 func (d *Decision) giveUp(reason string) {
-	d.erase()
-	d.lv.slots.release(d.slot, "", nil, 0)
-	d.slot, d.generation = nil, 0
+	d.erase(d.slot)
+	d.generation = 0
 	d.cold(reason)
+	if d.g.Apart {
+		d.choose()
+		return
+	}
+	d.lv.slots.release(d.slot, "", nil, 0)
+	d.slot, d.Slot = nil, -1
 }
 
-// erase empties the slot. A backend that cannot even do that is not to be filled
+// erase empties a slot. A backend that cannot even do that is not to be filled
 // again before it was looked at.
-func (d *Decision) erase() {
+func (d *Decision) erase(sl *slot) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), eraseTimeout)
 	defer cancel()
-	if err := d.sh.backend.Erase(ctx, d.slot.id); err != nil {
+	err := d.sh.backend.Erase(ctx, sl.id)
+	if err != nil {
 		d.sh.doubt(d.lv, "a slot could not be emptied: "+err.Error(), probeEvery)
 	}
+	return err == nil
 }
 
 // fillFailed logs and counts a failed fill.

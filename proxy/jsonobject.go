@@ -12,10 +12,19 @@ type object []member
 
 type member struct{ key, raw string }
 
+// objectOf takes an object apart. Of members with one name the last counts, as in the
+// backend.
 func objectOf(r gjson.Result) object {
 	var o object
+	at := map[string]int{}
 	r.ForEach(func(k, v gjson.Result) bool {
-		o.set(k.String(), v.Raw)
+		key := k.String()
+		if i, again := at[key]; again {
+			o[i].raw = v.Raw
+			return true
+		}
+		at[key] = len(o)
+		o = append(o, member{key, v.Raw})
 		return true
 	})
 	return o

@@ -40,6 +40,8 @@ const (
 	offByRoute    = "route off"
 	offEncoding   = "body not decodable"
 	offJSON       = "body is not JSON"
+	offDeep       = "body nested too deep"
+	offTwice      = "key given twice"
 	offList       = "list of prompts"
 	offMultimodal = "multimodal"
 	offSeveral    = "several answers"
@@ -51,13 +53,11 @@ const (
 
 // offBody looks for what makes a request of any form unfit for sharing.
 func offBody(body gjson.Result) string {
-	several := false
-	for _, key := range []string{"n", "n_cmpl", "best_of"} {
-		several = several || body.Get(key).Num > 1
-	}
 	slot, cache := body.Get("id_slot"), body.Get("cache_prompt")
 	switch {
-	case several:
+	case givenTwice(body):
+		return offTwice
+	case several(body):
 		return offSeveral
 	case body.Get("lora.#").Int() > 0:
 		return offLoRA
@@ -67,6 +67,23 @@ func offBody(body gjson.Result) string {
 		return offPinned
 	}
 	return ""
+}
+
+// several reports whether more than one answer is asked for.
+func several(body gjson.Result) bool {
+	return body.Get("n").Num > 1 || body.Get("n_cmpl").Num > 1 || body.Get("best_of").Num > 1
+}
+
+// scattered reports whether the backend puts the request into slots of its own choice
+// whatever id_slot says: several answers or prompts take one each, and /v1/messages drops
+// what is not Anthropic's, id_slot and cache_prompt too.
+func scattered(e Endpoint, body gjson.Result) bool {
+	return e == EndpointMessages || several(body) || body.Get("prompt").IsArray() && isList(body.Get("prompt"))
+}
+
+func isList(p gjson.Result) bool {
+	_, off := textPrompt(p)
+	return off == offList
 }
 
 // readPrompt finds the prompt in the body of a generation request. Where it
@@ -103,75 +120,66 @@ func readPrompt(e Endpoint, body gjson.Result) (Prompt, string) {
 // ids, or an array that mixes the two. An array without a number is a list of
 // prompts, each in one of these forms; a list of one is that one.
 func textPrompt(p gjson.Result) (Prompt, string) {
+	if p.IsArray() {
+		first, n := gjson.Result{}, 0
+		p.ForEach(func(_, v gjson.Result) bool {
+			first = v
+			n++
+			return n < 2
+		})
+		if n == 1 && first.Type != gjson.Number {
+			p = first
+		}
+	}
 	switch {
 	case p.Type == gjson.String:
 		return Prompt{Kind: PromptText, Text: p.String()}, ""
-	case p.IsObject():
-		if p.Get("multimodal_data").Exists() {
-			return Prompt{}, offMultimodal
-		}
-		return Prompt{}, offForm
+	case p.IsObject() && p.Get("multimodal_data").Exists():
+		return Prompt{}, offMultimodal
 	case !p.IsArray():
 		return Prompt{}, offForm
 	}
-	all := p.Array()
-	numbers, text := 0, 0
-	for _, v := range all {
-		switch v.Type {
-		case gjson.Number:
-			numbers++
-		case gjson.String:
-			text++
-		}
-	}
-	switch {
-	case numbers == 0 && len(all) == 1:
-		return textPrompt(all[0])
-	case numbers == 0:
-		return Prompt{}, offList
-	case numbers+text < len(all):
-		return Prompt{}, offForm
-	case text == 0:
-		ids, ok := tokenIDs(all)
-		if !ok {
-			return Prompt{}, offForm
-		}
-		return Prompt{Kind: PromptTokens, Tokens: ids}, ""
-	}
-	return mixedPrompt(all)
+	return partsPrompt(p)
 }
 
-func mixedPrompt(all []gjson.Result) (Prompt, string) {
+// partsPrompt reads an array of texts and token ids.
+func partsPrompt(p gjson.Result) (Prompt, string) {
 	var parts []PromptPart
-	for i := 0; i < len(all); {
-		if all[i].Type == gjson.String {
-			parts = append(parts, PromptPart{Text: all[i].String()})
-			i++
-			continue
+	numbers, off := false, ""
+	p.ForEach(func(_, v gjson.Result) bool {
+		switch v.Type {
+		case gjson.String:
+			parts = append(parts, PromptPart{Text: v.String()})
+		case gjson.Number:
+			numbers = true
+			id, ok := tokenID(v.Num)
+			if !ok {
+				off = offForm
+				return false
+			}
+			if n := len(parts); n == 0 || parts[n-1].Tokens == nil {
+				parts = append(parts, PromptPart{})
+			}
+			last := &parts[len(parts)-1]
+			last.Tokens = append(last.Tokens, id)
+		default:
+			off = offForm
 		}
-		end := i
-		for end < len(all) && all[end].Type == gjson.Number {
-			end++
-		}
-		ids, ok := tokenIDs(all[i:end])
-		if !ok {
-			return Prompt{}, offForm
-		}
-		parts = append(parts, PromptPart{Tokens: ids})
-		i = end
+		return true
+	})
+	switch {
+	case !numbers:
+		return Prompt{}, offList
+	case off != "":
+		return Prompt{}, off
+	case len(parts) == 1:
+		return Prompt{Kind: PromptTokens, Tokens: parts[0].Tokens}, ""
 	}
 	return Prompt{Kind: PromptMixed, Parts: parts}, ""
 }
 
-func tokenIDs(all []gjson.Result) ([]int32, bool) {
-	ids := make([]int32, len(all))
-	for i, v := range all {
-		if v.Num < 0 || v.Num > math.MaxInt32 || v.Num != math.Trunc(v.Num) {
-			return nil, false
-		}
-		ids[i] = int32(v.Num)
-	}
-	return ids, true
+func tokenID(v float64) (int32, bool) {
+	return int32(v), v >= 0 && v <= math.MaxInt32 && v == math.Trunc(v)
 }
 
 // chatPrompt takes an OpenAI chat body whose messages hold only text.

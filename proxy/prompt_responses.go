@@ -90,8 +90,7 @@ func appendResponsesItem(messages []object, item gjson.Result) ([]object, string
 		if prev == nil {
 			return append(messages, responsesMessage(item, parts)), ""
 		}
-		extend(prev, "content", parts)
-		return messages, ""
+		return messages, extend(prev, "content", parts)
 	case kind == "function_call":
 		call, off := responsesCall(item)
 		if off != "" {
@@ -100,8 +99,7 @@ func appendResponsesItem(messages []object, item gjson.Result) ([]object, string
 		if prev == nil {
 			return append(messages, object{{"role", `"assistant"`}, {"tool_calls", array([]string{call})}}), ""
 		}
-		extend(prev, "tool_calls", []string{call})
-		return messages, ""
+		return messages, extend(prev, "tool_calls", []string{call})
 	case kind == "function_call_output":
 		return appendResponsesOutput(messages, item)
 	case kind == "reasoning":
@@ -154,15 +152,23 @@ func responsesParts(content gjson.Result, types ...string) (parts []string, off 
 
 func textPart(raw string) string { return `{"text":` + raw + `,"type":"text"}` }
 
+// mostParts of what an assistant says in a row are put together: each is added to a copy of
+// all before it.
+const mostParts = 256
+
 // extend adds raw values to an array member, which it makes if need be.
-func extend(o *object, key string, raw []string) {
+func extend(o *object, key string, raw []string) (off string) {
 	var all []string
 	if was := o.get(key); was.IsArray() {
 		for _, v := range was.Array() {
 			all = append(all, v.Raw)
 		}
 	}
+	if len(all) > mostParts {
+		return offForm
+	}
 	o.set(key, array(append(all, raw...)))
+	return ""
 }
 
 func responsesCall(item gjson.Result) (call, off string) {

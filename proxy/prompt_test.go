@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
@@ -40,6 +41,7 @@ func TestUnreadablePrompts(t *testing.T) {
 	f(EndpointCompletion, `{"prompt":["a","b"]}`, offList)
 	f(EndpointCompletion, `{"prompt":[[1],[2]]}`, offList)
 	f(EndpointCompletion, `{"prompt":[]}`, offList)
+	f(EndpointCompletion, `{"prompt":[["a"]]}`, offList)
 	f(EndpointCompletion, `{"prompt":{"prompt_string":"a","multimodal_data":["b"]}}`, offMultimodal)
 	f(EndpointCompletion, `{"prompt":[1.5,2]}`, offForm)
 	f(EndpointCompletion, `{"prompt":[-1]}`, offForm)
@@ -56,6 +58,21 @@ func TestUnreadablePrompts(t *testing.T) {
 	f(EndpointInfill, `{"input_prefix":"p"}`, offForm)
 }
 
+func TestUnreadable(t *testing.T) {
+	f := func(body, want string) {
+		t.Helper()
+		if got := unreadable([]byte(body)); got != want {
+			t.Errorf("%.40s: got %q, expected %q", body, got, want)
+		}
+	}
+	f(`{"a":["[[[","\\\"[{"]}`, "")
+	f(strings.Repeat("[", maxDepth)+strings.Repeat("]", maxDepth), "")
+	f(strings.Repeat("[", maxDepth+1)+strings.Repeat("]", maxDepth+1), offDeep)
+	f(strings.Repeat(`{"a":`, 8<<20), offDeep)
+	f(`"`, offJSON)
+	f("\ufeff{}", offJSON)
+}
+
 func TestOffBody(t *testing.T) {
 	f := func(body, want string) {
 		t.Helper()
@@ -66,6 +83,8 @@ func TestOffBody(t *testing.T) {
 	f(`{"prompt":"a"}`, "")
 	f(`{"n":1,"cache_prompt":true,"id_slot":-1,"lora":[]}`, "")
 	f(`{"n":2}`, offSeveral)
+	f(`{"id_slot":-1,"id_slot":2}`, offTwice)
+	f(`{"prompt":"a","\u0070rompt":"b"}`, offTwice)
 	f(`{"n_cmpl":3}`, offSeveral)
 	f(`{"cache_prompt":false}`, offNoCache)
 	f(`{"id_slot":0}`, offPinned)

@@ -145,8 +145,8 @@ func (s *Server) Serve(ln, admin net.Listener) error {
 	return nil
 }
 
-// Reload takes a new configuration for the requests to come. Limits of
-// connections, the addresses and everything about the backend, the index and
+// Reload takes a new configuration for the requests to come: routes, and of the limits
+// those of bodies. Addresses, connections and everything about the backend, the index and
 // the store stay as they were at the start.
 func (s *Server) Reload(cfg *configs.Config) {
 	s.config.Store(cfg)
@@ -169,9 +169,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.http.ShutdownWithContext(ctx)
 	s.stop(errDraining)
 	if err != nil {
-		abort, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTime)
-		defer cancel()
-		_ = s.http.ShutdownWithContext(abort)
+		s.watcher.cut(abortTime)
 	}
 	s.settling.Wait()
 	s.upstream.closeIdle()
@@ -183,6 +181,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // fasthttp then reads it from the exchange.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	x := s.begin(ctx)
+	defer x.allowWrite()
 	defer func() {
 		if r := recover(); r != nil {
 			x.panicked(r)
@@ -191,6 +190,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 	cfg := s.config.Load()
+	x.stall = cfg.Limits.Idle
 	if ctx.IsConnect() {
 		x.refuse(ctx, fasthttp.StatusMethodNotAllowed, "invalid_request_error", "CONNECT is not supported")
 		return
@@ -213,7 +213,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 }
 
 func (s *Server) begin(ctx *fasthttp.RequestCtx) *exchange {
-	x := &exchange{server: s, start: time.Now(), method: string(ctx.Method()), path: string(ctx.Path())}
+	x := &exchange{server: s, start: time.Now(), method: string(ctx.Method()), path: string(ctx.Path()), conn: ctx.Conn()}
 	x.ctx, x.cancel = context.WithCancelCause(s.base)
 	if ctx.IsPost() {
 		x.endpoint = endpoints[x.path]
@@ -244,7 +244,9 @@ func (s *Server) uri(ctx *fasthttp.RequestCtx) []byte {
 }
 
 // prepare has the sharer decide on a generation request and returns the body
-// to forward. The only error is a body that decompresses beyond the limit.
+// to forward. Errors are a body that decompresses beyond the limit and, where tenants are
+// kept apart, one that cannot be read, so that nobody could say what the backend would make
+// of it, or a request that might find another tenant's prompt.
 func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []byte, head *requestHead) ([]byte, error) {
 	h := &ctx.Request.Header
 	body, off := raw, ""
@@ -262,7 +264,13 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 	}
 	g := newGeneration(x, cfg, h, body, off)
 	x.gen = g
+	if g.Apart && (g.Off == offEncoding || g.Off == offJSON || g.Off == offDeep) {
+		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
+	}
 	x.decision = x.server.sharer.Prepare(x.ctx, g)
+	if x.decision.unsafe {
+		return nil, errNotApart
+	}
 	x.tally = newTally()
 	if encoded && g.Off != "" && x.decision.State == StateCold && sameBytes(x.decision.Body, body) {
 		return raw, nil // untouched: as it would have gone without the sidecar
@@ -275,9 +283,10 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, body []byte, off string) *Generation {
 	g := &Generation{ID: newID(), Path: x.path, Body: body, Off: off}
 	g.Authorization = authorization(h)
+	g.Apart = apart(cfg)
 	var doc gjson.Result
-	if off == "" && !gjson.ValidBytes(body) {
-		g.Off = offJSON
+	if off == "" {
+		g.Off = unreadable(body)
 	}
 	if g.Off == "" {
 		doc = gjson.ParseBytes(body)
@@ -296,6 +305,7 @@ func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, 
 			g.Prompt, g.Off = readPrompt(x.endpoint, doc)
 		}
 	}
+	g.Scattered = scattered(x.endpoint, doc)
 	return g
 }
 
@@ -362,6 +372,14 @@ func (x *exchange) refuse(ctx *fasthttp.RequestCtx, status int, kind, message st
 }
 
 func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) {
+	if errors.Is(err, errUnreadable) {
+		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", err.Error())
+		return
+	}
+	if errors.Is(err, errNotApart) {
+		x.refuse(ctx, fasthttp.StatusNotImplemented, "not_supported_error", err.Error())
+		return
+	}
 	if !errors.Is(err, errBodyTooLarge) {
 		x.fail(errClientGone)
 		ctx.SetConnectionClose()

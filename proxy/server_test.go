@@ -638,6 +638,46 @@ func TestDrain(t *testing.T) {
 	<-stopped
 }
 
+// TestAClientThatReadsNothing holds up neither its slot's end nor the sidecar's.
+func TestAClientThatReadsNothing(t *testing.T) {
+	f := func(name string, idle time.Duration, end func(s *Server)) {
+		t.Helper()
+		backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				_, _ = w.Write(make([]byte, 1<<20))
+			}
+		})
+		cfg := configs.Default()
+		cfg.Backend.URL, cfg.Limits.Idle = backend.URL, idle
+		s, err := New(cfg, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln := listen(t)
+		done := make(chan error, 1)
+		go func() { done <- s.Serve(ln, nil) }()
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		within(t, "the answer began", func() bool { return testutil.ToFloat64(s.metrics.InFlight) == 1 })
+		end(s)
+		within(t, name, func() bool { return testutil.ToFloat64(s.metrics.InFlight) == 0 })
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+		<-done
+	}
+	f("it was given up", 300*time.Millisecond, func(*Server) {})
+	f("it was cut off", time.Hour, func(s *Server) {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+	})
+}
+
 func TestDrainGivenUpCutsRequestsOff(t *testing.T) {
 	started, gone := make(chan struct{}), make(chan struct{})
 	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {

@@ -6,9 +6,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
-
 	"github.com/semsharekv/semsharekv/configs"
 )
 
@@ -30,6 +27,7 @@ const (
 	coldClientGone  = "client gone"
 	coldFault       = "fault in sharing"
 	coldExactOnly   = "no exact prefix"
+	coldScattered   = "slot chosen by backend"
 )
 
 // Decision is how a generation request is forwarded.
@@ -47,6 +45,8 @@ type Decision struct {
 	g          *Generation
 	lv         *live // nil where nothing is known of the backend
 	slot       *slot
+	all        bool // it has all slots, not one
+	unsafe     bool // it might find another tenant's prompt: it must not be sent
 	tokens     []int32
 	generation int // of the KV that the slot will hold
 	expect     int // cache_n if all is well; -1 not known
@@ -87,52 +87,43 @@ func (d *Decision) guarded(ctx context.Context) {
 			d.giveUp(coldFault)
 			return
 		}
-		d.cold(coldFault)
+		d.leave(ctx, coldFault)
 	}()
 	d.decide(ctx)
 }
 
 // decide takes the steps of a request one after the other until one settles it.
 func (d *Decision) decide(ctx context.Context) {
-	lv := d.sh.live.Load()
-	switch {
-	case d.g.Policy.Reuse == configs.ReuseOff:
+	if d.g.Policy.Reuse == configs.ReuseOff && !d.g.Apart {
 		d.Reason = d.g.Off
 		return
-	case d.g.Tenant == "":
-		d.cold(coldNoTenant)
-		return
-	case lv == nil || !lv.users.begin():
-		d.cold(coldUnavailable)
-		return
 	}
-	d.lv = lv
-	if d.g.Off != "" {
-		d.cold(d.g.Off)
+	if lv := d.sh.live.Load(); lv != nil && lv.users.begin() {
+		d.lv = lv
+	}
+	switch {
+	case d.g.Policy.Reuse == configs.ReuseOff:
+		d.leave(ctx, d.g.Off)
+		return
+	case d.g.Tenant == "":
+		d.leave(ctx, coldNoTenant)
+		return
+	case d.lv == nil:
+		d.leave(ctx, coldUnavailable)
+		return
+	case d.g.Off != "":
+		d.leave(ctx, d.g.Off)
+		return
+	case d.g.Scattered && d.g.Apart:
+		d.leave(ctx, coldScattered)
 		return
 	}
 	p, reason := d.match(ctx)
 	if d.tokens == nil {
-		d.cold(reason)
+		d.leave(ctx, reason)
 		return
 	}
 	d.inject(ctx, p, reason)
-}
-
-// cold leaves the request to the backend, and the choice of slot with it. Where
-// tenants differ, it must not find what another's prompt left in a slot.
-func (d *Decision) cold(reason string) {
-	d.State, d.Reason, d.Header = StateCold, reason, ""
-	d.Body = d.g.Body
-	if d.g.Policy.Tenant.Source != "shared" && gjson.ValidBytes(d.Body) {
-		d.set("cache_prompt", false)
-	}
-}
-
-func (d *Decision) set(key string, value any) {
-	if body, err := sjson.SetBytes(d.Body, key, value); err == nil {
-		d.Body = body
-	}
 }
 
 // step observes the time of one step since start.

@@ -281,6 +281,74 @@ func TestSharingKeepsTenantsApart(t *testing.T) {
 	}
 }
 
+// TestNoTenantFindsWhatAnotherLeftInASlot: whatever tenant y asked, and however, x's
+// prompt of the same text is computed from its first token.
+func TestNoTenantFindsWhatAnotherLeftInASlot(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 2, NoRAMCache: true}, func(c *configs.Config) {
+		c.Defaults.Tenant = configs.Tenant{Source: "header", Name: "X-Tenant"}
+		c.Routes = []configs.Route{{Name: "plain", Match: configs.Match{Headers: map[string]string{"X-Plain": "yes"}}, Policy: c.Defaults}}
+		c.Routes[0].Reuse = configs.ReuseOff
+	})
+	text, _ := json.Marshal(tale("1812")[:400])
+	prompt := string(text)
+	chat := `"max_tokens":1,"messages":[{"role":"user","content":` + prompt + `}]`
+	forms := []struct {
+		path, body string
+		headers    []string
+	}{
+		{"/completion", `{"n_predict":1,"prompt":` + prompt + `}`, nil},
+		{"/completion", `{"n_predict":1,"prompt":` + prompt + `}`, []string{"X-SemShareKV", "off"}},
+		{"/completion", `{"n_predict":1,"prompt":` + prompt + `}`, []string{"X-Plain", "yes"}},
+		{"/completion", `{"n_predict":1,"prompt":[` + prompt + `,` + prompt + `]}`, nil},
+		{"/completion", `{"n_predict":1,"id_slot":0,"prompt":` + prompt + `}`, nil},
+		{"/completion", `{"cache_prompt":true,"id_slot":-1,"n_predict":1,"prompt":` + prompt + `,"id_slot":1,"cache_prompt":true}`, nil},
+		{"/completion", `{"\u0063ache_prompt":true,"n_predict":1,"prompt":` + prompt + `}`, nil},
+		{"/v1/completions", `{"max_tokens":1,"prompt":` + prompt + `}`, nil},
+		{"/v1/chat/completions", `{` + chat + `}`, nil},
+		{"/v1/chat/completions", `{"n":2,` + chat + `}`, nil},
+		{"/v1/responses", `{"max_output_tokens":1,"input":` + prompt + `}`, nil},
+		{"/v1/messages", `{` + chat + `}`, nil},
+	}
+	for _, y := range forms {
+		for _, x := range []int{0, 8, 11} {
+			x := forms[x]
+			r := s.post(y.path, y.body, append([]string{"X-Tenant", "y"}, y.headers...)...)
+			if r.status != http.StatusOK {
+				t.Fatalf("%s %.60s: status %d: %s", y.path, y.body, r.status, r.body)
+			}
+			r = s.post(x.path, x.body, append([]string{"X-Tenant", "x"}, x.headers...)...)
+			if n := cached(r.body); r.status != http.StatusOK || n > 0 {
+				t.Errorf("after y's %s %.60s\nx's %s %.60s: status %d, %s, %d tokens found", y.path, y.body, x.path, x.body, r.status, r.did, n)
+			}
+			// x's own may be found by x, so it must be forgotten.
+			if err := s.server.Forget(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// cached is how many of the prompt's tokens the backend says it found.
+func cached(answer string) int64 {
+	n := int64(0)
+	for _, path := range []string{"timings.cache_n", "0.timings.cache_n", "1.timings.cache_n", "usage.prompt_tokens_details.cached_tokens",
+		"usage.input_tokens_details.cached_tokens", "usage.cache_read_input_tokens"} {
+		n = max(n, gjson.Get(answer, path).Int())
+	}
+	return n
+}
+
+func TestUnreadableBodiesAreRefusedWhereTenantsAreKeptApart(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 1024}, func(c *configs.Config) {
+		c.Defaults.Tenant = configs.Tenant{Source: "api_key"}
+	})
+	for _, body := range []string{"\ufeff{\"prompt\":\"a\"}", "{\"prompt\":\"a\"}\x00", strings.Repeat("[", 8<<20)} {
+		if r := s.post("/completion", body, "Authorization", "Bearer k"); r.status != http.StatusBadRequest {
+			t.Errorf("%.20q: status %d, expected 400", body, r.status)
+		}
+	}
+}
+
 func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
 	const key = "secret"
 	s := startSharing(t, lab.BackendOptions{Context: 4096, APIKey: key}, func(c *configs.Config) { c.Backend.APIKey = key })

@@ -11,12 +11,14 @@ import (
 )
 
 // slots is the sidecar's book of the backend's slots: which are in use, by whom,
-// and what they hold. Requests that come around the sidecar make it wrong; that
-// costs time and is noticed by cache_n, nothing more.
+// and what they hold. Requests that come around the sidecar make it wrong, and so do
+// those whose slot the backend chooses, of which there are none where tenants are kept
+// apart; that costs time and is noticed by cache_n.
 type slots struct {
-	mu    sync.Mutex
-	all   []*slot
-	freed chan struct{} // closed and replaced whenever a slot is released
+	mu     sync.Mutex
+	all    []*slot
+	freed  chan struct{} // closed and replaced whenever a slot is released
+	wanted int           // who waits for all slots; nobody gets one meanwhile
 }
 
 // slot is one slot of the backend. Its fields but id are guarded by slots.mu, or
@@ -70,7 +72,7 @@ func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, leas
 		} else {
 			sl, prefix = s.oldest(), 0
 		}
-		if sl != nil {
+		if sl != nil && s.wanted == 0 {
 			sl.busy = true
 			if sl.tenant == tenant {
 				prefix = max(prefix, matcher.CommonPrefix(sl.tokens, tokens))
@@ -86,6 +88,49 @@ func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, leas
 			return nil, 0
 		}
 	}
+}
+
+// acquireAll waits until all slots are idle and takes them; false means that ctx ended
+// first.
+func (s *slots) acquireAll(ctx context.Context) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted++
+	defer func() { s.wanted-- }()
+	for slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.busy }) {
+		freed := s.freed
+		s.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		if ctx.Err() != nil {
+			s.wake()
+			return false
+		}
+	}
+	for _, sl := range s.all {
+		sl.busy = true
+	}
+	return true
+}
+
+// releaseAll gives all slots back; nobody knows what they hold.
+func (s *slots) releaseAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.all {
+		sl.busy, sl.used = false, time.Now()
+		sl.tenant, sl.tokens, sl.generation = "", nil, 0
+	}
+	s.wake()
+}
+
+// wake has everybody who waits look again.
+func (s *slots) wake() {
+	close(s.freed)
+	s.freed = make(chan struct{})
 }
 
 func (s *slots) best(tenant string, tokens []int32) (best *slot, prefix int) {
@@ -116,8 +161,7 @@ func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int)
 	defer s.mu.Unlock()
 	sl.busy, sl.used = false, time.Now()
 	sl.tenant, sl.tokens, sl.generation = tenant, tokens, generation
-	close(s.freed)
-	s.freed = make(chan struct{})
+	s.wake()
 }
 
 // exhausted tells whether no slot is idle.

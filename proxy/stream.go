@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -22,6 +23,8 @@ type exchange struct {
 	server   *Server
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
+	conn     net.Conn      // the client's
+	stall    time.Duration // a client that takes nothing for so long is given up; 0 never
 	watch    *watch
 	start    time.Time // the request's arrival
 	sent     time.Time // when it was forwarded
@@ -58,6 +61,7 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 		}
 	}()
 	n, err = x.answer.body.Read(p)
+	x.allowWrite()
 	if n > 0 {
 		if x.bytesOut == 0 {
 			x.firstByte = time.Now()
@@ -75,6 +79,13 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 		err = x.err
 	}
 	return n, err
+}
+
+// allowWrite gives the client time to take what is written to it next.
+func (x *exchange) allowWrite() {
+	if x.stall > 0 {
+		_ = x.conn.SetWriteDeadline(time.Now().Add(x.stall))
+	}
 }
 
 // Close ends the exchange once the client has the answer, or will not get it.

@@ -1,0 +1,68 @@
+package proxy
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/tidwall/gjson"
+)
+
+// cold sends the body as the client sent it. Where tenants are kept apart, it must not
+// find what another's prompt left in a slot.
+func (d *Decision) cold(reason string) {
+	d.State, d.Reason, d.Header = StateCold, reason, ""
+	d.Body = d.g.Body
+	if d.g.Apart {
+		d.set("cache_prompt", "false")
+	}
+}
+
+// leave leaves the request to the backend, and the choice of slot with it. Where tenants
+// are kept apart it gets a slot all the same: in one that the book takes for another's,
+// its prompt could be found. A request that the backend scatters gets all of them.
+func (d *Decision) leave(ctx context.Context, reason string) {
+	d.cold(reason)
+	switch {
+	case !d.g.Apart:
+		return
+	case d.lv == nil:
+		d.unsafe = d.g.unheeding()
+		return
+	case d.g.Scattered:
+		d.all = d.lv.slots.acquireAll(ctx)
+		d.unsafe = d.g.unheeding() && !(d.all && d.eraseForeign())
+		return
+	}
+	if d.slot, _ = d.lv.slots.acquire(ctx, d.g.Tenant, nil, 1); d.slot != nil {
+		d.choose()
+	}
+}
+
+// choose pins the request to its slot.
+func (d *Decision) choose() {
+	d.Slot = d.slot.id
+	d.set("id_slot", strconv.Itoa(d.slot.id))
+}
+
+// eraseForeign empties the slots that hold others' prompts: the backend may look for a
+// prefix in any, and takes no word against it. All slots are acquired.
+func (d *Decision) eraseForeign() bool {
+	ok := true
+	for _, sl := range d.lv.slots.all {
+		if sl.tenant != d.g.Tenant || sl.tenant == "" {
+			ok = d.erase(sl) && ok
+		}
+	}
+	return ok
+}
+
+// set gives the body's top level a member of that name and no other.
+func (d *Decision) set(key, raw string) {
+	body := gjson.ParseBytes(d.Body)
+	if d.g.Off == offJSON || d.g.Off == offDeep || d.g.Off == offEncoding || !body.IsObject() {
+		return
+	}
+	o := objectOf(body)
+	o.set(key, raw)
+	d.Body = []byte(o.json())
+}
