@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -44,6 +45,11 @@ func metaName(id string) string             { return "ssk-" + id + ".json" }
 func recipeName(run string, n int64) string { return fmt.Sprintf("ssk-%s-r%d.recipe", run, n) }
 func metaTmpName(id string) string          { return "ssk-" + id + ".tmp" }
 func savedName(id string) string            { return "ssk-" + id + ".saved" }
+
+// idOf is the id in the name of a reference's file.
+func idOf(name string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(name, "ssk-"), filepath.Ext(name))
+}
 
 // runLock is the mark of a living run.
 type runLock struct {
@@ -164,14 +170,13 @@ func (s *Store) recover() error {
 		switch {
 		case m == nil:
 		case filepath.Ext(f.Name()) == ".json":
-			s.adopt(f.Name()[len("ssk-") : len(f.Name())-len(".json")])
+			s.adopt(idOf(f.Name()))
 		case !isAlive(m[1]):
 			rest = append(rest, f.Name())
 		}
 	}
 	for _, name := range rest {
-		id := name[len("ssk-") : len(name)-len(filepath.Ext(name))]
-		if filepath.Ext(name) == ".bin" && s.entries[id] != nil {
+		if filepath.Ext(name) == ".bin" && s.entries[idOf(name)] != nil {
 			continue
 		}
 		if os.Remove(filepath.Join(s.dir, name)) == nil && filepath.Ext(name) != ".lock" {
@@ -200,8 +205,9 @@ func (s *Store) adopt(id string) *entry {
 }
 
 // refresh takes note of what other sidecars put into the directory and took out of
-// it, so that the budget holds for all of them together. It returns the references
-// that are gone. The caller holds s.mu, and discards them after releasing it.
+// it, so that the budget holds for all of them together, and deletes what the backend
+// saved too late. It returns the references that are gone. The caller holds s.mu, and
+// discards them after releasing it.
 func (s *Store) refresh() []*entry {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -209,11 +215,18 @@ func (s *Store) refresh() []*entry {
 	}
 	there := map[string]bool{}
 	for _, f := range files {
-		if fileName.MatchString(f.Name()) && filepath.Ext(f.Name()) == ".json" {
-			id := f.Name()[len("ssk-") : len(f.Name())-len(".json")]
+		if !fileName.MatchString(f.Name()) {
+			continue
+		}
+		switch id := idOf(f.Name()); filepath.Ext(f.Name()) {
+		case ".json":
 			there[id] = true
 			if s.entries[id] == nil {
 				s.adopt(id)
+			}
+		case ".bin", ".saved":
+			if s.late(id) {
+				_ = os.Remove(filepath.Join(s.dir, f.Name()))
 			}
 		}
 	}
@@ -225,6 +238,13 @@ func (s *Store) refresh() []*entry {
 		}
 	}
 	return gone
+}
+
+// late tells whether a state of that id was saved after its reservation had ended: the
+// backend makes the file anew that Abort deleted. The caller holds s.mu.
+func (s *Store) late(id string) bool {
+	_, reserved := s.reserved[id]
+	return strings.HasPrefix(id, s.run.id) && !reserved && s.entries[id] == nil
 }
 
 // shrink brings a store that was opened with a smaller budget, or that others

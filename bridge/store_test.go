@@ -260,6 +260,34 @@ func TestCommitRefusesWhatIsNoState(t *testing.T) {
 	}
 }
 
+// A server that is slow to save writes the file after the capture gave up.
+func TestWhatIsSavedTooLateIsDeleted(t *testing.T) {
+	f := func(o StoreOptions) {
+		t.Helper()
+		dir := t.TempDir()
+		s := openStore(t, dir, o)
+		kept := save(t, s, 1, 1)
+		p, err := s.Reserve(stateBytes, Meta{}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Abort()
+		writeState(t, p.Path(), storeLayout, 1, storeTokens, 2)
+		next, err := s.Reserve(stateBytes, Meta{}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{stateName(kept), metaName(kept), next.File()}
+		slices.Sort(want)
+		if got := files(t, dir); !slices.Equal(got, want) {
+			t.Errorf("files %v: expected %v", got, want)
+		}
+	}
+	f(StoreOptions{})
+	f(StoreOptions{Budget: 3 * stateBytes})
+	f(StoreOptions{Stored: storeLayout, Kernels: GoKernels(), Threads: 1})
+}
+
 func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
 	s := openStore(t, t.TempDir(), StoreOptions{})
 	for _, id := range []string{"", "..", "../x", "0123456789abcdef-1/../2", "0123456789abcdef-", strings.Repeat("a", 300)} {
