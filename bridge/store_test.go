@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const storeTokens = 16
@@ -227,6 +229,56 @@ func TestDamagedReferencesAreDropped(t *testing.T) {
 		f("a flipped bit", restart, flip)
 		f("a cut file", restart, cut)
 		f("a missing file", restart, remove)
+	}
+}
+
+// withoutFiles runs f while the process may open no file.
+func withoutFiles(t *testing.T, f func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	f()
+}
+
+func TestAReferenceOutlivesErrorsThatPass(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	id := save(t, s, 1, 1)
+	s.Close()
+	s = openStore(t, dir, StoreOptions{})
+	withoutFiles(t, func() {
+		if _, err := s.Get(id); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("Get: %v: expected that no file can be opened", err)
+		}
+		if _, err := s.Prompt(id); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("Prompt: %v: expected that no file can be opened", err)
+		}
+	})
+	ref, err := s.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref.Release()
+}
+
+func TestAReferenceThatCheckRefusesIsDropped(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	id := save(t, s, 1, 1)
+	s.Close()
+	s = openStore(t, dir, StoreOptions{Check: func(*State) error { return errors.New("another layout") }})
+	if _, err := s.Get(id); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("got %v", err)
+	}
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("left: %v", got)
 	}
 }
 
