@@ -67,8 +67,8 @@ func newRun(dir string) (*runLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A store that recovers at this very moment may hold the lock to look whether
-	// we live, for an instant, and may then delete the file.
+	// A store that recovers at this very moment may have taken the lock, and then
+	// deletes the file before it lets go (see runs).
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
@@ -85,14 +85,43 @@ func (r *runLock) release() error {
 	return errors.Join(err, r.f.Close())
 }
 
-// alive tells whether the run of that id still holds its lock in dir.
-func alive(dir, run string) bool {
-	f, err := os.Open(filepath.Join(dir, lockName(run)))
+// runs tells which runs of a directory live. It holds the locks of those that ended until
+// it is closed: one that has made its lock and is just about to take it waits meanwhile,
+// and then sees that the file is gone.
+type runs struct {
+	dir   string
+	lives map[string]bool // what is known
+	held  []*os.File
+}
+
+// alive tells whether the run of that id holds its lock, or may do so.
+func (r *runs) alive(run string) bool {
+	lives, known := r.lives[run]
+	if !known {
+		lives = !r.bury(run)
+		r.lives[run] = lives
+	}
+	return lives
+}
+
+// bury takes the lock of a run that ended. It returns false where the run may live.
+func (r *runs) bury(run string) bool {
+	f, err := os.Open(filepath.Join(r.dir, lockName(run)))
 	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+		f.Close()
 		return false
 	}
-	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+	r.held = append(r.held, f)
+	return true
+}
+
+func (r *runs) close() {
+	for _, f := range r.held {
+		f.Close()
+	}
 }
 
 // record is a metadata file.
@@ -157,13 +186,8 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	living := map[string]bool{s.run.id: true}
-	isAlive := func(run string) bool {
-		if _, known := living[run]; !known {
-			living[run] = alive(s.dir, run)
-		}
-		return living[run]
-	}
+	r := runs{dir: s.dir, lives: map[string]bool{s.run.id: true}}
+	defer r.close()
 	var rest []string
 	for _, f := range files {
 		m := fileName.FindStringSubmatch(f.Name())
@@ -171,7 +195,7 @@ func (s *Store) recover() error {
 		case m == nil:
 		case filepath.Ext(f.Name()) == ".json":
 			s.adopt(idOf(f.Name()))
-		case !isAlive(m[1]):
+		case !r.alive(m[1]):
 			rest = append(rest, f.Name())
 		}
 	}

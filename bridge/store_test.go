@@ -182,6 +182,56 @@ func TestWhatIsNotCommittedIsGoneAfterRestart(t *testing.T) {
 	}
 }
 
+// lockFile makes the lock file of a run, and does not take the lock yet.
+func lockFile(t *testing.T, dir, run string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, lockName(run)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// A run that starts while another recovers must not get its lock before the other has
+// deleted the file: it would go on without one.
+func TestTheLockOfARunFoundDeadIsHeldUntilItsFilesAreGone(t *testing.T) {
+	const run = "0123456789abcdef"
+	dir := t.TempDir()
+	starting := lockFile(t, dir, run)
+	r := runs{dir: dir, lives: map[string]bool{}}
+	if r.alive(run) {
+		t.Fatal("a run without its lock lives")
+	}
+	lock := func() error { return unix.Flock(int(starting.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
+	if err := lock(); err != unix.EWOULDBLOCK {
+		t.Errorf("the lock was free: %v", err)
+	}
+	r.close()
+	if err := lock(); err != nil {
+		t.Errorf("the lock is not free: %v", err)
+	}
+}
+
+func TestARunIsDeadOnlyWhereItsLockIsFreeOrGone(t *testing.T) {
+	const held, unreadable, gone = "0000000000000001", "0000000000000002", "0000000000000003"
+	dir := t.TempDir()
+	if err := unix.Flock(int(lockFile(t, dir, held).Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	lockFile(t, dir, unreadable)
+	r := runs{dir: dir, lives: map[string]bool{}}
+	defer r.close()
+	withoutFiles(t, func() {
+		if !r.alive(unreadable) {
+			t.Error("a run whose lock cannot be opened is dead")
+		}
+	})
+	if !r.alive(held) || r.alive(gone) {
+		t.Errorf("the run that holds its lock lives: %t, the one that has none: %t", r.alive(held), r.alive(gone))
+	}
+}
+
 func TestDamagedReferencesAreDropped(t *testing.T) {
 	f := func(what string, restart bool, damage func(path string)) {
 		t.Helper()
