@@ -22,14 +22,14 @@ import (
 //
 //	ssk-<run>.lock             held with flock while the run lives
 //	ssk-<run>-<n>.bin, .json   a reference and its metadata; the id is <run>-<n>
-//	ssk-<run>-<n>.tmp          metadata being written
+//	ssk-<run>-<id>.tmp         metadata of any run's reference, being written by this one
 //	ssk-<run>-<n>.saved        what the backend saved, until it is written anew as .bin
 //	ssk-<run>-s<n>.scratch     composed states
 //	ssk-<run>-r<n>.recipe      recipes, and with .reply behind it the agent's replies
 //
 // No other file in the directory is ever touched.
 var (
-	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|tmp|saved)|-s[0-9]{1,6}\.scratch|-r[0-9]{1,12}\.recipe(?:\.reply(?:\.new)?)?)$`)
+	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|saved)|-[0-9a-f]{16}-[0-9a-f]{1,12}\.tmp|-s[0-9]{1,6}\.scratch|-r[0-9]{1,12}\.recipe(?:\.reply(?:\.new)?)?)$`)
 	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
 )
 
@@ -43,7 +43,7 @@ func lockName(run string) string            { return "ssk-" + run + ".lock" }
 func stateName(id string) string            { return "ssk-" + id + ".bin" }
 func metaName(id string) string             { return "ssk-" + id + ".json" }
 func recipeName(run string, n int64) string { return fmt.Sprintf("ssk-%s-r%d.recipe", run, n) }
-func metaTmpName(id string) string          { return "ssk-" + id + ".tmp" }
+func metaTmpName(run, id string) string     { return "ssk-" + run + "-" + id + ".tmp" }
 func savedName(id string) string            { return "ssk-" + id + ".saved" }
 
 // idOf is the id in the name of a reference's file.
@@ -136,7 +136,7 @@ func (s *Store) writeMeta(e *entry) error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(s.dir, metaTmpName(e.meta.ID))
+	tmp := filepath.Join(s.dir, metaTmpName(s.run.id, e.meta.ID))
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		_ = os.Remove(tmp)
 		return err
@@ -147,6 +147,14 @@ func (s *Store) writeMeta(e *entry) error {
 	}
 	e.dirty, e.saved = false, s.o.Now()
 	return nil
+}
+
+// updateMeta writes the metadata of a reference anew, unless another sidecar has removed
+// it: what is gone must not come back. The caller holds s.mu.
+func (s *Store) updateMeta(e *entry) {
+	if _, err := os.Lstat(s.metaPath(e.meta.ID)); err == nil {
+		_ = s.writeMeta(e)
+	}
 }
 
 // readMeta reads the metadata of id and checks them against the state file.

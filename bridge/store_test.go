@@ -153,7 +153,7 @@ func TestWhatIsNotCommittedIsGoneAfterRestart(t *testing.T) {
 	if _, err := s.Scratch(1000); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"ssk-0123456789abcdef-1.tmp", "ssk-0123456789abcdef-s0.scratch", "ssk-0123456789abcdef-2.bin"} {
+	for _, name := range []string{metaTmpName("0123456789abcdef", kept), "ssk-0123456789abcdef-s0.scratch", "ssk-0123456789abcdef-2.bin"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -415,6 +415,47 @@ func TestAnotherSidecarsReferenceIsFound(t *testing.T) {
 	ref.Release()
 	if _, err := b.Get(id); err == nil {
 		t.Error("found after it was dropped")
+	}
+}
+
+func TestAReferenceThatAnotherSidecarRemovedDoesNotComeBack(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	dir := t.TempDir()
+	a := openStore(t, dir, StoreOptions{})
+	id := save(t, a, 1, 1)
+	b := openStore(t, dir, StoreOptions{Now: func() time.Time { return now }})
+	a.Drop(id, "test")
+	b.Hit(id, 10)
+	now = now.Add(metaInterval)
+	b.Hit(id, 10)
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("after a hit: %v", got)
+	}
+	b.Close()
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("after closing: %v", got)
+	}
+}
+
+// Two sidecars that write the metadata of one reference must not write one file.
+func TestMetadataAreWrittenUnderTheWritersOwnName(t *testing.T) {
+	dir := t.TempDir()
+	a := openStore(t, dir, StoreOptions{})
+	id := save(t, a, 1, 1)
+	b := openStore(t, dir, StoreOptions{})
+	for _, s := range []*Store{a, b} {
+		name := metaTmpName(s.run.id, id)
+		if m := fileName.FindStringSubmatch(name); m == nil || m[1] != s.run.id {
+			t.Errorf("%s is read as %v: expected a file of %s", name, m, s.run.id)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, metaTmpName(a.run.id, id)), 0o700); err != nil {
+		t.Fatal(err) // in a's way alone
+	}
+	b.Hit(id, 10)
+	b.Close()
+	if rec, err := a.readMeta(id); err != nil || rec.Hits != 1 {
+		t.Errorf("%d hits, %v: expected those that b wrote", rec.Hits, err)
 	}
 }
 
