@@ -205,6 +205,11 @@ func checkRoPE(k *Kernels, s *State, rope *RoPE) error {
 	l := s.Layout.Layers[0]
 	src := s.Layer(0)
 	last := int32(s.Cells() - 1)
+	from, known := s.Row(1)
+	to, knownToo := s.Row(last)
+	if !known || !knownToo {
+		return fmt.Errorf("positions 1 and %d: a cell is missing", last)
+	}
 	turned := make([]byte, l.KRow)
 	job := LayerJob{K: turned, KType: l.KType, VType: l.VType, KRow: int64(l.KRow), VRow: int64(l.VRow),
 		V: make([]byte, l.VRow), DstCells: 1, Sources: []LayerSource{src}, SrcCells: []int64{int64(s.Cells())},
@@ -212,11 +217,11 @@ func checkRoPE(k *Kernels, s *State, rope *RoPE) error {
 	if job.VTrans {
 		job.V = make([]byte, int64(l.VElem)*int64(l.VWidth))
 	}
-	run := []Run{{Src: 1, Len: 1, Delta: last - 1}}
+	run := []Run{{Src: int32(from), Len: 1, Delta: last - 1}}
 	if err := k.Compose([]LayerJob{job}, run, rope, 1); err != nil {
 		return fmt.Errorf("keys cannot be moved: %w", err)
 	}
-	want, err := floats(k, l.KType, src.K[int(last)*int(l.KRow):int(last+1)*int(l.KRow)])
+	want, err := floats(k, l.KType, src.K[to*int(l.KRow):(to+1)*int(l.KRow)])
 	if err != nil {
 		return err
 	}
