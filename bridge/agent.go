@@ -73,14 +73,11 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 		return AgentReply{}, errors.New(probed.Why)
 	}
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
-	var files [3]string
-	for i := range files {
-		var err error
-		if files[i], err = p.file(); err != nil {
-			return AgentReply{}, err
-		}
-		defer os.Remove(files[i])
+	files, remove, err := p.files(3)
+	if err != nil {
+		return AgentReply{}, err
 	}
+	defer remove()
 	tokens := p.varied()
 	if _, err := p.fill(ctx, files[0], tokens); err != nil {
 		return AgentReply{}, err

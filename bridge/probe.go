@@ -58,11 +58,12 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}
-	file, err := p.file()
+	files, remove, err := p.files(1)
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(file)
+	defer remove()
+	file := files[0]
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
 	out := &Probed{Props: p.Props}
 	tokens := p.prompt()
@@ -96,14 +97,29 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	return out, nil
 }
 
-// file makes the file that the server will save to, and so finds out whether the
-// slot directory can be written.
-func (p Prober) file() (string, error) {
-	f, err := os.CreateTemp(p.Dir, "probe-*.state")
+// files makes n files that the server will save to, and so finds out whether the slot
+// directory can be written. remove deletes them. They are of a run of their own: what a
+// kill leaves of them, or the server saves too late, goes when a store is opened there.
+func (p Prober) files(n int) (paths []string, remove func(), err error) {
+	run, err := newRun(p.Dir)
 	if err != nil {
-		return "", fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
+		return nil, nil, fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
 	}
-	return f.Name(), f.Close()
+	remove = func() {
+		for _, path := range paths {
+			_ = os.Remove(path)
+		}
+		_ = run.release()
+	}
+	for i := range n {
+		path := filepath.Join(p.Dir, probeName(run.id, i))
+		paths = append(paths, path)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			remove()
+			return nil, nil, fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
+		}
+	}
+	return paths, remove, nil
 }
 
 // refuse names what is known to be unshareable before anything is tried.

@@ -26,10 +26,11 @@ import (
 //	ssk-<run>-<n>.saved        what the backend saved, until it is written anew as .bin
 //	ssk-<run>-s<n>.scratch     composed states
 //	ssk-<run>-r<n>.recipe      recipes, and with .reply behind it the agent's replies
+//	ssk-<run>-p<n>.state       states and recipes by which the backend is tried out
 //
 // No other file in the directory is ever touched.
 var (
-	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|saved)|-[0-9a-f]{16}-[0-9a-f]{1,12}\.tmp|-s[0-9]{1,6}\.scratch|-r[0-9]{1,12}\.recipe(?:\.reply(?:\.new)?)?)$`)
+	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|saved)|-[0-9a-f]{16}-[0-9a-f]{1,12}\.tmp|-s[0-9]{1,6}\.scratch|(?:-r[0-9]{1,12}\.recipe|-p[0-9]\.state)(?:\.reply(?:\.new)?)?)$`)
 	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
 )
 
@@ -43,6 +44,7 @@ func lockName(run string) string            { return "ssk-" + run + ".lock" }
 func stateName(id string) string            { return "ssk-" + id + ".bin" }
 func metaName(id string) string             { return "ssk-" + id + ".json" }
 func recipeName(run string, n int64) string { return fmt.Sprintf("ssk-%s-r%d.recipe", run, n) }
+func probeName(run string, n int) string    { return fmt.Sprintf("ssk-%s-p%d.state", run, n) }
 func metaTmpName(run, id string) string     { return "ssk-" + run + "-" + id + ".tmp" }
 func savedName(id string) string            { return "ssk-" + id + ".saved" }
 

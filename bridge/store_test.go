@@ -390,6 +390,32 @@ func TestWhatIsSavedTooLateIsDeleted(t *testing.T) {
 	f(StoreOptions{Stored: storeLayout, Kernels: GoKernels(), Threads: 1})
 }
 
+// Nothing that the backend is tried out with stays for good, nor goes before it was used.
+func TestFilesOfAProbeGoWithTheNextStoreThatIsOpened(t *testing.T) {
+	dir := t.TempDir()
+	paths, remove, err := Prober{Dir: dir}.files(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir, StoreOptions{})
+	if got := files(t, dir); len(got) != 2 {
+		t.Errorf("%v during the probe: expected two files", got)
+	}
+	remove()
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("%v after the probe", got)
+	}
+	for _, name := range []string{paths[0], paths[1] + ".reply"} {
+		if err := os.WriteFile(name, []byte("late"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openStore(t, dir, StoreOptions{})
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("%v after the next store was opened", got)
+	}
+}
+
 func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
 	s := openStore(t, t.TempDir(), StoreOptions{})
 	for _, id := range []string{"", "..", "../x", "0123456789abcdef-1/../2", "0123456789abcdef-", strings.Repeat("a", 300)} {
