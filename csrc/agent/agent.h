@@ -17,8 +17,9 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
 void agent_lock(void);
 void agent_unlock(void);
 
-/* How many recipes were begun. */
-uint64_t agent_recipes(void);
+/* Begins the next recipe or saving, and returns its number, which is greater than all
+ * before. The caller holds the lock. */
+uint64_t agent_turn(void);
 
 /* Opens the directory of a file; below 0 where that fails. */
 int agent_open_dir(const char * path);
