@@ -73,14 +73,11 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 		return AgentReply{}, errors.New(probed.Why)
 	}
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
-	var files [3]string
-	for i := range files {
-		var err error
-		if files[i], err = p.file(); err != nil {
-			return AgentReply{}, err
-		}
-		defer os.Remove(files[i])
+	files, remove, err := p.files(3)
+	if err != nil {
+		return AgentReply{}, err
 	}
+	defer remove()
 	tokens := p.varied()
 	if _, err := p.fill(ctx, files[0], tokens); err != nil {
 		return AgentReply{}, err
@@ -143,13 +140,11 @@ func (p Prober) compare(path string, want *State) error {
 	if err := got.Layout.Equal(&want.Layout); err != nil {
 		return err
 	}
-	for i, l := range want.Layout.Layers {
-		a, b := got.Layer(i), want.Layer(i)
-		keys, err := p.off(l.KType, a.K, b.K)
-		if err != nil {
-			return err
-		}
-		values, err := p.off(l.VType, a.V, b.V)
+	if got.Cells() != want.Cells() {
+		return fmt.Errorf("the agent made %d cells: expected %d", got.Cells(), want.Cells())
+	}
+	for i := range want.Layout.Layers {
+		keys, values, err := p.off(got, want, i)
 		if err != nil {
 			return err
 		}
@@ -160,16 +155,56 @@ func (p Prober) compare(path string, want *State) error {
 	return nil
 }
 
-func (p Prober) off(t KVType, got, want []byte) (float64, error) {
-	a, err := floats(p.Kernels, t, got)
+// off is how far a layer's keys and values are from those wanted, as relativeError.
+func (p Prober) off(got, want *State, layer int) (keys, values float64, err error) {
+	gotK, gotV, err := p.byPosition(got, layer)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	b, err := floats(p.Kernels, t, want)
+	wantK, wantV, err := p.byPosition(want, layer)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return relativeError(a, b), nil
+	return relativeError(gotK, wantK), relativeError(gotV, wantV), nil
+}
+
+// byPosition returns a layer's keys and values, cell by cell in the order of the positions, of
+// which all from 0 on must have one.
+func (p Prober) byPosition(s *State, layer int) (keys, values []float32, err error) {
+	src := s.Layer(layer)
+	if keys, err = floats(p.Kernels, src.KType, src.K); err != nil {
+		return nil, nil, err
+	}
+	if values, err = floats(p.Kernels, src.VType, src.V); err != nil {
+		return nil, nil, err
+	}
+	if keys, err = inOrder(s, keys, false); err != nil {
+		return nil, nil, err
+	}
+	values, err = inOrder(s, values, src.VTrans)
+	return keys, values, err
+}
+
+// inOrder returns x, elements of the cells of s in rows or columns, cell by cell in the
+// order of the positions.
+func inOrder(s *State, x []float32, columns bool) ([]float32, error) {
+	n := s.Cells()
+	width := len(x) / n
+	out := make([]float32, 0, len(x))
+	for pos := range n {
+		row, ok := s.Row(int32(pos))
+		if !ok {
+			return nil, fmt.Errorf("position %d has no cell", pos)
+		}
+		if !columns {
+			out = append(out, x[row*width:(row+1)*width]...)
+			continue
+		}
+		for e := range width {
+			out = append(out, x[e*n+row])
+		}
+	}
+	return out, nil
 }
 
 // Cook has the server carry out the recipe file of that name in dir, into a slot.

@@ -225,10 +225,27 @@ func (p *progress) stage(ctx context.Context, st FillStage) (Prefilled, error) {
 	if err := p.forgetSaved(); err != nil {
 		return got, err
 	}
-	if _, _, err := p.fl.Backend.Save(ctx, p.f.Slot, p.savedIn.File()); err != nil {
+	if err := p.save(ctx); err != nil {
 		return got, err
 	}
 	return got, p.reopen(st)
+}
+
+// saveTimeout bounds the saving between two stages.
+const saveTimeout = 30 * time.Second
+
+// save has the server write the slot to savedIn. It waits for the answer though the
+// client may be gone: the server carries out what it was asked for in any case, and the
+// file could be another request's by then. Without an answer nobody gets it again.
+func (p *progress) save(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	_, _, err := p.fl.Backend.Save(ctx, p.f.Slot, p.savedIn.File())
+	var answer *BackendError
+	if err != nil && !errors.As(err, &answer) {
+		p.savedIn.Abandon()
+	}
+	return err
 }
 
 // forgetSaved unmaps the state of the stage before, whose rows are in the

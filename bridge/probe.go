@@ -58,11 +58,12 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}
-	file, err := p.file()
+	files, remove, err := p.files(1)
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(file)
+	defer remove()
+	file := files[0]
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
 	out := &Probed{Props: p.Props}
 	tokens := p.prompt()
@@ -96,14 +97,29 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	return out, nil
 }
 
-// file makes the file that the server will save to, and so finds out whether the
-// slot directory can be written.
-func (p Prober) file() (string, error) {
-	f, err := os.CreateTemp(p.Dir, "probe-*.state")
+// files makes n files that the server will save to, and so finds out whether the slot
+// directory can be written. remove deletes them. They are of a run of their own: what a
+// kill leaves of them, or the server saves too late, goes when a store is opened there.
+func (p Prober) files(n int) (paths []string, remove func(), err error) {
+	run, err := newRun(p.Dir)
 	if err != nil {
-		return "", fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
+		return nil, nil, fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
 	}
-	return f.Name(), f.Close()
+	remove = func() {
+		for _, path := range paths {
+			_ = os.Remove(path)
+		}
+		_ = run.release()
+	}
+	for i := range n {
+		path := filepath.Join(p.Dir, probeName(run.id, i))
+		paths = append(paths, path)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			remove()
+			return nil, nil, fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
+		}
+	}
+	return paths, remove, nil
 }
 
 // refuse names what is known to be unshareable before anything is tried.
@@ -205,6 +221,11 @@ func checkRoPE(k *Kernels, s *State, rope *RoPE) error {
 	l := s.Layout.Layers[0]
 	src := s.Layer(0)
 	last := int32(s.Cells() - 1)
+	from, known := s.Row(1)
+	to, knownToo := s.Row(last)
+	if !known || !knownToo {
+		return fmt.Errorf("positions 1 and %d: a cell is missing", last)
+	}
 	turned := make([]byte, l.KRow)
 	job := LayerJob{K: turned, KType: l.KType, VType: l.VType, KRow: int64(l.KRow), VRow: int64(l.VRow),
 		V: make([]byte, l.VRow), DstCells: 1, Sources: []LayerSource{src}, SrcCells: []int64{int64(s.Cells())},
@@ -212,11 +233,11 @@ func checkRoPE(k *Kernels, s *State, rope *RoPE) error {
 	if job.VTrans {
 		job.V = make([]byte, int64(l.VElem)*int64(l.VWidth))
 	}
-	run := []Run{{Src: 1, Len: 1, Delta: last - 1}}
+	run := []Run{{Src: int32(from), Len: 1, Delta: last - 1}}
 	if err := k.Compose([]LayerJob{job}, run, rope, 1); err != nil {
 		return fmt.Errorf("keys cannot be moved: %w", err)
 	}
-	want, err := floats(k, l.KType, src.K[int(last)*int(l.KRow):int(last+1)*int(l.KRow)])
+	want, err := floats(k, l.KType, src.K[to*int(l.KRow):(to+1)*int(l.KRow)])
 	if err != nil {
 		return err
 	}

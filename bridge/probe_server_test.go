@@ -62,7 +62,7 @@ func testTimes(t *testing.T, b *lab.Backend, long int) {
 	if left, err := backend.Prefill(ctx, 0, p.repeated(0, 8)); err != nil || left.CacheN != 0 {
 		t.Errorf("the slot still holds %d tokens (%v), want none", left.CacheN, err)
 	}
-	if files, err := filepath.Glob(filepath.Join(b.SlotDir, "probe-*")); err != nil || len(files) > 0 {
+	if files, err := filepath.Glob(filepath.Join(b.SlotDir, "ssk-*")); err != nil || len(files) > 0 {
 		t.Errorf("%v were left behind (%v), want nothing", files, err)
 	}
 }

@@ -255,7 +255,7 @@ func (s *Store) Hit(id string, savedTokens int) {
 	e.meta.SavedTokens += int64(savedTokens)
 	e.meta.Used, e.dirty = now, true
 	if now.Sub(e.saved) >= metaInterval {
-		s.writeMeta(e)
+		s.updateMeta(e)
 	}
 }
 
@@ -308,7 +308,7 @@ func (s *Store) Close() error {
 	s.closed = true
 	for _, e := range s.entries {
 		if e.dirty {
-			s.writeMeta(e)
+			s.updateMeta(e)
 		}
 		e.unmapIfUnused(true).close()
 	}

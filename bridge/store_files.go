@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -21,14 +22,15 @@ import (
 //
 //	ssk-<run>.lock             held with flock while the run lives
 //	ssk-<run>-<n>.bin, .json   a reference and its metadata; the id is <run>-<n>
-//	ssk-<run>-<n>.tmp          metadata being written
+//	ssk-<run>-<id>.tmp         metadata of any run's reference, being written by this one
 //	ssk-<run>-<n>.saved        what the backend saved, until it is written anew as .bin
 //	ssk-<run>-s<n>.scratch     composed states
 //	ssk-<run>-r<n>.recipe      recipes, and with .reply behind it the agent's replies
+//	ssk-<run>-p<n>.state       states and recipes by which the backend is tried out
 //
 // No other file in the directory is ever touched.
 var (
-	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|tmp|saved)|-s[0-9]{1,6}\.scratch|-r[0-9]{1,12}\.recipe(?:\.reply(?:\.new)?)?)$`)
+	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|saved)|-[0-9a-f]{16}-[0-9a-f]{1,12}\.tmp|-s[0-9]{1,6}\.scratch|(?:-r[0-9]{1,12}\.recipe|-p[0-9]\.state)(?:\.reply(?:\.new)?)?)$`)
 	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
 )
 
@@ -42,8 +44,14 @@ func lockName(run string) string            { return "ssk-" + run + ".lock" }
 func stateName(id string) string            { return "ssk-" + id + ".bin" }
 func metaName(id string) string             { return "ssk-" + id + ".json" }
 func recipeName(run string, n int64) string { return fmt.Sprintf("ssk-%s-r%d.recipe", run, n) }
-func metaTmpName(id string) string          { return "ssk-" + id + ".tmp" }
+func probeName(run string, n int) string    { return fmt.Sprintf("ssk-%s-p%d.state", run, n) }
+func metaTmpName(run, id string) string     { return "ssk-" + run + "-" + id + ".tmp" }
 func savedName(id string) string            { return "ssk-" + id + ".saved" }
+
+// idOf is the id in the name of a reference's file.
+func idOf(name string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(name, "ssk-"), filepath.Ext(name))
+}
 
 // runLock is the mark of a living run.
 type runLock struct {
@@ -61,8 +69,8 @@ func newRun(dir string) (*runLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A store that recovers at this very moment may hold the lock to look whether
-	// we live, for an instant, and may then delete the file.
+	// A store that recovers at this very moment may have taken the lock, and then
+	// deletes the file before it lets go (see runs).
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
@@ -79,14 +87,43 @@ func (r *runLock) release() error {
 	return errors.Join(err, r.f.Close())
 }
 
-// alive tells whether the run of that id still holds its lock in dir.
-func alive(dir, run string) bool {
-	f, err := os.Open(filepath.Join(dir, lockName(run)))
+// runs tells which runs of a directory live. It holds the locks of those that ended until
+// it is closed: one that has made its lock and is just about to take it waits meanwhile,
+// and then sees that the file is gone.
+type runs struct {
+	dir   string
+	lives map[string]bool // what is known
+	held  []*os.File
+}
+
+// alive tells whether the run of that id holds its lock, or may do so.
+func (r *runs) alive(run string) bool {
+	lives, known := r.lives[run]
+	if !known {
+		lives = !r.bury(run)
+		r.lives[run] = lives
+	}
+	return lives
+}
+
+// bury takes the lock of a run that ended. It returns false where the run may live.
+func (r *runs) bury(run string) bool {
+	f, err := os.Open(filepath.Join(r.dir, lockName(run)))
 	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+		f.Close()
 		return false
 	}
-	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+	r.held = append(r.held, f)
+	return true
+}
+
+func (r *runs) close() {
+	for _, f := range r.held {
+		f.Close()
+	}
 }
 
 // record is a metadata file.
@@ -101,7 +138,7 @@ func (s *Store) writeMeta(e *entry) error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(s.dir, metaTmpName(e.meta.ID))
+	tmp := filepath.Join(s.dir, metaTmpName(s.run.id, e.meta.ID))
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		_ = os.Remove(tmp)
 		return err
@@ -112,6 +149,14 @@ func (s *Store) writeMeta(e *entry) error {
 	}
 	e.dirty, e.saved = false, s.o.Now()
 	return nil
+}
+
+// updateMeta writes the metadata of a reference anew, unless another sidecar has removed
+// it: what is gone must not come back. The caller holds s.mu.
+func (s *Store) updateMeta(e *entry) {
+	if _, err := os.Lstat(s.metaPath(e.meta.ID)); err == nil {
+		_ = s.writeMeta(e)
+	}
 }
 
 // readMeta reads the metadata of id and checks them against the state file.
@@ -151,27 +196,21 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	living := map[string]bool{s.run.id: true}
-	isAlive := func(run string) bool {
-		if _, known := living[run]; !known {
-			living[run] = alive(s.dir, run)
-		}
-		return living[run]
-	}
+	r := runs{dir: s.dir, lives: map[string]bool{s.run.id: true}}
+	defer r.close()
 	var rest []string
 	for _, f := range files {
 		m := fileName.FindStringSubmatch(f.Name())
 		switch {
 		case m == nil:
 		case filepath.Ext(f.Name()) == ".json":
-			s.adopt(f.Name()[len("ssk-") : len(f.Name())-len(".json")])
-		case !isAlive(m[1]):
+			s.adopt(idOf(f.Name()))
+		case !r.alive(m[1]):
 			rest = append(rest, f.Name())
 		}
 	}
 	for _, name := range rest {
-		id := name[len("ssk-") : len(name)-len(filepath.Ext(name))]
-		if filepath.Ext(name) == ".bin" && s.entries[id] != nil {
+		if filepath.Ext(name) == ".bin" && s.entries[idOf(name)] != nil {
 			continue
 		}
 		if os.Remove(filepath.Join(s.dir, name)) == nil && filepath.Ext(name) != ".lock" {
@@ -200,8 +239,9 @@ func (s *Store) adopt(id string) *entry {
 }
 
 // refresh takes note of what other sidecars put into the directory and took out of
-// it, so that the budget holds for all of them together. It returns the references
-// that are gone. The caller holds s.mu, and discards them after releasing it.
+// it, so that the budget holds for all of them together, and deletes what the backend
+// saved too late. It returns the references that are gone. The caller holds s.mu, and
+// discards them after releasing it.
 func (s *Store) refresh() []*entry {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -209,11 +249,18 @@ func (s *Store) refresh() []*entry {
 	}
 	there := map[string]bool{}
 	for _, f := range files {
-		if fileName.MatchString(f.Name()) && filepath.Ext(f.Name()) == ".json" {
-			id := f.Name()[len("ssk-") : len(f.Name())-len(".json")]
+		if !fileName.MatchString(f.Name()) {
+			continue
+		}
+		switch id := idOf(f.Name()); filepath.Ext(f.Name()) {
+		case ".json":
 			there[id] = true
 			if s.entries[id] == nil {
 				s.adopt(id)
+			}
+		case ".bin", ".saved":
+			if s.late(id) {
+				_ = os.Remove(filepath.Join(s.dir, f.Name()))
 			}
 		}
 	}
@@ -225,6 +272,13 @@ func (s *Store) refresh() []*entry {
 		}
 	}
 	return gone
+}
+
+// late tells whether a state of that id was saved after its reservation had ended: the
+// backend makes the file anew that Abort deleted. The caller holds s.mu.
+func (s *Store) late(id string) bool {
+	_, reserved := s.reserved[id]
+	return strings.HasPrefix(id, s.run.id) && !reserved && s.entries[id] == nil
 }
 
 // shrink brings a store that was opened with a smaller budget, or that others

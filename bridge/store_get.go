@@ -31,9 +31,10 @@ func (r *Reference) Release() {
 
 // Get returns the reference of that id, pinned until its Release. Its checksum is
 // verified on the first use and whenever the file's size, time or inode changed.
-// A reference that another sidecar made in the same directory is found too. What
-// is damaged is dropped, and the error wraps ErrCorrupt; what is not there, or is
-// another model's, gives ErrNoReference.
+// A reference that another sidecar made in the same directory is found too. What is
+// damaged, or refused by Check, is dropped, and the error wraps ErrCorrupt or
+// ErrUnsupported; what is not there, or is another model's, gives ErrNoReference. The
+// operating system's errors leave the reference, unless they say that its file is gone.
 func (s *Store) Get(id string) (*Reference, error) {
 	e, err := s.pin(id)
 	if err != nil {
@@ -42,7 +43,7 @@ func (s *Store) Get(id string) (*Reference, error) {
 	ref := &Reference{s: s, e: e}
 	if err := s.open(e); err != nil {
 		ref.Release()
-		s.Drop(id, dropReason(err))
+		s.dropLost(id, err)
 		return nil, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
@@ -57,17 +58,17 @@ const (
 	dropElsewhere = "removed by another" // its files went, by a sidecar that shares the directory
 )
 
-// dropReason is the label under which a reference that cannot be read is counted.
-func dropReason(err error) string {
+// dropLost drops a reference that cannot be read because of err. What may pass, such as
+// too many open files, leaves it.
+func (s *Store) dropLost(id string, err error) {
 	switch {
 	case errors.Is(err, ErrCorrupt):
-		return "corrupt"
+		s.Drop(id, "corrupt")
 	case errors.Is(err, ErrUnsupported):
-		return "unsupported"
+		s.Drop(id, "unsupported")
 	case errors.Is(err, fs.ErrNotExist):
-		return "missing"
+		s.Drop(id, "missing")
 	}
-	return "unreadable"
 }
 
 // pin finds id, on the disk if need be, and keeps it from being closed.
@@ -137,23 +138,29 @@ func (s *Store) verified(path string, want Meta) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = func() error {
-		if state.Size != want.Bytes || len(state.Tokens) != want.Tokens {
-			return fmt.Errorf("%w: %d bytes and %d tokens: expected %d and %d", ErrCorrupt, state.Size, len(state.Tokens), want.Bytes, want.Tokens)
-		}
-		if sum := checksum(state); sum != want.Checksum {
-			return fmt.Errorf("%w: checksum %016x: expected %016x", ErrCorrupt, sum, want.Checksum)
-		}
-		if s.o.Check != nil {
-			return s.o.Check(state)
-		}
-		return nil
-	}()
-	if err != nil {
+	if err := s.verify(state, want); err != nil {
 		_ = state.Close()
 		return nil, err
 	}
 	return state, nil
+}
+
+// verify compares a state with its metadata. Errors wrap ErrCorrupt, or ErrUnsupported
+// where Check refuses it.
+func (s *Store) verify(state *State, want Meta) error {
+	if state.Size != want.Bytes || len(state.Tokens) != want.Tokens {
+		return fmt.Errorf("%w: %d bytes and %d tokens: expected %d and %d", ErrCorrupt, state.Size, len(state.Tokens), want.Bytes, want.Tokens)
+	}
+	if sum := checksum(state); sum != want.Checksum {
+		return fmt.Errorf("%w: checksum %016x: expected %016x", ErrCorrupt, sum, want.Checksum)
+	}
+	if s.o.Check == nil {
+		return nil
+	}
+	if err := s.o.Check(state); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	return nil
 }
 
 // Prompt is what is known of a reference before its state is opened.
@@ -181,7 +188,7 @@ func (s *Store) Prompt(id string) (Prompt, error) {
 		err = fmt.Errorf("%w: %d tokens: expected %d", ErrCorrupt, len(tokens), want)
 	}
 	if err != nil {
-		s.Drop(id, dropReason(err))
+		s.dropLost(id, err)
 		return Prompt{}, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()

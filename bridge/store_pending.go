@@ -167,7 +167,7 @@ func (s *Store) enter(e *entry, frequency int) error {
 		return fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
 	}
 	held := s.reserved[e.meta.ID]
-	delete(s.reserved, e.meta.ID)
+	s.reserved[e.meta.ID] = 0 // so that making room does not take it for saved too late
 	evict, err := s.makeRoom(e.meta.Bytes, frequency)
 	if err == nil {
 		err = s.writeMeta(e)
@@ -178,6 +178,7 @@ func (s *Store) enter(e *entry, frequency int) error {
 		s.discard(evict...)
 		return err
 	}
+	delete(s.reserved, e.meta.ID)
 	s.entries[e.meta.ID] = e
 	s.stats.Committed++
 	s.mu.Unlock()

@@ -23,6 +23,8 @@ type ScratchFile struct {
 	path string
 	f    *os.File
 	m    *mapping
+
+	abandoned bool
 }
 
 // Scratch returns a file for a state of about that many bytes, which is the
@@ -122,12 +124,17 @@ func (f *ScratchFile) grow(size int64) error {
 	return allocate(f.f, size)
 }
 
+// Abandon has Release give the file to nobody, since the backend may still write to it:
+// it stays on the disk until the store is closed. It must come before Release, from the
+// file's user.
+func (f *ScratchFile) Abandon() { f.abandoned = true }
+
 // Release gives the file back for the next request.
 func (f *ScratchFile) Release() {
 	p := f.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all == nil {
+	if p.all == nil || f.abandoned {
 		f.unmap()
 		return
 	}

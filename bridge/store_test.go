@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const storeTokens = 16
@@ -151,7 +153,7 @@ func TestWhatIsNotCommittedIsGoneAfterRestart(t *testing.T) {
 	if _, err := s.Scratch(1000); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"ssk-0123456789abcdef-1.tmp", "ssk-0123456789abcdef-s0.scratch", "ssk-0123456789abcdef-2.bin"} {
+	for _, name := range []string{metaTmpName("0123456789abcdef", kept), "ssk-0123456789abcdef-s0.scratch", "ssk-0123456789abcdef-2.bin"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -177,6 +179,56 @@ func TestWhatIsNotCommittedIsGoneAfterRestart(t *testing.T) {
 	}
 	if got := ids(s3.All()); !slices.Equal(got, []string{kept}) {
 		t.Errorf("references %v", got)
+	}
+}
+
+// lockFile makes the lock file of a run, and does not take the lock yet.
+func lockFile(t *testing.T, dir, run string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, lockName(run)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// A run that starts while another recovers must not get its lock before the other has
+// deleted the file: it would go on without one.
+func TestTheLockOfARunFoundDeadIsHeldUntilItsFilesAreGone(t *testing.T) {
+	const run = "0123456789abcdef"
+	dir := t.TempDir()
+	starting := lockFile(t, dir, run)
+	r := runs{dir: dir, lives: map[string]bool{}}
+	if r.alive(run) {
+		t.Fatal("a run without its lock lives")
+	}
+	lock := func() error { return unix.Flock(int(starting.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
+	if err := lock(); err != unix.EWOULDBLOCK {
+		t.Errorf("the lock was free: %v", err)
+	}
+	r.close()
+	if err := lock(); err != nil {
+		t.Errorf("the lock is not free: %v", err)
+	}
+}
+
+func TestARunIsDeadOnlyWhereItsLockIsFreeOrGone(t *testing.T) {
+	const held, unreadable, gone = "0000000000000001", "0000000000000002", "0000000000000003"
+	dir := t.TempDir()
+	if err := unix.Flock(int(lockFile(t, dir, held).Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	lockFile(t, dir, unreadable)
+	r := runs{dir: dir, lives: map[string]bool{}}
+	defer r.close()
+	withoutFiles(t, func() {
+		if !r.alive(unreadable) {
+			t.Error("a run whose lock cannot be opened is dead")
+		}
+	})
+	if !r.alive(held) || r.alive(gone) {
+		t.Errorf("the run that holds its lock lives: %t, the one that has none: %t", r.alive(held), r.alive(gone))
 	}
 }
 
@@ -230,6 +282,56 @@ func TestDamagedReferencesAreDropped(t *testing.T) {
 	}
 }
 
+// withoutFiles runs f while the process may open no file.
+func withoutFiles(t *testing.T, f func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	f()
+}
+
+func TestAReferenceOutlivesErrorsThatPass(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	id := save(t, s, 1, 1)
+	s.Close()
+	s = openStore(t, dir, StoreOptions{})
+	withoutFiles(t, func() {
+		if _, err := s.Get(id); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("Get: %v: expected that no file can be opened", err)
+		}
+		if _, err := s.Prompt(id); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("Prompt: %v: expected that no file can be opened", err)
+		}
+	})
+	ref, err := s.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref.Release()
+}
+
+func TestAReferenceThatCheckRefusesIsDropped(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	id := save(t, s, 1, 1)
+	s.Close()
+	s = openStore(t, dir, StoreOptions{Check: func(*State) error { return errors.New("another layout") }})
+	if _, err := s.Get(id); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("got %v", err)
+	}
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
 func TestCommitRefusesWhatIsNoState(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, StoreOptions{Check: func(st *State) error { return storeLayout.Equal(&st.Layout) }})
@@ -260,6 +362,60 @@ func TestCommitRefusesWhatIsNoState(t *testing.T) {
 	}
 }
 
+// A server that is slow to save writes the file after the capture gave up.
+func TestWhatIsSavedTooLateIsDeleted(t *testing.T) {
+	f := func(o StoreOptions) {
+		t.Helper()
+		dir := t.TempDir()
+		s := openStore(t, dir, o)
+		kept := save(t, s, 1, 1)
+		p, err := s.Reserve(stateBytes, Meta{}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Abort()
+		writeState(t, p.Path(), storeLayout, 1, storeTokens, 2)
+		next, err := s.Reserve(stateBytes, Meta{}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{stateName(kept), metaName(kept), next.File()}
+		slices.Sort(want)
+		if got := files(t, dir); !slices.Equal(got, want) {
+			t.Errorf("files %v: expected %v", got, want)
+		}
+	}
+	f(StoreOptions{})
+	f(StoreOptions{Budget: 3 * stateBytes})
+	f(StoreOptions{Stored: storeLayout, Kernels: GoKernels(), Threads: 1})
+}
+
+// Nothing that the backend is tried out with stays for good, nor goes before it was used.
+func TestFilesOfAProbeGoWithTheNextStoreThatIsOpened(t *testing.T) {
+	dir := t.TempDir()
+	paths, remove, err := Prober{Dir: dir}.files(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir, StoreOptions{})
+	if got := files(t, dir); len(got) != 2 {
+		t.Errorf("%v during the probe: expected two files", got)
+	}
+	remove()
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("%v after the probe", got)
+	}
+	for _, name := range []string{paths[0], paths[1] + ".reply"} {
+		if err := os.WriteFile(name, []byte("late"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openStore(t, dir, StoreOptions{})
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("%v after the next store was opened", got)
+	}
+}
+
 func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
 	s := openStore(t, t.TempDir(), StoreOptions{})
 	for _, id := range []string{"", "..", "../x", "0123456789abcdef-1/../2", "0123456789abcdef-", strings.Repeat("a", 300)} {
@@ -285,6 +441,47 @@ func TestAnotherSidecarsReferenceIsFound(t *testing.T) {
 	ref.Release()
 	if _, err := b.Get(id); err == nil {
 		t.Error("found after it was dropped")
+	}
+}
+
+func TestAReferenceThatAnotherSidecarRemovedDoesNotComeBack(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	dir := t.TempDir()
+	a := openStore(t, dir, StoreOptions{})
+	id := save(t, a, 1, 1)
+	b := openStore(t, dir, StoreOptions{Now: func() time.Time { return now }})
+	a.Drop(id, "test")
+	b.Hit(id, 10)
+	now = now.Add(metaInterval)
+	b.Hit(id, 10)
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("after a hit: %v", got)
+	}
+	b.Close()
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("after closing: %v", got)
+	}
+}
+
+// Two sidecars that write the metadata of one reference must not write one file.
+func TestMetadataAreWrittenUnderTheWritersOwnName(t *testing.T) {
+	dir := t.TempDir()
+	a := openStore(t, dir, StoreOptions{})
+	id := save(t, a, 1, 1)
+	b := openStore(t, dir, StoreOptions{})
+	for _, s := range []*Store{a, b} {
+		name := metaTmpName(s.run.id, id)
+		if m := fileName.FindStringSubmatch(name); m == nil || m[1] != s.run.id {
+			t.Errorf("%s is read as %v: expected a file of %s", name, m, s.run.id)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, metaTmpName(a.run.id, id)), 0o700); err != nil {
+		t.Fatal(err) // in a's way alone
+	}
+	b.Hit(id, 10)
+	b.Close()
+	if rec, err := a.readMeta(id); err != nil || rec.Hits != 1 {
+		t.Errorf("%d hits, %v: expected those that b wrote", rec.Hits, err)
 	}
 }
 

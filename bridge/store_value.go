@@ -36,10 +36,10 @@ func (e earnings) seen() int { return 1 + int(math.Round(e.Hits)) }
 // its own, frequency times. Either all that is needed goes or nothing. The caller
 // holds s.mu, and discards what is returned, also with an error, after releasing it.
 func (s *Store) makeRoom(bytes int64, frequency int) ([]*entry, error) {
-	if s.o.Budget <= 0 {
-		return nil, nil
-	}
 	gone := s.refresh()
+	if s.o.Budget <= 0 {
+		return gone, nil
+	}
 	if bytes > s.o.Budget {
 		return gone, fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
 	}

@@ -45,10 +45,11 @@ struct device_buffer {
 static inline bool device_done(void) { return cudaGetLastError() == cudaSuccess && cudaStreamSynchronize(0) == cudaSuccess; }
 
 /* Selects a device, and has it keep small memory between calls: getting it anew would cost
- * more than the kernels. */
+ * more than the kernels. Forgets what failed before, such as memory that there was not. */
 static inline bool device_use(int32_t device) {
     cudaMemPool_t pool;
     uint64_t keep = 64 << 20;
+    cudaGetLastError();
     return cudaSetDevice(device) == cudaSuccess && cudaDeviceGetDefaultMemPool(&pool, device) == cudaSuccess
         && cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep) == cudaSuccess;
 }

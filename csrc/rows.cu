@@ -154,7 +154,6 @@ extern "C" int32_t semshare_cuda_add_rows(const struct semshare_rows * rows, con
 extern "C" int32_t semshare_cuda_device_of(const void * at) {
     cudaPointerAttributes a;
     if (cudaPointerGetAttributes(&a, at) != cudaSuccess) {
-        cudaGetLastError(); /* not to be found by a later check */
         return SEMSHARE_ERR_DEVICE;
     }
     return a.type == cudaMemoryTypeDevice ? a.device : SEMSHARE_ERR_DEVICE;
@@ -180,7 +179,6 @@ extern "C" int32_t semshare_cuda_alloc(void ** at, int64_t size, int32_t device)
         return SEMSHARE_ERR_DEVICE;
     }
     if (cudaMalloc(at, (size_t) size) != cudaSuccess) {
-        cudaGetLastError();
         *at = NULL;
         return SEMSHARE_ERR_MEMORY;
     }

@@ -132,7 +132,7 @@ typedef void (*tensor_get_fn)(const ggt *, void *, size_t, size_t);
 typedef size_t (*save_file_fn)(struct llama_context *, const char *, int32_t, const int32_t *, size_t);
 typedef size_t (*load_file_fn)(struct llama_context *, const char *, int32_t, int32_t *, size_t, size_t *);
 
-/* The functions, and the map of tensors (C++, see weights.c). */
+/* The functions, and the map of tensors (C++, see abi.c). */
 struct abi {
 #define X(ret, name, args) ret(*name) args;
     AGENT_ABI(X)

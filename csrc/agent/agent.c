@@ -27,7 +27,7 @@ enum { WHOLE, THINNED };
 static struct {
     pthread_mutex_t lock;
     int fd[2];
-    uint64_t recipes; /* carried out so far */
+    uint64_t turn; /* of the recipe or saving under way, or the last */
 } memory = {PTHREAD_MUTEX_INITIALIZER, {-1, -1}, 0};
 
 /* One recipe being carried out. */
@@ -56,7 +56,7 @@ void agent_lock(void) { pthread_mutex_lock(&memory.lock); }
 
 void agent_unlock(void) { pthread_mutex_unlock(&memory.lock); }
 
-uint64_t agent_recipes(void) { return memory.recipes; }
+uint64_t agent_turn(void) { return ++memory.turn; }
 
 static double now_ms(void) {
     struct timespec t;
@@ -206,7 +206,7 @@ static bool in_device_memory(struct job * j, struct error * err) {
 /* Has references lie in the device's memory too. */
 static bool take_residents(struct job * j, struct error * err) {
     for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
-        if (!resident_take(j->cuda, j->device, memory.recipes, j->recipe.refs[i].name, &j->refs[i], &j->residents[i], &j->brought, err)) {
+        if (!resident_take(j->cuda, j->device, memory.turn, j->recipe.refs[i].name, &j->refs[i], &j->residents[i], &j->brought, err)) {
             return false;
         }
     }
@@ -521,7 +521,7 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
     j->ctx = ctx;
     agent_lock();
     bool ok = prepare(j, path, seq, missing, &err);
-    memory.recipes++;
+    agent_turn();
     /* Newer servers first ask, with no room for tokens, how many there are. */
     const bool asks = tokens == NULL;
     if (ok && asks) {

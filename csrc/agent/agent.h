@@ -6,19 +6,20 @@
 
 enum { AGENT_VERSION = 1 };
 
-/* What llama_state_seq_load_file does, for a recipe: composes the state, computes what
- * the recipe says, and has the real function restore the result. Returns 0, the
- * sequence empty or untouched, where it fails. Beside the recipe
- * it leaves a JSON file with ".reply" appended to the name, which says what was done,
- * how long it took, or why it failed. */
+/* What llama_state_seq_load_file does, for a recipe: composes the rows in the server's
+ * cache and computes there what the recipe says; where they cannot be made there (see
+ * cache.h) the real function restores the result. Returns 0, the sequence empty or
+ * untouched, where it fails. Beside the recipe it leaves a JSON file with ".reply" appended
+ * to the name, which says what was done, how long it took, or why it failed. */
 size_t agent_restore(const struct abi * abi, const char * missing, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count);
 
 /* What the agent keeps between recipes belongs to who holds its lock. */
 void agent_lock(void);
 void agent_unlock(void);
 
-/* How many recipes were begun. */
-uint64_t agent_recipes(void);
+/* Begins the next recipe or saving, and returns its number, which is greater than all
+ * before. The caller holds the lock. */
+uint64_t agent_turn(void);
 
 /* Opens the directory of a file; below 0 where that fails. */
 int agent_open_dir(const char * path);

@@ -10,7 +10,7 @@ struct resident {
     int32_t device;
     void * at; /* null: no such resident */
     int64_t size;
-    uint64_t recipe; /* that last needed it */
+    uint64_t turn; /* of the recipe that last needed it, or of its saving */
     struct state there;
 };
 
@@ -47,8 +47,8 @@ static void drop(const struct cuda * cuda, struct resident * r) {
 }
 
 /* A place for size bytes: the one used longest ago goes, until they fit. Null where what
- * this recipe needs leaves none. */
-static struct resident * make_room(const struct cuda * cuda, int64_t size, uint64_t recipe) {
+ * this turn needs leaves none. */
+static struct resident * make_room(const struct cuda * cuda, int64_t size, uint64_t turn) {
     for (;;) {
         struct resident * oldest = NULL, * empty = NULL;
         int64_t taken = 0;
@@ -57,7 +57,7 @@ static struct resident * make_room(const struct cuda * cuda, int64_t size, uint6
             taken += r->size;
             if (r->at == NULL) {
                 empty = r;
-            } else if (r->recipe != recipe && (oldest == NULL || r->recipe < oldest->recipe)) {
+            } else if (r->turn != turn && (oldest == NULL || r->turn < oldest->turn)) {
                 oldest = r;
             }
         }
@@ -104,9 +104,9 @@ static void settle(struct state * there, uint8_t * at) {
     }
 }
 
-static struct resident * make(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * stem, const struct state * ref, struct error * err) {
+static struct resident * make(const struct cuda * cuda, int32_t device, uint64_t turn, const char * stem, const struct state * ref, struct error * err) {
     const int64_t size = bytes_of(ref);
-    struct resident * r = set_budget(cuda, device) ? make_room(cuda, size, recipe) : NULL;
+    struct resident * r = set_budget(cuda, device) ? make_room(cuda, size, turn) : NULL;
     if (r == NULL || cuda->alloc(&r->at, size, device) != SEMSHARE_OK) {
         fail(err, "the device has no %lld bytes for a reference: %lld are meant for all", (long long) size, (long long) budget);
         return NULL;
@@ -114,7 +114,7 @@ static struct resident * make(const struct cuda * cuda, int32_t device, uint64_t
     memcpy(r->name, stem, strlen(stem) + 1);
     r->device = device;
     r->size = size;
-    r->recipe = recipe;
+    r->turn = turn;
     r->there = *ref;
     r->there.data = NULL; /* the file is mapped once */
     settle(&r->there, r->at);
@@ -129,13 +129,13 @@ void resident_drop(const struct cuda * cuda, const char * name) {
     }
 }
 
-bool resident_make(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * name, const struct state * ref, struct state * there, struct error * err) {
+bool resident_make(const struct cuda * cuda, int32_t device, uint64_t turn, const char * name, const struct state * ref, struct state * there, struct error * err) {
     char stem[MAX_NAME];
     if (!stem_of(name, stem)) {
         return fail(err, "%.64s is no name for a reference", name);
     }
     resident_drop(cuda, name);
-    struct resident * r = make(cuda, device, recipe, stem, ref, err);
+    struct resident * r = make(cuda, device, turn, stem, ref, err);
     if (r == NULL) {
         return false;
     }
@@ -189,7 +189,7 @@ static bool bring(const struct cuda * cuda, int32_t device, const struct state *
     return ok;
 }
 
-bool resident_take(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * name, const struct state * ref, struct state * there, int32_t * brought, struct error * err) {
+bool resident_take(const struct cuda * cuda, int32_t device, uint64_t turn, const char * name, const struct state * ref, struct state * there, int32_t * brought, struct error * err) {
     char stem[MAX_NAME];
     if (!stem_of(name, stem)) {
         return fail(err, "%.64s is no name for a reference", name);
@@ -200,11 +200,11 @@ bool resident_take(const struct cuda * cuda, int32_t device, uint64_t recipe, co
         r = NULL;
     }
     if (r != NULL) {
-        r->recipe = recipe;
+        r->turn = turn;
         *there = r->there;
         return true;
     }
-    r = make(cuda, device, recipe, stem, ref, err);
+    r = make(cuda, device, turn, stem, ref, err);
     if (r == NULL) {
         return false;
     }

@@ -15,14 +15,14 @@
 #include "state.h"
 
 /* Sets there to ref, of that name, with rows on the device, in memory that stays the
- * agent's: valid until the next recipe. They may be of other types than the file's. recipe
- * is a number that grows: what one recipe has taken does not make room for the rest. *brought
- * grows by one where the rows had to be brought from the file. */
-bool resident_take(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * name, const struct state * ref, struct state * there, int32_t * brought, struct error * err);
+ * agent's: valid until the next recipe or saving. They may be of other types than the
+ * file's. turn is agent_turn's: what one recipe has taken does not make room for the rest.
+ * *brought grows by one where the rows had to be brought from the file. */
+bool resident_take(const struct cuda * cuda, int32_t device, uint64_t turn, const char * name, const struct state * ref, struct state * there, int32_t * brought, struct error * err);
 
 /* Makes room on the device for what the server saved as ref under that name, in place of
  * what was known by it, and sets there as resident_take does: for its rows to be copied. */
-bool resident_make(const struct cuda * cuda, int32_t device, uint64_t recipe, const char * name, const struct state * ref, struct state * there, struct error * err);
+bool resident_make(const struct cuda * cuda, int32_t device, uint64_t turn, const char * name, const struct state * ref, struct state * there, struct error * err);
 
 /* How many bytes all may take, in place of what is said above. */
 void resident_set_budget(int64_t bytes);

@@ -1,6 +1,7 @@
 /* The agent's parsers against what is not as it should be: every file that a recipe
  * names, and the recipe itself, may hold anything. Run under the sanitizers, where a
  * read outside the file ends the test. */
+#include "agent/agent.h"
 #include "agent/attended.h"
 #include "agent/attention.h"
 #include "agent/recipe.h"
@@ -385,6 +386,7 @@ static void test_residents(void) {
     enum { REFS = 4 };
     const struct cuda cuda = {.memory = take_memory, .alloc = take_alloc, .free = take_free, .upload = take_upload, .get_rows = take_rows};
     struct state * refs = calloc(REFS + 1, sizeof *refs), * there = &refs[REFS];
+    static const char * const names[] = {"a", "b", "c", "d", "e"};
     struct error err = {""};
     int32_t brought = 0;
     for (int i = 0; i < REFS; i++) {
@@ -393,6 +395,12 @@ static void test_residents(void) {
     setenv("SEMSHARE_AGENT_DEVICE_MB", "0", 1);
     CHECK(!resident_take(&cuda, 0, 1, "a.bin", &refs[0], there, &brought, &err), "a reference where none may lie");
     resident_set_budget(3 * 2 * LAYERS * 256); /* three references */
+    for (int i = 0; i < REFS; i++) {
+        CHECK(resident_make(&cuda, 0, agent_turn(), names[i], &refs[i], there, &err), "one saving makes room for the next: %s", err.text);
+    }
+    for (int i = 0; i < REFS; i++) {
+        resident_drop(&cuda, names[i]);
+    }
 #define TAKE(recipe, name, i) resident_take(&cuda, 0, recipe, name, &refs[i], there, &brought, &err)
     CHECK(TAKE(1, "a.bin", 0) && brought == 1 && memcmp(there->k[1], refs[0].k[1], CELLS * 2 * DIMS) == 0 && there->k[1] != refs[0].k[1], "the first time it is brought");
     CHECK(TAKE(2, "a.bin", 0) && brought == 1, "and stays");
@@ -411,7 +419,6 @@ static void test_residents(void) {
     CHECK(TAKE(11, "e.bin", 0) && brought == 0, "what was saved need not be brought");
     CHECK(!TAKE(12, ".bin", 0) && !TAKE(12, "0123456789012345678901234567890123456789012345678901234567890123456789.bin", 0), "no names");
 #undef TAKE
-    static const char * const names[] = {"a", "b", "c", "d", "e"};
     for (int i = 0; i < 5; i++) {
         resident_drop(&cuda, names[i]);
     }

@@ -221,6 +221,14 @@ static void check_signatures(bool placed) {
     CHECK(differ <= (placed ? ROWS * BITS / 10000 : 0), "placed %d: %d of %d bits differ", placed, differ, ROWS * BITS);
 }
 
+/* More rows than a device has memory for: the call after it must not find that. */
+static void check_failure_is_forgotten(void) {
+    static float row[DIM], planes[BITS * DIM];
+    uint64_t out;
+    CHECK(semshare_cuda_signatures(row, INT32_MAX, DIM, NULL, NULL, planes, BITS, &out, 0) == SEMSHARE_ERR_DEVICE, "no device has so much memory");
+    check_signatures(false);
+}
+
 int main(void) {
     CHECK(semshare_cuda_version() == SEMSHARE_VERSION, "version %d", semshare_cuda_version());
     if (semshare_cuda_devices() == 0) {
@@ -242,6 +250,7 @@ int main(void) {
     }
     check_signatures(false);
     check_signatures(true);
+    check_failure_is_forgotten();
     time_compose(false);
     time_compose(true);
     return report("cuda");

@@ -1,0 +1,72 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// slotServer stands in for a llama-server that computes at once; save answers a request
+// to save a slot.
+func slotServer(t *testing.T, save http.HandlerFunc) *Backend {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Query().Get("action") {
+		case "save":
+			save(w, r)
+		case "":
+			fmt.Fprint(w, `{"timings": {"cache_n": 0, "prompt_n": 4, "prompt_ms": 1}}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	b := NewBackend(server.URL, "", time.Second)
+	t.Cleanup(b.Close)
+	return b
+}
+
+// fillInTwoStages has the server compute and save the first tokens of a prompt.
+func fillInTwoStages(ctx context.Context, s *Store, b *Backend) error {
+	fl := &Filler{Backend: b, Kernels: GoKernels(), Store: s, Layout: storeLayout}
+	_, err := fl.Fill(ctx, Fill{Tokens: make([]int32, 8), Threads: 1, Stages: []FillStage{{To: 4}, {From: 4, To: 8}}})
+	return err
+}
+
+// A scratch file that the server is to save to stays the fill's until that is done: the
+// server would truncate what another request has mapped.
+func TestFillWaitsForTheSaveOfAClientThatIsGone(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var saved atomic.Bool
+	b := slotServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		cancel()
+		time.Sleep(50 * time.Millisecond)
+		saved.Store(true)
+		http.Error(w, "no room", http.StatusInternalServerError)
+	})
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	if err := fillInTwoStages(ctx, s, b); err == nil || !saved.Load() {
+		t.Errorf("ended with %v, saved: %t", err, saved.Load())
+	}
+	if len(s.scratch.free) != 1 {
+		t.Errorf("%d files for the next request: expected the one that the server is done with", len(s.scratch.free))
+	}
+}
+
+func TestAFileThatTheServerMayStillSaveToIsNotUsedAgain(t *testing.T) {
+	b := slotServer(t, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
+	dir := t.TempDir()
+	s := openStore(t, dir, StoreOptions{})
+	if err := fillInTwoStages(context.Background(), s, b); err == nil {
+		t.Error("no error")
+	}
+	if len(s.scratch.free) != 0 {
+		t.Errorf("%d files for the next request: expected none", len(s.scratch.free))
+	}
+	s.Close()
+	if left := files(t, dir); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
