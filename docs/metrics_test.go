@@ -191,18 +191,6 @@ func TestEveryLabelValueIsDocumented(t *testing.T) {
 			dropped = append(dropped, s)
 		}
 	})
-	each(source(t, "bridge"), func(f *ast.FuncDecl) {
-		if f.Name.Name != "dropReason" {
-			return
-		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			if r, ok := n.(*ast.ReturnStmt); ok {
-				s, _ := literal(r.Results[0])
-				dropped = append(dropped, s)
-			}
-			return true
-		})
-	})
 	same(t, "dropped references", firsts(table(t, "operations.md", "### Dropped references")), unique(dropped))
 }
 
