@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/eval"
 )
 
@@ -29,7 +28,7 @@ func evalCommand() *cobra.Command {
 		}
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := configs.Load(s.file, s.override)
+		c, err := s.measured()
 		if err != nil {
 			return err
 		}

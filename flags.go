@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/eval"
 )
 
 // settings are the options of the configuration that commands take as flags.
@@ -89,6 +90,15 @@ func (s *settings) override(c *configs.Config) {
 		if set := s.set[f.Name]; set != nil {
 			set(c)
 		}
+	})
+}
+
+// measured is the configuration where the sidecar is only measured: it listens on a
+// free port, so that the backend may have the one that serve would take.
+func (s *settings) measured() (*configs.Config, error) {
+	return configs.Load(s.file, func(c *configs.Config) {
+		s.override(c)
+		c.Listen, c.Admin = eval.Listen, eval.Listen
 	})
 }
 

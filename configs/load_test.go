@@ -128,11 +128,35 @@ func TestBadFiles(t *testing.T) {
 	f("backend: &a {url: *a}", "f.yaml:1: ")
 	f("backend: {api_key: '${SEMSHARE_NOT_SET}'}", `"SEMSHARE_NOT_SET" is not set`)
 	f("backend: {api_key: '${X'}", "without }")
-	f("listen: ':8090'\nadmin: ':8090'", "another address")
+	f("listen: ':9000'\nadmin: '0.0.0.0:9000'", "admin: \"0.0.0.0:9000\" is where clients are listened to")
 	f("", "backend.url: is missing")
 	f(base+"index: {redis: 'http://h'}", "not a Redis URL")
 	f(base+"defaults: {min_similarity: nan}", "want 0 to 1")
 	f(base+"defaults: {time_budget: -1s}", "want more than 0")
+}
+
+func TestTheBackendIsNotTheSidecarItself(t *testing.T) {
+	f := func(listen, backend string, same bool) {
+		t.Helper()
+		c := Default()
+		c.Listen, c.Backend.URL, c.Backend.SlotDir = listen, backend, "/d"
+		err := c.Validate()
+		if got := err != nil && strings.Contains(err.Error(), "backend.url: ") && strings.Contains(err.Error(), "the sidecar's own address"); got != same {
+			t.Errorf("listen %s, backend %s: %v", listen, backend, err)
+		}
+	}
+	f("127.0.0.1:8080", "http://127.0.0.1:8080", true)
+	f("127.0.0.1:8080", "http://localhost:8080/", true)
+	f("127.0.0.1:8080", "http://[::1]:8080", true)
+	f(":8080", "http://127.0.0.1:8080", true)
+	f("0.0.0.0:80", "http://localhost", true)
+	f("10.0.0.1:8080", "http://10.0.0.1:8080", true)
+	f("llama.local:8080", "http://LLAMA.local:8080", true)
+	f("127.0.0.1:8000", "http://127.0.0.1:8090", true) // admin
+	f("127.0.0.1:8080", "http://127.0.0.1:8081", false)
+	f("0.0.0.0:8080", "http://10.0.0.1:8080", false)
+	f("127.0.0.1:8080", "http://llama:8080", false)
+	f("127.0.0.1:0", "http://127.0.0.1:0", false)
 }
 
 func TestFlagsWinOverTheFile(t *testing.T) {

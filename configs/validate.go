@@ -3,11 +3,9 @@ package configs
 import (
 	"fmt"
 	"math"
-	"net"
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -20,10 +18,8 @@ func (c *Config) check(file string, lines map[string]int) Errors {
 	v := validator{file: file, lines: lines}
 	v.address("listen", c.Listen)
 	v.address("admin", c.Admin)
-	if c.Listen == c.Admin && !strings.HasSuffix(c.Admin, ":0") {
-		v.fail("admin", "is %q, as listen is; want another address, for it must not be open to clients", c.Admin)
-	}
 	v.backend(&c.Backend)
+	v.apart(c)
 	v.limits(&c.Limits)
 	v.index(&c.Index)
 	v.store(&c.Store)
@@ -54,13 +50,6 @@ func (v *validator) line(path string) int {
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 	}
 	return 0
-}
-
-func (v *validator) address(path, addr string) {
-	host, port, err := net.SplitHostPort(addr)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 || strings.ContainsAny(host, " /") {
-		v.fail(path, "%q is not an address; want HOST:PORT as 127.0.0.1:8080", addr)
-	}
 }
 
 func (v *validator) backend(b *Backend) {

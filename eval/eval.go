@@ -145,6 +145,7 @@ func (o *Options) config() (*configs.Config, error) {
 		c.Routes = append([]configs.Route(nil), c.Routes...)
 		cfg = &c
 	}
+	cfg.Listen, cfg.Admin = Listen, Listen
 	if o.Backend != "" {
 		cfg.Backend.URL = o.Backend
 	}

@@ -22,6 +22,9 @@ type sidecar struct {
 	reports chan proxy.Report
 }
 
+// Listen is where a sidecar that is measured listens: on a free port.
+const Listen = "127.0.0.1:0"
+
 const (
 	// readyTime bounds the wait until the sidecar has probed the backend.
 	readyTime = 2 * time.Minute
@@ -42,7 +45,7 @@ func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger) 
 	if s.server, err = proxy.New(cfg, log, proxy.WithMetrics(metrics), proxy.WithSharer(sharer)); err != nil {
 		return nil, errors.Join(err, sharer.Close())
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, errors.Join(err, sharer.Close())
 	}

@@ -1,0 +1,61 @@
+package configs
+
+import (
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+func (v *validator) address(path, addr string) {
+	host, port, err := net.SplitHostPort(addr)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 || strings.ContainsAny(host, " /") {
+		v.fail(path, "%q is not an address; want HOST:PORT as 127.0.0.1:8080", addr)
+	}
+}
+
+// apart checks that clients, the admin side and the backend have an address each: a
+// sidecar that is its own backend forwards every request to itself, for ever.
+func (v *validator) apart(c *Config) {
+	if sameAddress(c.Listen, c.Admin) {
+		v.fail("admin", "%q is where clients are listened to (listen is %q); want another port, for it must not be open to clients", c.Admin, c.Listen)
+	}
+	backend := dialled(c.Backend.URL)
+	if sameAddress(c.Listen, backend) {
+		v.fail("backend.url", "%q is the sidecar's own address (listen is %q); want the llama-server's, or another listen", redact(c.Backend.URL), c.Listen)
+	}
+	if sameAddress(c.Admin, backend) {
+		v.fail("backend.url", "%q is the sidecar's own address (admin is %q); want the llama-server's, or another admin", redact(c.Backend.URL), c.Admin)
+	}
+}
+
+// dialled is the HOST:PORT that a base URL leads to; "" where it is none.
+func dialled(base string) string {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// sameAddress tells whether two addresses meet on this machine. All of its own hosts
+// count as one; names are not looked up, and port 0 is another one each time.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return strings.EqualFold(hostA, hostB) || here(hostA) && here(hostB)
+}
+
+// here tells whether a host is this machine whatever the network: loopback, or none
+// in particular.
+func here(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || strings.EqualFold(host, "localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
+}
