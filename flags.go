@@ -77,7 +77,7 @@ func (s *settings) define(name string) {
 		s.flags.Var(&v, name, "most `BYTES` that references may take, as 8GiB (default 8GiB)")
 		s.set[name] = func(c *configs.Config) { c.Store.Budget = int64(v) }
 	case "quality-kl":
-		v := s.flags.Float64(name, 0, "divergence from unshared answers to expect, in nats; needs semsharekv calibrate (default 0, no target)")
+		v := s.flags.Float64(name, 0, fmt.Sprintf("divergence from unshared answers to expect, in nats, of a model that is calibrated; 0: no target (default %g)", configs.Default().Defaults.Quality.KL))
 		s.set[name] = func(c *configs.Config) { c.Defaults.Quality.KL = *v }
 	default:
 		panic("flag " + name + " is not defined")
