@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,12 +121,9 @@ func start(ctx context.Context, o *Options) (m *bench, end func() error, err err
 	if err != nil {
 		return nil, nil, fmt.Errorf("the backend does not answer: %w", err)
 	}
-	s, err := startSidecar(ctx, cfg, o.Log)
+	s, err := startSidecar(ctx, cfg, o.Log, cmp.Or[io.Writer](o.Progress, os.Stderr))
 	if err != nil {
 		return nil, nil, err
-	}
-	if err := s.ready(ctx); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("nothing can be shared: %w", err), s.close())
 	}
 	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.url, cfg.Backend.APIKey), answer: o.AnswerTokens, repeats: max(1, o.Repeats)}
 	return m, s.close, nil
