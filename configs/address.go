@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"fmt"
 	"net"
 	"net/url"
 	"strconv"
@@ -12,6 +13,17 @@ func (v *validator) address(path, addr string) {
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 || strings.ContainsAny(host, " /") {
 		v.fail(path, "%q is not an address; want HOST:PORT as 127.0.0.1:8080", addr)
 	}
+}
+
+// CheckBaseURL says what is wrong with a server's base URL.
+func CheckBaseURL(text string) error {
+	switch u, err := url.Parse(text); {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("%q is not a base URL; want one like http://127.0.0.1:8081", redact(text))
+	case u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("%q has a query or fragment; want a base URL without", redact(text))
+	}
+	return nil
 }
 
 // apart checks that clients, the admin side and the backend have an address each: a
@@ -58,4 +70,17 @@ func sameAddress(a, b string) bool {
 func here(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "" || strings.EqualFold(host, "localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
+}
+
+// redact hides the password of a URL that is shown. Where none is found, an @ may
+// still stand behind one.
+func redact(s string) string {
+	u, err := url.Parse(s)
+	switch {
+	case err == nil && u.User != nil:
+		return u.Redacted()
+	case strings.Contains(s, "@"):
+		return "(unreadable URL)"
+	}
+	return s
 }

@@ -130,6 +130,8 @@ func TestBadFiles(t *testing.T) {
 	f("backend: {api_key: '${X'}", "without }")
 	f("listen: ':9000'\nadmin: '0.0.0.0:9000'", "admin: \"0.0.0.0:9000\" is where clients are listened to")
 	f("", "backend.url: is missing")
+	f("backend: {url: '127.0.0.1:8081'}", `"127.0.0.1:8081" is not a base URL; want one like http://`)
+	f("backend: {url: 'u:secret@h:1'}", `"(unreadable URL)" is not a base URL`)
 	f(base+"index: {redis: 'http://h'}", "not a Redis URL")
 	f(base+"defaults: {min_similarity: nan}", "want 0 to 1")
 	f(base+"defaults: {time_budget: -1s}", "want more than 0")

@@ -53,13 +53,10 @@ func (v *validator) line(path string) int {
 }
 
 func (v *validator) backend(b *Backend) {
-	switch u, err := url.Parse(b.URL); {
-	case b.URL == "":
+	if b.URL == "" {
 		v.fail("backend.url", "is missing; want the llama-server's base URL, as http://127.0.0.1:8081")
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		v.fail("backend.url", "%q is not a base URL; want one like http://127.0.0.1:8081", redact(b.URL))
-	case u.RawQuery != "" || u.Fragment != "":
-		v.fail("backend.url", "%q has a query or fragment; want a base URL without", redact(b.URL))
+	} else if err := CheckBaseURL(b.URL); err != nil {
+		v.fail("backend.url", "%v", err)
 	}
 	if b.SlotDir == "" {
 		v.fail("backend.slot_dir", "is missing; want the directory that llama-server was given as --slot-save-path")
@@ -237,13 +234,4 @@ func isToken(s string) bool {
 		}
 	}
 	return s != ""
-}
-
-// redact hides the password of a URL that is shown.
-func redact(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return "(unreadable URL)"
-	}
-	return u.Redacted()
 }
