@@ -93,12 +93,17 @@ func (s *settings) override(c *configs.Config) {
 	})
 }
 
+// given tells whether a flag, or the file's top-level option of that name, was given.
+func (s *settings) given(name string) bool {
+	return s.flags.Changed(name) || configs.Gives(s.file, name)
+}
+
 // measured is the configuration where the sidecar is only measured: it listens on a
 // free port, so that the backend may have the one that serve would take.
 func (s *settings) measured() (*configs.Config, error) {
 	return configs.Load(s.file, func(c *configs.Config) {
 		s.override(c)
-		c.Listen, c.Admin = eval.Listen, eval.Listen
+		c.Listen, c.Admin = freePort, freePort
 	})
 }
 
@@ -106,8 +111,12 @@ func (s *settings) measured() (*configs.Config, error) {
 // therefore nothing may be said; its URL is not to be used.
 func (s *settings) preview() (*configs.Config, error) {
 	var faults error
+	listen := s.given("listen")
 	c, err := configs.Load(s.file, func(c *configs.Config) {
 		s.override(c)
+		if !listen {
+			c.Listen = freePort // the server's command line says where
+		}
 		if c.Backend.URL != "" && c.Backend.URL != unused {
 			faults = fmt.Errorf("the backend is %s, but a server's command is given too: leave out one of them", c.Backend.URL)
 		}
@@ -124,6 +133,9 @@ func (s *settings) preview() (*configs.Config, error) {
 	}
 	return c, nil
 }
+
+// freePort stands for an address that is chosen later.
+const freePort = eval.Listen
 
 // unused stands for what is not known yet in a configuration that is validated.
 const unused = "http://not-known-yet.invalid"

@@ -37,6 +37,18 @@ func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
 	return c, nil
 }
 
+// Gives tells whether a file says anything about a top-level option, as "listen". What
+// is wrong with the file Load reports.
+func Gives(file, option string) bool {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	d := decoder{file: file, override: func(*Config) {}, lines: map[string]int{}}
+	d.decode(text, Default())
+	return d.lines[option] > 0
+}
+
 // RestartNeeded names the sections that differ between two configurations and
 // take effect only when the sidecar starts.
 func (c *Config) RestartNeeded(next *Config) []string {
