@@ -216,13 +216,16 @@ func TestSize(t *testing.T) {
 func TestRestartNeeded(t *testing.T) {
 	a, b := Default(), Default()
 	b.Defaults.Seam++
+	b.Limits.Body++
+	b.Limits.Drain++
 	if n := a.RestartNeeded(b); n != nil {
-		t.Errorf("a changed policy needs a restart: %v", n)
+		t.Errorf("what is read anew for each request, and at the end, needs a restart: %v", n)
 	}
 	b.Store.Budget++
 	b.Listen = ":1"
-	if n := a.RestartNeeded(b); !slices.Equal(n, []string{"listen", "store"}) {
-		t.Errorf("restart needed for %v, want listen and store", n)
+	b.Limits.SlotWait++
+	if n := a.RestartNeeded(b); !slices.Equal(n, []string{"listen", "limits.slot_wait", "store"}) {
+		t.Errorf("restart needed for %v, want listen, limits.slot_wait and store", n)
 	}
 }
 
