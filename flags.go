@@ -44,9 +44,16 @@ func (s *settings) define(name string) {
 	case "library":
 		text("`FILE` of libsemshare.so; default: beside the program", func(c *configs.Config, v string) { c.Backend.Library = v })
 	case "api-key-env":
-		text("`NAME` of the environment variable that holds a key of the backend's", func(c *configs.Config, v string) {
-			c.Backend.APIKey, _, _ = strings.Cut(os.Getenv(v), ",") // llama-server takes a list
+		var key string
+		s.flags.Func(name, "`NAME` of the environment variable that holds a key of the backend's", func(v string) error {
+			list, ok := os.LookupEnv(v)
+			if !ok {
+				return fmt.Errorf("environment variable %q is not set", v)
+			}
+			key, _, _ = strings.Cut(list, ",") // llama-server takes a list
+			return nil
 		})
+		s.set[name] = func(c *configs.Config) { c.Backend.APIKey = key }
 	case "listen":
 		text("`HOST:PORT` for clients (default 127.0.0.1:8080)", func(c *configs.Config, v string) { c.Listen = v })
 	case "admin":

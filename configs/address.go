@@ -8,11 +8,13 @@ import (
 	"strings"
 )
 
-func (v *validator) address(path, addr string) {
+// CheckAddress says what is wrong with an address to listen on.
+func CheckAddress(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 || strings.ContainsAny(host, " /") {
-		v.fail(path, "%q is not an address; want HOST:PORT as 127.0.0.1:8080", addr)
+	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || strings.ContainsAny(host, " /") {
+		return fmt.Errorf("%q is not an address; want HOST:PORT as 127.0.0.1:8080", addr)
 	}
+	return nil
 }
 
 // CheckBaseURL says what is wrong with a server's base URL.

@@ -135,6 +135,8 @@ func TestBadFiles(t *testing.T) {
 	f(base+"index: {redis: 'http://h'}", "not a Redis URL")
 	f(base+"defaults: {min_similarity: nan}", "want 0 to 1")
 	f(base+"defaults: {time_budget: -1s}", "want more than 0")
+	f(base+"defaults: {tenant: {source: api_key, name: foo}}", `defaults.tenant.name: "foo" has no effect`)
+	f(base+"routes: [{match: {path: v1/completions}}]", `routes[0].match.path: "v1/completions" matches no path`)
 }
 
 func TestTheBackendIsNotTheSidecarItself(t *testing.T) {
