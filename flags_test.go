@@ -22,6 +22,13 @@ func TestFlagsAreCheckedFirst(t *testing.T) {
 	f(`listen: "nope" is not an address`, inject("--listen", "nope")...)
 	f(`admin: "nope" is not an address`, inject("--admin", "nope")...)
 	f("every -5m0s", inject("--missed-every", "-5m")...)
+	f(`--slot-size is "4GiB"; want a size like 4Gi`, inject("--slot-size", "4GiB")...)
+	f(`--missed-every is "often"; want a duration like`, inject("--missed-every", "often")...)
+	f(`--min-tokens is "abc"; want a whole number`, "serve", "--min-tokens", "abc")
+	f(`--retention is "half"; want a number`, "serve", "--retention", "half")
+	f(`unknown command "bogus"`, "help", "bogus")
+	f(`unknown command "bogus" for "semsharekv inject"`, "help", "inject", "bogus")
+	f(`no completion for "bogus"; want one of bash, fish, powershell, zsh`, "completion", "bogus")
 	f(`environment variable "NO_SUCH_ENV" is not set`, "serve", "--check", "--api-key-env", "NO_SUCH_ENV")
 	f("--way has no effect with --other", "eval", "--other", "http://h:1", "--way", "slot", "--pairs", "p", "--out", "o")
 }
