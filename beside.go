@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -28,32 +29,37 @@ type besideOptions struct {
 	command  []string
 	// agent is auto, off, or the path of the agent library.
 	agent string
+	// check only checks what is given, and says so to out.
 	check bool
+	out   io.Writer
 }
 
 // beside starts a llama-server and runs the sidecar where the user meant the
 // server to be. Both end together: first the requests, then the server.
 func beside(ctx context.Context, o besideOptions) error {
 	c := &launch.Command{Args: o.command, Env: os.Environ()}
-	if err := c.Check(); err != nil {
-		return err
-	}
-	given, err := o.settings.preview()
+	slots, put, err := arrange(c, &o)
 	if err != nil {
 		return err
 	}
-	put, dir, err := arrange(c, given, o.agent)
+	if o.check {
+		return checked(o.settings.file, func(cfg *configs.Config) { put(cfg, cmp.Or(slots, unused)) }, o.out)
+	}
+	slots, dir, err := makeSlots(slots)
 	if dir != nil {
 		defer dir.Remove() //nolint:errcheck // a tmpfs that is gone is as good
 	}
 	if err != nil {
 		return err
 	}
+	c.Share(slots)
 	w, err := configs.NewWatcher(o.settings.file, func(cfg *configs.Config) {
-		o.settings.override(cfg)
-		put(cfg)
+		put(cfg, slots)
+		if dir != nil {
+			cfg.Store.Budget = min(cfg.Store.Budget, dir.Room/4*3) // composed states come on top
+		}
 	})
-	if err != nil || o.check {
+	if err != nil {
 		return err
 	}
 	log := newLog(w.Current().Log)
@@ -65,51 +71,67 @@ func beside(ctx context.Context, o besideOptions) error {
 	return together(ctx, w, server, log)
 }
 
-// arrange changes the command to run behind the sidecar and returns what the
-// sidecar's configuration must be for that. A directory that was made is
-// returned even with an error.
-func arrange(c *launch.Command, given *configs.Config, agent string) (put func(*configs.Config), dir *launch.SlotDir, err error) {
+// arrange changes the command to run behind the sidecar. It returns the slot directory
+// that was named, if one was, and what the sidecar's configuration must be for all that.
+// Nothing is made yet.
+func arrange(c *launch.Command, o *besideOptions) (slots string, put func(cfg *configs.Config, slots string), err error) {
+	if err := c.Check(); err != nil {
+		return "", nil, err
+	}
+	given, err := o.settings.preview()
+	if err != nil {
+		return "", nil, err
+	}
+	if slots, err = namedSlots(c, given); err != nil {
+		return "", nil, err
+	}
 	key, err := c.APIKey()
 	if err != nil {
-		return nil, nil, err
+		return "", nil, err
 	}
 	place, err := c.Move()
 	if err != nil {
-		return nil, nil, err
+		return "", nil, err
 	}
-	slots := c.SlotDir()
-	switch own := given.Backend.SlotDir; {
-	case own != "" && slots != "" && filepath.Clean(own) != filepath.Clean(slots):
-		return nil, nil, fmt.Errorf("the slot directory is %s, but the server is given --slot-save-path %s: leave out one of them", own, slots)
-	case own != "":
-		slots = own
-	case slots == "":
-		if dir, err = launch.NewSlotDir(); err != nil {
-			return nil, nil, err
-		}
-		slots = dir.Path
+	if err := preload(c, o.agent); err != nil {
+		return "", nil, err
 	}
-	if slots, err = filepath.Abs(slots); err != nil {
-		return nil, dir, err
-	}
-	if err := os.MkdirAll(slots, 0o700); err != nil {
-		return nil, dir, fmt.Errorf("cannot make the slot directory: %w", err)
-	}
-	c.Share(slots)
-	if err := preload(c, agent); err != nil {
-		return nil, dir, err
-	}
-	standard := configs.Default().Listen
-	return func(cfg *configs.Config) {
+	listen := o.settings.given("listen")
+	return slots, func(cfg *configs.Config, slots string) {
+		o.settings.override(cfg)
 		cfg.Backend.URL, cfg.Backend.SlotDir = place.URL, slots
 		cfg.Backend.APIKey = cmp.Or(cfg.Backend.APIKey, key)
-		if cfg.Listen == standard {
+		if !listen {
 			cfg.Listen = place.Listen
 		}
-		if dir != nil {
-			cfg.Store.Budget = min(cfg.Store.Budget, dir.Room/4*3) // composed states come on top
+	}, c.Find()
+}
+
+// namedSlots is the slot directory that configuration or command name, or "".
+func namedSlots(c *launch.Command, given *configs.Config) (string, error) {
+	own, slots := given.Backend.SlotDir, c.SlotDir()
+	if own != "" && slots != "" && filepath.Clean(own) != filepath.Clean(slots) {
+		return "", fmt.Errorf("the slot directory is %s, but the server is given --slot-save-path %s: leave out one of them", own, slots)
+	}
+	return cmp.Or(own, slots), nil
+}
+
+// makeSlots makes the slot directory that was named, or else a private one, which is
+// returned even with an error.
+func makeSlots(named string) (path string, dir *launch.SlotDir, err error) {
+	if named == "" {
+		if dir, err = launch.NewSlotDir(); err != nil {
+			return "", nil, err
 		}
-	}, dir, nil
+		named = dir.Path
+	}
+	if path, err = filepath.Abs(named); err != nil {
+		return "", dir, err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return "", dir, fmt.Errorf("cannot make the slot directory: %w", err)
+	}
+	return path, dir, nil
 }
 
 // preload adds the agent where there is one.

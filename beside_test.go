@@ -12,7 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
+
+	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/launch"
 )
 
 // both is the program with the server that it started.
@@ -253,4 +257,49 @@ func TestServeRefusesACommandThatContradictsIt(t *testing.T) {
 	f("leave out one of them", "--backend", "http://127.0.0.1:1", "--", "llama-server")
 	f("leave out one of them", "--slot-dir", "/a", "--", "llama-server", "--slot-save-path", "/b")
 	f("--ssl-key-file", "--", "llama-server", "--ssl-key-file", "x")
+}
+
+func TestServeListensWhereItIsToldOrWhereTheServerWould(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	f := func(want, inFile string, args ...string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(inFile), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		s := addSettings(flags, "listen")
+		if err := flags.Parse(append(args, "--config", file)); err != nil {
+			t.Fatal(err)
+		}
+		command := &launch.Command{Args: []string{"true", "--port", "18999"}}
+		_, put, err := arrange(command, &besideOptions{settings: s, agent: "off"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := configs.Default()
+		if put(cfg, "/slots"); cfg.Listen != want {
+			t.Errorf("%q, %v: listen is %s, want %s", inFile, args, cfg.Listen, want)
+		}
+	}
+	f("127.0.0.1:18999", "")
+	f("127.0.0.1:8080", "", "--listen", "127.0.0.1:8080")
+	f("127.0.0.1:8080", "listen: 127.0.0.1:8080")
+	f("127.0.0.1:9000", "listen: 127.0.0.1:8080", "--listen", "127.0.0.1:9000")
+}
+
+func TestServeCheckStartsAndMakesNothing(t *testing.T) {
+	slots := filepath.Join(t.TempDir(), "slots")
+	f := func(status int, want string, args ...string) {
+		t.Helper()
+		p := run(t, append([]string{"serve", "--check", "--slot-dir", slots}, args...)...)
+		if got := p.exit(); got != status || !strings.Contains(string(p.output()), want) {
+			t.Errorf("%v: exit status %d, %s: want %d and %q", args, got, p.output(), status, want)
+		}
+		if _, err := os.Stat(slots); !os.IsNotExist(err) {
+			t.Errorf("%v: the slot directory was made: %v", args, err)
+		}
+	}
+	f(0, "the configuration is valid", "--", "false", "-m", "x")
+	f(1, "cannot start /nowhere/llama-server", "--", "/nowhere/llama-server")
+	f(1, "admin: ", "--admin", ":18999", "--", "false", "--port", "18999")
 }

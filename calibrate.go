@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/eval"
 )
 
@@ -23,7 +22,7 @@ func calibrateCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.Out, "out", "", "`FOLDER` for a report of what was measured of each pair; default: none is written")
 	cmd.Flags().IntVar(&o.Limit, "limit", 15, "how many pairs to use, of each group in turn; 0 means all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := configs.Load(s.file, s.override)
+		c, err := s.measured()
 		if err != nil {
 			return err
 		}

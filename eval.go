@@ -1,9 +1,11 @@
 package main
 
 import (
-	"github.com/spf13/cobra"
+	"fmt"
 
-	"github.com/semsharekv/semsharekv/configs"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/semsharekv/semsharekv/eval"
 )
 
@@ -16,7 +18,7 @@ func evalCommand() *cobra.Command {
 	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired", "way", "retention", "quality-kl")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs")
-	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html")
+	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html, with --other for rounding.json")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
 	cmd.Flags().IntVar(&o.Limit, "limit", 0, "stop after so many pairs; 0 means all")
 	cmd.Flags().IntVar(&o.Repeats, "repeats", 1, "runs, cold and shared in turn, of which each time is the median")
@@ -29,7 +31,10 @@ func evalCommand() *cobra.Command {
 		}
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := configs.Load(s.file, s.override)
+		if err := unshared(cmd.Flags()); err != nil {
+			return err
+		}
+		c, err := s.measured()
 		if err != nil {
 			return err
 		}
@@ -37,4 +42,17 @@ func evalCommand() *cobra.Command {
 		return eval.Run(cmd.Context(), o)
 	}
 	return cmd
+}
+
+// unshared refuses flags that say how to share next to --other.
+func unshared(flags *pflag.FlagSet) error {
+	if !flags.Changed("other") {
+		return nil
+	}
+	for _, name := range []string{"ablate", "frontier", "repeats", "way", "retention", "quality-kl", "unrepaired"} {
+		if flags.Changed(name) {
+			return fmt.Errorf("--%s has no effect with --other, which shares nothing: leave out one of them", name)
+		}
+	}
+	return nil
 }

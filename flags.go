@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/eval"
 )
 
 // settings are the options of the configuration that commands take as flags.
@@ -43,9 +44,16 @@ func (s *settings) define(name string) {
 	case "library":
 		text("`FILE` of libsemshare.so; default: beside the program", func(c *configs.Config, v string) { c.Backend.Library = v })
 	case "api-key-env":
-		text("`NAME` of the environment variable that holds a key of the backend's", func(c *configs.Config, v string) {
-			c.Backend.APIKey, _, _ = strings.Cut(os.Getenv(v), ",") // llama-server takes a list
+		var key string
+		s.flags.Func(name, "`NAME` of the environment variable that holds a key of the backend's", func(v string) error {
+			list, ok := os.LookupEnv(v)
+			if !ok {
+				return fmt.Errorf("environment variable %q is not set", v)
+			}
+			key, _, _ = strings.Cut(list, ",") // llama-server takes a list
+			return nil
 		})
+		s.set[name] = func(c *configs.Config) { c.Backend.APIKey = key }
 	case "listen":
 		text("`HOST:PORT` for clients (default 127.0.0.1:8080)", func(c *configs.Config, v string) { c.Listen = v })
 	case "admin":
@@ -76,7 +84,7 @@ func (s *settings) define(name string) {
 		s.flags.Var(&v, name, "most `BYTES` that references may take, as 8GiB (default 8GiB)")
 		s.set[name] = func(c *configs.Config) { c.Store.Budget = int64(v) }
 	case "quality-kl":
-		v := s.flags.Float64(name, 0, "divergence from unshared answers to expect, in nats; needs semsharekv calibrate (default 0, no target)")
+		v := s.flags.Float64(name, 0, fmt.Sprintf("divergence from unshared answers to expect, in nats, of a model that is calibrated; 0: no target (default %g)", configs.Default().Defaults.Quality.KL))
 		s.set[name] = func(c *configs.Config) { c.Defaults.Quality.KL = *v }
 	default:
 		panic("flag " + name + " is not defined")
@@ -92,12 +100,30 @@ func (s *settings) override(c *configs.Config) {
 	})
 }
 
+// given tells whether a flag, or the file's top-level option of that name, was given.
+func (s *settings) given(name string) bool {
+	return s.flags.Changed(name) || configs.Gives(s.file, name)
+}
+
+// measured is the configuration where the sidecar is only measured: it listens on a
+// free port, so that the backend may have the one that serve would take.
+func (s *settings) measured() (*configs.Config, error) {
+	return configs.Load(s.file, func(c *configs.Config) {
+		s.override(c)
+		c.Listen, c.Admin = freePort, freePort
+	})
+}
+
 // preview is the configuration where serve starts the backend itself, of which
 // therefore nothing may be said; its URL is not to be used.
 func (s *settings) preview() (*configs.Config, error) {
 	var faults error
+	listen := s.given("listen")
 	c, err := configs.Load(s.file, func(c *configs.Config) {
 		s.override(c)
+		if !listen {
+			c.Listen = freePort // the server's command line says where
+		}
 		if c.Backend.URL != "" && c.Backend.URL != unused {
 			faults = fmt.Errorf("the backend is %s, but a server's command is given too: leave out one of them", c.Backend.URL)
 		}
@@ -114,6 +140,9 @@ func (s *settings) preview() (*configs.Config, error) {
 	}
 	return c, nil
 }
+
+// freePort stands for an address that is chosen later.
+const freePort = eval.Listen
 
 // unused stands for what is not known yet in a configuration that is validated.
 const unused = "http://not-known-yet.invalid"

@@ -57,7 +57,10 @@ func injectCommand() *cobra.Command {
 		}
 		o.Settings.PullPolicy = corev1.PullPolicy(pull)
 		o.Settings.SlotSize, o.Settings.Budget = slots.Quantity, budget.Quantity
-		if err := o.Settings.Check(); err != nil {
+		if err := log.Validate(); err != nil {
+			return err
+		}
+		if err := o.Check(); err != nil {
 			return err
 		}
 		namespace, name, ok := strings.Cut(secret, "/")

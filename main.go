@@ -34,9 +34,11 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(serveCommand(), evalCommand(), calibrateCommand(), doctorCommand(), inspectCommand(), injectCommand(), versionCommand())
+	root.SetFlagErrorFunc(flagError)
 	for _, cmd := range root.Commands() {
 		completeFlags(cmd)
 	}
+	refuseUnknown(root)
 	return root
 }
 

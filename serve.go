@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -39,19 +40,27 @@ func serveCommand() *cobra.Command {
 	agent := cmd.Flags().String("agent", "auto", "agent library for the server that is started: `FILE`, off, or auto for the one beside the program")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return beside(cmd.Context(), besideOptions{settings: s, command: args, agent: *agent, check: *check})
+			return beside(cmd.Context(), besideOptions{settings: s, command: args, agent: *agent, check: *check, out: cmd.OutOrStdout()})
+		}
+		if *check {
+			return checked(s.file, s.override, cmd.OutOrStdout())
 		}
 		w, err := configs.NewWatcher(s.file, s.override)
 		if err != nil {
 			return err
 		}
-		if *check {
-			fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
-			return nil
-		}
 		return serve(cmd.Context(), w, nil)
 	}
 	return cmd
+}
+
+// checked says that the configuration is valid, or returns what is wrong with it.
+func checked(file string, override func(*configs.Config), out io.Writer) error {
+	if _, err := configs.Load(file, override); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(out, "the configuration is valid")
+	return err
 }
 
 // serveArgs takes arguments only behind --: they are the server's command.

@@ -37,8 +37,20 @@ func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
 	return c, nil
 }
 
-// RestartNeeded names the sections that differ between two configurations and
-// take effect only when the sidecar starts.
+// Gives tells whether a file says anything about a top-level option, as "listen". What
+// is wrong with the file Load reports.
+func Gives(file, option string) bool {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	d := decoder{file: file, override: func(*Config) {}, lines: map[string]int{}}
+	d.decode(text, Default())
+	return d.lines[option] > 0
+}
+
+// RestartNeeded names what differs between two configurations and takes effect only
+// when the sidecar starts.
 func (c *Config) RestartNeeded(next *Config) []string {
 	var names []string
 	differs := func(name string, differ bool) {
@@ -49,7 +61,9 @@ func (c *Config) RestartNeeded(next *Config) []string {
 	differs("listen", c.Listen != next.Listen)
 	differs("admin", c.Admin != next.Admin)
 	differs("backend", c.Backend != next.Backend)
-	differs("limits", c.Limits != next.Limits)
+	differs("limits.connections", c.Limits.Connections != next.Limits.Connections)
+	differs("limits.idle_timeout", c.Limits.Idle != next.Limits.Idle)
+	differs("limits.slot_wait", c.Limits.SlotWait != next.Limits.SlotWait)
 	differs("index", c.Index != next.Index)
 	differs("store", c.Store != next.Store)
 	differs("log.format", c.Log.Format != next.Log.Format)

@@ -128,11 +128,39 @@ func TestBadFiles(t *testing.T) {
 	f("backend: &a {url: *a}", "f.yaml:1: ")
 	f("backend: {api_key: '${SEMSHARE_NOT_SET}'}", `"SEMSHARE_NOT_SET" is not set`)
 	f("backend: {api_key: '${X'}", "without }")
-	f("listen: ':8090'\nadmin: ':8090'", "another address")
+	f("listen: ':9000'\nadmin: '0.0.0.0:9000'", "admin: \"0.0.0.0:9000\" is where clients are listened to")
 	f("", "backend.url: is missing")
+	f("backend: {url: '127.0.0.1:8081'}", `"127.0.0.1:8081" is not a base URL; want one like http://`)
+	f("backend: {url: 'u:secret@h:1'}", `"(unreadable URL)" is not a base URL`)
 	f(base+"index: {redis: 'http://h'}", "not a Redis URL")
 	f(base+"defaults: {min_similarity: nan}", "want 0 to 1")
 	f(base+"defaults: {time_budget: -1s}", "want more than 0")
+	f(base+"defaults: {tenant: {source: api_key, name: foo}}", `defaults.tenant.name: "foo" has no effect`)
+	f(base+"routes: [{match: {path: v1/completions}}]", `routes[0].match.path: "v1/completions" matches no path`)
+}
+
+func TestTheBackendIsNotTheSidecarItself(t *testing.T) {
+	f := func(listen, backend string, same bool) {
+		t.Helper()
+		c := Default()
+		c.Listen, c.Backend.URL, c.Backend.SlotDir = listen, backend, "/d"
+		err := c.Validate()
+		if got := err != nil && strings.Contains(err.Error(), "backend.url: ") && strings.Contains(err.Error(), "the sidecar's own address"); got != same {
+			t.Errorf("listen %s, backend %s: %v", listen, backend, err)
+		}
+	}
+	f("127.0.0.1:8080", "http://127.0.0.1:8080", true)
+	f("127.0.0.1:8080", "http://localhost:8080/", true)
+	f("127.0.0.1:8080", "http://[::1]:8080", true)
+	f(":8080", "http://127.0.0.1:8080", true)
+	f("0.0.0.0:80", "http://localhost", true)
+	f("10.0.0.1:8080", "http://10.0.0.1:8080", true)
+	f("llama.local:8080", "http://LLAMA.local:8080", true)
+	f("127.0.0.1:8000", "http://127.0.0.1:8090", true) // admin
+	f("127.0.0.1:8080", "http://127.0.0.1:8081", false)
+	f("0.0.0.0:8080", "http://10.0.0.1:8080", false)
+	f("127.0.0.1:8080", "http://llama:8080", false)
+	f("127.0.0.1:0", "http://127.0.0.1:0", false)
 }
 
 func TestFlagsWinOverTheFile(t *testing.T) {
@@ -190,13 +218,16 @@ func TestSize(t *testing.T) {
 func TestRestartNeeded(t *testing.T) {
 	a, b := Default(), Default()
 	b.Defaults.Seam++
+	b.Limits.Body++
+	b.Limits.Drain++
 	if n := a.RestartNeeded(b); n != nil {
-		t.Errorf("a changed policy needs a restart: %v", n)
+		t.Errorf("what is read anew for each request, and at the end, needs a restart: %v", n)
 	}
 	b.Store.Budget++
 	b.Listen = ":1"
-	if n := a.RestartNeeded(b); !slices.Equal(n, []string{"listen", "store"}) {
-		t.Errorf("restart needed for %v, want listen and store", n)
+	b.Limits.SlotWait++
+	if n := a.RestartNeeded(b); !slices.Equal(n, []string{"listen", "limits.slot_wait", "store"}) {
+		t.Errorf("restart needed for %v, want listen, limits.slot_wait and store", n)
 	}
 }
 

@@ -3,11 +3,9 @@ package configs
 import (
 	"fmt"
 	"math"
-	"net"
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -18,17 +16,14 @@ func (c *Config) Validate() error { return c.check("", nil).err() }
 // check is Validate with the options' lines in file.
 func (c *Config) check(file string, lines map[string]int) Errors {
 	v := validator{file: file, lines: lines}
-	v.address("listen", c.Listen)
-	v.address("admin", c.Admin)
-	if c.Listen == c.Admin && !strings.HasSuffix(c.Admin, ":0") {
-		v.fail("admin", "is %q, as listen is; want another address, for it must not be open to clients", c.Admin)
-	}
+	v.wrong("listen", CheckAddress(c.Listen))
+	v.wrong("admin", CheckAddress(c.Admin))
 	v.backend(&c.Backend)
+	v.apart(c)
 	v.limits(&c.Limits)
 	v.index(&c.Index)
 	v.store(&c.Store)
-	v.oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
-	v.oneOf("log.format", c.Log.Format, "json", "console")
+	v.log(&c.Log)
 	before := len(v.errs)
 	v.policy("defaults", &c.Defaults)
 	v.routes(c.Routes, v.errs[before:])
@@ -45,6 +40,13 @@ func (v *validator) fail(path, format string, args ...any) {
 	v.errs = append(v.errs, Error{v.file, v.line(path), path, fmt.Sprintf(format, args...)})
 }
 
+// wrong reports an error that says all but where.
+func (v *validator) wrong(path string, err error) {
+	if err != nil {
+		v.fail(path, "%v", err)
+	}
+}
+
 // line is where the option stands, or the nearest option around it.
 func (v *validator) line(path string) int {
 	for path != "" {
@@ -56,21 +58,11 @@ func (v *validator) line(path string) int {
 	return 0
 }
 
-func (v *validator) address(path, addr string) {
-	host, port, err := net.SplitHostPort(addr)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 || strings.ContainsAny(host, " /") {
-		v.fail(path, "%q is not an address; want HOST:PORT as 127.0.0.1:8080", addr)
-	}
-}
-
 func (v *validator) backend(b *Backend) {
-	switch u, err := url.Parse(b.URL); {
-	case b.URL == "":
+	if b.URL == "" {
 		v.fail("backend.url", "is missing; want the llama-server's base URL, as http://127.0.0.1:8081")
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		v.fail("backend.url", "%q is not a base URL; want one like http://127.0.0.1:8081", redact(b.URL))
-	case u.RawQuery != "" || u.Fragment != "":
-		v.fail("backend.url", "%q has a query or fragment; want a base URL without", redact(b.URL))
+	} else {
+		v.wrong("backend.url", CheckBaseURL(b.URL))
 	}
 	if b.SlotDir == "" {
 		v.fail("backend.slot_dir", "is missing; want the directory that llama-server was given as --slot-save-path")
@@ -117,6 +109,18 @@ func (v *validator) store(s *Store) {
 	v.atLeast("store.max_generation", s.MaxGeneration, 0)
 	v.share("store.novelty", s.Novelty)
 	v.oneOf("store.compress", s.Compress, "off", "q8_0", "q8_0/q5_1")
+}
+
+// Validate reports what is wrong with the log's options, as Errors.
+func (l *Log) Validate() error {
+	var v validator
+	v.log(l)
+	return v.errs.err()
+}
+
+func (v *validator) log(l *Log) {
+	v.oneOf("log.level", l.Level, "trace", "debug", "info", "warn", "error")
+	v.oneOf("log.format", l.Format, "json", "console")
 }
 
 func (v *validator) policy(at string, p *Policy) {
@@ -167,6 +171,9 @@ func (v *validator) tenant(at string, t Tenant) {
 			v.fail(at+".name", "%q is not a header's name; want the one that carries the tenant", t.Name)
 		}
 	case "api_key":
+		if t.Name != "" {
+			v.fail(at+".name", "%q has no effect where the source is api_key: the key is the tenant; leave it out", t.Name)
+		}
 	default:
 		v.oneOf(at+".source", t.Source, "shared", "header", "api_key")
 	}
@@ -184,6 +191,9 @@ func (v *validator) routes(routes []Route, inherited Errors) {
 			names[r.Name] = i
 		}
 		v.pattern(at+".match.path", r.Match.Path)
+		if p := r.Match.Path; p != "" && p[0] != '/' && p[0] != '[' {
+			v.fail(at+".match.path", "%q matches no path, for they all begin with a slash; want one like /v1/chat/completions", p)
+		}
 		v.pattern(at+".match.model", r.Match.Model)
 		for name := range r.Match.Headers {
 			if !isToken(name) {
@@ -248,13 +258,4 @@ func isToken(s string) bool {
 		}
 	}
 	return s != ""
-}
-
-// redact hides the password of a URL that is shown.
-func redact(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return "(unreadable URL)"
-	}
-	return u.Redacted()
 }

@@ -7,6 +7,7 @@ package docs
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -121,14 +122,31 @@ func TestConfigurationExamplesAreValid(t *testing.T) {
 				continue
 			}
 			taken++
-			if _, err := configs.Parse(page, []byte(block), complete); err != nil {
+			c, err := configs.Parse(page, []byte(block), complete)
+			if err != nil {
 				t.Errorf("%v\n%s", err, block)
+				continue
+			}
+			for _, r := range c.Routes {
+				if !leadsToAnEndpoint(r.Match.Path) {
+					t.Errorf("%s: route %s: %q matches no path that is shared", page, r.Name, r.Match.Path)
+				}
 			}
 		}
 	}
 	if taken < 4 {
 		t.Errorf("%d examples were found: want at least 4", taken)
 	}
+}
+
+// leadsToAnEndpoint tells whether a route's pattern matches a path that the README
+// says is shared.
+func leadsToAnEndpoint(pattern string) bool {
+	shared := []string{"/v1/chat/completions", "/v1/completions", "/completion", "/v1/responses", "/v1/messages", "/infill"}
+	return pattern == "" || slices.ContainsFunc(shared, func(p string) bool {
+		ok, err := path.Match(pattern, p)
+		return ok && err == nil
+	})
 }
 
 var link = regexp.MustCompile(`\]\(([^)#:\s]*)(#[^)\s]*)?\)`)

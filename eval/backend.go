@@ -81,7 +81,12 @@ type props struct {
 	} `json:"default_generation_settings"`
 }
 
+// propsTime bounds the first question to a server, which costs it nothing to answer.
+const propsTime = 10 * time.Second
+
 func (b *backend) props(ctx context.Context) (*props, error) {
+	ctx, cancel := context.WithTimeout(ctx, propsTime)
+	defer cancel()
 	var p props
 	return &p, b.call(ctx, http.MethodGet, "/props", nil, &p)
 }

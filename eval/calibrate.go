@@ -60,6 +60,10 @@ func levelsOf(r *Result) []variant {
 // the slot directory. What it found goes to w, and what it found of each pair into
 // the report, if Out names a folder.
 func Calibrate(ctx context.Context, o Options, w io.Writer) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
 	pairs, err := calibrationPairs(&o)
 	if err != nil {
 		return err
@@ -67,7 +71,7 @@ func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	if err := o.makeOut(); err != nil {
 		return err
 	}
-	m, end, err := start(ctx, &o)
+	m, end, err := start(ctx, cfg, &o)
 	if err != nil {
 		return err
 	}

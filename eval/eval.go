@@ -1,11 +1,13 @@
 package eval
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -21,7 +23,7 @@ type Options struct {
 	// SlotDir is the server's --slot-save-path, as seen from here.
 	SlotDir string
 	// Pairs is the JSONL file of pairs; Out the folder of report.json and
-	// report.html, made when absent.
+	// report.html, or of rounding.json, made when absent.
 	Pairs, Out string
 	// AnswerTokens is how many answer positions are compared, at least 1.
 	AnswerTokens int
@@ -53,6 +55,10 @@ type Options struct {
 // its error, and the run goes on. When ctx ends, the report holds the pairs
 // measured until then and the error is ctx's.
 func Run(ctx context.Context, o Options) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
 	pairs, err := ReadPairs(o.Pairs)
 	if err != nil {
 		return err
@@ -64,9 +70,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if o.Other != "" {
-		return runRounding(ctx, pairs, o)
+		return runRounding(ctx, cfg, pairs, o)
 	}
-	m, end, err := start(ctx, &o)
+	m, end, err := start(ctx, cfg, &o)
 	if err != nil {
 		return err
 	}
@@ -101,7 +107,8 @@ func (o *Options) makeOut() error {
 // publish completes the report and writes it.
 func (m *bench) publish(report *Report, o *Options) error {
 	report.Summary.Machine = thisMachine()
-	report.Summary.Backend = describeBackend(m.props, m.cfg.Backend.Model)
+	model := cmp.Or(m.cfg.Backend.Model, m.props.ModelPath)
+	report.Summary.Backend = describeBackend(m.props, model, fileHash(model))
 	report.Summary.Settings = settings(o, m.cfg)
 	if !m.sidecar.sharer.Calibrated() {
 		report.Summary.Settings.QualityKL = 0 // there is nothing to go by
@@ -110,41 +117,30 @@ func (m *bench) publish(report *Report, o *Options) error {
 }
 
 // start makes a bench of the backend and a sidecar of its own; end closes that.
-func start(ctx context.Context, o *Options) (m *bench, end func() error, err error) {
-	cfg, err := o.config()
-	if err != nil {
-		return nil, nil, err
-	}
+func start(ctx context.Context, cfg *configs.Config, o *Options) (m *bench, end func() error, err error) {
 	direct := newBackend(cfg.Backend.URL, cfg.Backend.APIKey)
 	p, err := direct.props(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("the backend does not answer: %w", err)
 	}
-	s, err := startSidecar(ctx, cfg, o.Log)
+	s, err := startSidecar(ctx, cfg, o.Log, cmp.Or[io.Writer](o.Progress, os.Stderr))
 	if err != nil {
 		return nil, nil, err
-	}
-	if err := s.ready(ctx); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("nothing can be shared: %w", err), s.close())
 	}
 	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.url, cfg.Backend.APIKey), answer: o.AnswerTokens, repeats: max(1, o.Repeats)}
 	return m, s.close, nil
 }
 
-// config is a copy of the configuration with the options over it.
+// config is a copy of the configuration with the options over it. Everything that is
+// wrong with either is reported here.
 func (o *Options) config() (*configs.Config, error) {
-	if o.Repeats < 0 {
-		return nil, fmt.Errorf("%d repeats: at least 1 is needed, or 0 for one", o.Repeats)
-	}
-	if o.AnswerTokens < 1 {
-		return nil, fmt.Errorf("%d answer tokens: at least 1 is needed", o.AnswerTokens)
-	}
 	cfg := configs.Default()
 	if o.Config != nil {
 		c := *o.Config
 		c.Routes = append([]configs.Route(nil), c.Routes...)
 		cfg = &c
 	}
+	cfg.Listen, cfg.Admin = Listen, Listen
 	if o.Backend != "" {
 		cfg.Backend.URL = o.Backend
 	}
@@ -157,7 +153,29 @@ func (o *Options) config() (*configs.Config, error) {
 			cfg.Routes[i].Unrepaired = o.Unrepaired
 		}
 	}
-	return cfg, cfg.Validate()
+	return cfg, errors.Join(cfg.Validate(), o.check(cfg))
+}
+
+// check reports what is wrong with the options.
+func (o *Options) check(cfg *configs.Config) error {
+	switch {
+	case o.Repeats < 0:
+		return fmt.Errorf("%d repeats: at least 1 is needed, or 0 for one", o.Repeats)
+	case o.AnswerTokens < 1:
+		return fmt.Errorf("%d answer tokens: at least 1 is needed", o.AnswerTokens)
+	case o.Limit < 0:
+		return fmt.Errorf("a limit of %d pairs: at least 1 is needed, or 0 for all", o.Limit)
+	case cfg.Backend.Way == SlotWay && cfg.Defaults.Retention < 1:
+		return fmt.Errorf("a retention of %g by the slot way: only the agent leaves cells out; want 1, or another way", cfg.Defaults.Retention)
+	case o.Other == "":
+		return nil
+	case strings.TrimRight(o.Other, "/") == strings.TrimRight(cfg.Backend.URL, "/"):
+		return fmt.Errorf("the other server, %s, is the backend itself: want another one of the same model", o.Other)
+	}
+	if err := configs.CheckBaseURL(o.Other); err != nil {
+		return fmt.Errorf("the other server: %w", err)
+	}
+	return nil
 }
 
 func settings(o *Options, cfg *configs.Config) Settings {

@@ -78,9 +78,7 @@ func fileHash(path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func describeBackend(p *props, modelPath string) Model {
-	if modelPath == "" {
-		modelPath = p.ModelPath
-	}
-	return Model{Build: p.Build, Name: filepath.Base(modelPath), SHA256: fileHash(modelPath), Context: p.Defaults.Context, Slots: p.Slots}
+// describeBackend describes a server whose model file has the given path and hash.
+func describeBackend(p *props, model, hash string) Model {
+	return Model{Build: p.Build, Name: filepath.Base(model), SHA256: hash, Context: p.Defaults.Context, Slots: p.Slots}
 }

@@ -2,11 +2,14 @@ package eval
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 )
 
 // Pair is one line of a pairs file. Reference and Target are the texts of a
@@ -48,10 +51,11 @@ func readPairs(name string, r io.Reader) ([]Pair, error) {
 	n := 0
 	for lines.Scan() {
 		n++
-		if len(lines.Bytes()) == 0 {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
 			continue
 		}
-		p, err := parsePair(lines.Bytes())
+		p, err := parsePair(line)
 		if err == nil && first[p.ID] != 0 {
 			err = fmt.Errorf("id %q was used in line %d already; ids must differ", p.ID, first[p.ID])
 		}
@@ -73,14 +77,26 @@ func readPairs(name string, r io.Reader) ([]Pair, error) {
 
 func parsePair(line []byte) (Pair, error) {
 	var p Pair
-	if err := json.Unmarshal(line, &p); err != nil {
+	var object map[string]any
+	if err := json.Unmarshal(line, &object); errors.As(err, new(*json.UnmarshalTypeError)) {
+		return p, errors.New(`not a pair: want an object, as {"id": "…", "group": "…", "reference": "…", "target": "…"}`)
+	} else if err != nil {
 		return p, fmt.Errorf("not a pair: %w", err)
 	}
-	for _, field := range []struct{ name, value string }{
-		{"id", p.ID}, {"group", p.Group}, {"reference", p.Reference}, {"target", p.Target},
-	} {
-		if field.value == "" {
-			return p, fmt.Errorf("field %q is missing or empty", field.name)
+	fields := map[string]*string{"id": &p.ID, "group": &p.Group, "reference": &p.Reference, "target": &p.Target, "answer": &p.Answer}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		field, text := fields[name], object[name]
+		if field == nil {
+			return p, fmt.Errorf("field %q is not known; want id, group, reference, target and, where one is expected, answer", name)
+		}
+		var ok bool
+		if *field, ok = text.(string); !ok {
+			return p, fmt.Errorf("field %q is %v; want a text", name, text)
+		}
+	}
+	for _, name := range []string{"id", "group", "reference", "target"} {
+		if *fields[name] == "" {
+			return p, fmt.Errorf("field %q is missing or empty", name)
 		}
 	}
 	return p, nil

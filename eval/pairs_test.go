@@ -19,7 +19,8 @@ func TestReadPairs(t *testing.T) {
 	f(goodLine, 1)
 	f(strings.TrimSpace(goodLine), 1)
 	f("\n"+goodLine+"\n", 1)
-	f(goodLine+`{"id":"b","group":"g","reference":"r","target":"t","answer":"42","note":"ignored"}`, 2)
+	f(goodLine+`{"id":"b","group":"g","reference":"r","target":"t","answer":"42"}`, 2)
+	f("  \t\n"+goodLine, 1)
 }
 
 func TestReadPairsNamesTheLineOfEveryFault(t *testing.T) {
@@ -41,7 +42,9 @@ func TestReadPairsNamesTheLineOfEveryFault(t *testing.T) {
 	f(`{"id":"a","reference":"r","target":"t"}`, `field "group" is missing`)
 	f(`{"id":"a","group":"g","target":"t"}`, `field "reference" is missing`)
 	f(`{"id":"a","group":"g","reference":"r","target":""}`, `field "target" is missing or empty`)
-	f(`{"id":7,"group":"g","reference":"r","target":"t"}`, "p.jsonl:1: not a pair")
+	f(`{"id":7,"group":"g","reference":"r","target":"t"}`, `p.jsonl:1: field "id" is 7; want a text`)
+	f(`{"id":"a","group":"g","reference":"r","target":"t","anwser":"42"}`, `p.jsonl:1: field "anwser" is not known`)
+	f(`{"id":"a","group":"g","reference":"r","taget":"t"}`, `p.jsonl:1: field "taget" is not known`)
 	f(goodLine+goodLine, `p.jsonl:2: id "a" was used in line 1 already`)
 	f(goodLine+"[]\n"+goodLine, "p.jsonl:2:", "p.jsonl:3:")
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/semsharekv/semsharekv/configs"
 )
 
 // Two servers that compute the same prompt in another order of additions, one of them
@@ -36,23 +38,12 @@ type RoundingPair struct {
 }
 
 // runRounding answers the pairs' targets by both servers and writes rounding.json. The
-// pairs measured until an error are in it.
-func runRounding(ctx context.Context, pairs []Pair, o Options) error {
-	cfg, err := o.config()
+// pairs measured until an error are in it; without any it is not written.
+func runRounding(ctx context.Context, cfg *configs.Config, pairs []Pair, o Options) error {
+	servers := [2]*backend{newBackend(cfg.Backend.URL, cfg.Backend.APIKey), newBackend(o.Other, cfg.Backend.APIKey)}
+	models, err := compared(ctx, servers)
 	if err != nil {
 		return err
-	}
-	servers := [2]*backend{newBackend(cfg.Backend.URL, cfg.Backend.APIKey), newBackend(o.Other, cfg.Backend.APIKey)}
-	var models [2]Model
-	for i, b := range servers {
-		p, err := b.props(ctx)
-		if err != nil {
-			return fmt.Errorf("a server to compare does not answer: %w", err)
-		}
-		models[i] = describeBackend(p, "")
-	}
-	if models[0].Name != models[1].Name || models[0].SHA256 != models[1].SHA256 {
-		return fmt.Errorf("%s serves %s and %s %s: the two must serve one model", cfg.Backend.URL, models[0].Name, o.Other, models[1].Name)
 	}
 	r := Rounding{Created: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(), Backend: models[0], Other: models[1]}
 	bar := newProgress(pairs, 1, o.Progress)
@@ -65,8 +56,31 @@ func runRounding(ctx context.Context, pairs []Pair, o Options) error {
 		}
 	}
 	bar.finish()
+	if len(r.Pairs) == 0 {
+		return fmt.Errorf("%s could not be measured: %w", pairs[0].ID, err)
+	}
 	r.sumUp()
 	return errors.Join(err, writeJSON(o.Out, "rounding.json", &r))
+}
+
+// compared describes the servers, which must serve one model. A file that both name is
+// read once.
+func compared(ctx context.Context, servers [2]*backend) (models [2]Model, err error) {
+	var path, hash string
+	for i, b := range servers {
+		p, err := b.props(ctx)
+		if err != nil {
+			return models, fmt.Errorf("a server to compare does not answer: %w", err)
+		}
+		if i == 0 || p.ModelPath != path {
+			path, hash = p.ModelPath, fileHash(p.ModelPath)
+		}
+		models[i] = describeBackend(p, path, hash)
+	}
+	if models[0].Name != models[1].Name || models[0].SHA256 != models[1].SHA256 {
+		return models, fmt.Errorf("%s serves %s and %s %s: the two must serve one model", servers[0].url, models[0].Name, servers[1].url, models[1].Name)
+	}
+	return models, nil
 }
 
 // roundingOf has the second server answer by itself, and then follow the first one's

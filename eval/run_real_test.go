@@ -65,7 +65,7 @@ func TestTwoServersDifferByRounding(t *testing.T) {
 	if r := roundingRun(t, o); r.KLMean <= 0 || r.KLMean > .1 || len(r.Pairs) != 1 || r.Pairs[0].Tokens < 300 {
 		t.Errorf("without flash attention: %+v; expected some divergence, below 0.1", r)
 	}
-	o.Other = b.URL
+	o.Other = strings.Replace(b.URL, "127.0.0.1", "localhost", 1)
 	if r := roundingRun(t, o); r.KLMean > 1e-3 || r.SameAnswer != 1 || r.Top1 != 1 {
 		t.Errorf("with itself: %+v", r)
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -18,21 +21,29 @@ type sidecar struct {
 	server  *proxy.Server
 	sharer  *proxy.Sharer
 	url     string
+	admin   string // base URL
 	ended   chan error
 	reports chan proxy.Report
 }
+
+// Listen is where a sidecar that is measured listens: on a free port.
+const Listen = "127.0.0.1:0"
 
 const (
 	// readyTime bounds the wait until the sidecar has probed the backend.
 	readyTime = 2 * time.Minute
 	readyPoll = 50 * time.Millisecond
+	// tellEvery is how often that wait is told of.
+	tellEvery = 5 * time.Second
 	// reportTime bounds the wait for the report of a request that was answered.
 	reportTime = 30 * time.Second
 	// closeTime bounds the sidecar's end.
 	closeTime = 10 * time.Second
 )
 
-func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger) (*sidecar, error) {
+// startSidecar returns once it shares with the backend; what it waits for meanwhile
+// goes to out.
+func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger, out io.Writer) (*sidecar, error) {
 	metrics := proxy.NewMetrics()
 	sharer, err := proxy.NewSharer(cfg, log, metrics)
 	if err != nil {
@@ -42,35 +53,72 @@ func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger) 
 	if s.server, err = proxy.New(cfg, log, proxy.WithMetrics(metrics), proxy.WithSharer(sharer)); err != nil {
 		return nil, errors.Join(err, sharer.Close())
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if err := s.serve(cfg); err != nil {
 		return nil, errors.Join(err, sharer.Close())
 	}
-	s.url = "http://" + ln.Addr().String()
-	sharer.Observe(s.observe)
-	go func() { s.ended <- s.server.Serve(ln, nil) }()
-	if err := s.ready(ctx); err != nil {
+	if err := s.ready(ctx, out); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
 
-// ready waits until the sidecar shares; a backend that cannot be shared is an
-// error, since every figure would be of cold runs.
-func (s *sidecar) ready(ctx context.Context) error {
+// serve has the sidecar listen for the clients that measure, and for questions.
+func (s *sidecar) serve(cfg *configs.Config) error {
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return err
+	}
+	admin, err := net.Listen("tcp", cfg.Admin)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	s.url, s.admin = "http://"+ln.Addr().String(), "http://"+admin.Addr().String()
+	s.sharer.Observe(s.observe)
+	go func() { s.ended <- s.server.Serve(ln, admin) }()
+	return nil
+}
+
+// ready waits until the sidecar shares. A backend that it tried out and cannot share
+// with is an error at once, since every figure would be of cold runs.
+func (s *sidecar) ready(ctx context.Context, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
-	for {
+	for told := time.Now(); ; {
+		waiting := s.unsettled(ctx) // before the outcome, which is then the last word
 		why := s.sharer.Ready()
-		if why == nil {
+		switch {
+		case why == nil:
 			return nil
+		case waiting == nil || ctx.Err() != nil:
+			return fmt.Errorf("the sidecar cannot share with this backend: %w", why)
+		case time.Since(told) >= tellEvery:
+			told = time.Now()
+			fmt.Fprintf(out, "waiting: %v\n", waiting)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the sidecar cannot share with this backend: %w", why)
 		case <-time.After(readyPoll):
 		}
 	}
+}
+
+// unsettled is what the sidecar says that it waits for; nil once it tried out the
+// backend, whatever came of that.
+func (s *sidecar) unsettled(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.admin+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	said, err := io.ReadAll(io.LimitReader(res.Body, maxFault))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(said)))
+	}
+	return err
 }
 
 // observe keeps the newest report; requests come one after the other.

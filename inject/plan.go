@@ -412,8 +412,20 @@ func (p *planner) arrangeKey() error {
 	if !known {
 		return refuse(kindServer, "the server's --api-key cannot be told; want LLAMA_API_KEY from a Secret")
 	}
+	if optional(key.ValueFrom) {
+		return refuse(kindServer, "the server's API key is optional, and the sidecar does not start without; want it from a Secret that must be there")
+	}
 	p.sidecarEnv = append(p.sidecarEnv, key)
 	return nil
+}
+
+// optional tells whether a variable may be left unset.
+func optional(from *corev1.EnvVarSource) bool {
+	if from == nil {
+		return false
+	}
+	yes := func(b *bool) bool { return b != nil && *b }
+	return from.SecretKeyRef != nil && yes(from.SecretKeyRef.Optional) || from.ConfigMapKeyRef != nil && yes(from.ConfigMapKeyRef.Optional)
 }
 
 // showModel lets the sidecar read the model file, for its token embeddings.

@@ -368,6 +368,11 @@ var refusals = []struct {
 	{kindServer, "Unix socket", func(p *corev1.Pod) { server(p).Args = []string{"--host", "/run/llama.sock"} }},
 	{kindServer, "--api-prefix", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--api_prefix", "/x") }},
 	{kindServer, "--api-key-file", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--api-key-file", "/k") }},
+	{kindServer, "API key is optional", func(p *corev1.Pod) {
+		yes := true
+		from := &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}, Key: "k", Optional: &yes}}
+		server(p).Env = append(server(p).Env, corev1.EnvVar{Name: "LLAMA_API_KEY", ValueFrom: from})
+	}},
 	{kindServer, "--api-key cannot be told", func(p *corev1.Pod) {
 		server(p).Args = append(server(p).Args, "--api-key", "a$(KEY)")
 		server(p).Env = []corev1.EnvVar{{Name: "KEY", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}

@@ -21,6 +21,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/semsharekv/semsharekv/configs"
 )
 
 const (
@@ -51,6 +53,20 @@ type Options struct {
 	MissedEvery time.Duration
 	Cluster     *rest.Config
 	Log         zerolog.Logger
+}
+
+// Check reports the first of the options that cannot be.
+func (o *Options) Check() error {
+	if err := configs.CheckAddress(o.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if err := configs.CheckAddress(o.Admin); err != nil {
+		return fmt.Errorf("admin: %w", err)
+	}
+	if o.MissedEvery < 0 {
+		return fmt.Errorf("missed pods are to be counted every %v; want more than 0, or 0 for never", o.MissedEvery)
+	}
+	return o.Settings.Check()
 }
 
 // Run answers the API server until the context ends.

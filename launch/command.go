@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,6 +44,19 @@ func (c *Command) Check() error {
 	}
 	if h, _ := optHost.value(c.Args, c.Env); strings.HasSuffix(h, ".sock") {
 		return fmt.Errorf("%s %s: the sidecar listens on TCP only", optHost.name, h)
+	}
+	return nil
+}
+
+// Find says whether there is a program to start.
+func (c *Command) Find() error {
+	_, err := exec.LookPath(c.Args[0])
+	var fault *exec.Error
+	if errors.As(err, &fault) {
+		err = fault.Err // the name stands in ours
+	}
+	if err != nil {
+		return fmt.Errorf("cannot start %s: %w", c.Args[0], err)
 	}
 	return nil
 }

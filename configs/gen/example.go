@@ -9,8 +9,9 @@ import (
 const exampleHead = `# Every option of SemShareKV with its default. Only backend.url and
 # backend.slot_dir must be set; what is left out keeps its default. In any text
 # ${NAME} stands for an environment variable, so that secrets need not stand
-# here. The file is read again when it changes and on SIGHUP; defaults, routes
-# and log.level then take effect at once, the rest at the next start.
+# here. The file is read again when it changes and on SIGHUP; defaults, routes,
+# log.level, limits.body_bytes and limits.drain_timeout then take effect at once,
+# the rest at the next start.
 #
 # yaml-language-server: $schema=semsharekv.schema.json
 `

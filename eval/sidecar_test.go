@@ -1,0 +1,37 @@
+package eval
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A backend that was started without --slot-save-path never becomes one that can be
+// shared.
+func TestABackendThatRefusesIsNotWaitedFor(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/health":
+		case "/props":
+			_, _ = io.WriteString(w, `{"total_slots":2,"model_path":"none.gguf","default_generation_settings":{"n_ctx":4096}}`)
+		default:
+			w.WriteHeader(http.StatusNotImplemented)
+			_, _ = io.WriteString(w, `{"error":{"message":"This server does not support slots action."}}`)
+		}
+	}))
+	defer backend.Close()
+	dir := t.TempDir()
+	o := Options{Backend: backend.URL, SlotDir: dir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 1, Progress: io.Discard}
+	began := time.Now()
+	err := Run(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "--slot-save-path") {
+		t.Errorf("%v; want it to name --slot-save-path", err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
