@@ -62,8 +62,8 @@ type Limits struct {
 	Body int64 `yaml:"body_bytes" json:"body_bytes" unit:"bytes"`
 	// Connections is how many clients may be connected at once.
 	Connections int `yaml:"connections" json:"connections" jsonschema:"minimum=1"`
-	// Idle is how long a connection without a request is kept, and how long a request
-	// may take to arrive without anything coming.
+	// Idle is how long a connection without a request is kept, and how long a client may
+	// send nothing of its request, or take nothing of its answer.
 	Idle time.Duration `yaml:"idle_timeout" json:"idle_timeout"`
 	// Drain is how long running requests may take to end after SIGTERM.
 	Drain time.Duration `yaml:"drain_timeout" json:"drain_timeout"`
