@@ -638,6 +638,21 @@ func TestDrain(t *testing.T) {
 	<-stopped
 }
 
+// serving is a sidecar that the test itself shuts down; done has what Serve returned.
+func serving(t *testing.T, backend string, idle time.Duration) (s *Server, addr string, done chan error) {
+	t.Helper()
+	cfg := configs.Default()
+	cfg.Backend.URL, cfg.Limits.Idle = backend, idle
+	s, err := New(cfg, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := listen(t)
+	done = make(chan error, 1)
+	go func() { done <- s.Serve(ln, nil) }()
+	return s, ln.Addr().String(), done
+}
+
 // TestAClientThatReadsNothing holds up neither its slot's end nor the sidecar's.
 func TestAClientThatReadsNothing(t *testing.T) {
 	f := func(name string, idle time.Duration, end func(s *Server)) {
@@ -647,16 +662,8 @@ func TestAClientThatReadsNothing(t *testing.T) {
 				_, _ = w.Write(make([]byte, 1<<20))
 			}
 		})
-		cfg := configs.Default()
-		cfg.Backend.URL, cfg.Limits.Idle = backend.URL, idle
-		s, err := New(cfg, zerolog.Nop())
-		if err != nil {
-			t.Fatal(err)
-		}
-		ln := listen(t)
-		done := make(chan error, 1)
-		go func() { done <- s.Serve(ln, nil) }()
-		c, err := net.Dial("tcp", ln.Addr().String())
+		s, addr, done := serving(t, backend.URL, idle)
+		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -685,18 +692,10 @@ func TestDrainGivenUpCutsRequestsOff(t *testing.T) {
 		<-r.Context().Done()
 		close(gone)
 	})
-	cfg := configs.Default()
-	cfg.Backend.URL = backend.URL
-	s, err := New(cfg, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln := listen(t)
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ln, nil) }()
+	s, addr, done := serving(t, backend.URL, time.Minute)
 	status := make(chan int, 1)
 	go func() {
-		resp, err := freshClient(t).Get("http://" + ln.Addr().String() + "/")
+		resp, err := freshClient(t).Get("http://" + addr + "/")
 		if err != nil {
 			status <- 0
 			return
