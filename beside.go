@@ -96,6 +96,9 @@ func arrange(c *launch.Command, o *besideOptions) (slots string, put func(cfg *c
 	if err := preload(c, o.agent); err != nil {
 		return "", nil, err
 	}
+	if given.Apart() {
+		c.Separate()
+	}
 	listen := o.settings.given("listen")
 	return slots, func(cfg *configs.Config, slots string) {
 		o.settings.override(cfg)

@@ -9,7 +9,10 @@ package configs
 
 //go:generate go run ./gen
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Config is the whole configuration. The zero value is not usable: start from
 // Default.
@@ -218,6 +221,16 @@ type Tenant struct {
 	// Name is the tenant's or the header's name; it goes with source, and is not
 	// inherited by a route that sets another source.
 	Name string `yaml:"name" json:"name"`
+}
+
+// Apart reports whether the configuration knows more than one tenant. What one of them
+// leaves in the backend's slots must then not be found by another.
+func (c *Config) Apart() bool {
+	first := c.Defaults.Tenant
+	if first.Source != "shared" {
+		return true
+	}
+	return slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Tenant != first })
 }
 
 // Route is one rule.

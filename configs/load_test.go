@@ -249,3 +249,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestApart(t *testing.T) {
+	f := func(text string, want bool) {
+		t.Helper()
+		c, err := Parse("f.yaml", []byte("backend: {url: http://a:1, slot_dir: /s}\n"+text), func(*Config) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Apart(); got != want {
+			t.Errorf("%s: apart is %v, want %v", text, got, want)
+		}
+	}
+	f("", false)
+	f("defaults: {tenant: {source: shared, name: a}}\nroutes: [{match: {path: /a}}]", false)
+	f("routes: [{match: {path: /a}, reuse: off}]", false)
+	f("defaults: {tenant: {source: api_key}}", true)
+	f("routes: [{match: {path: /a}, tenant: {source: header, name: X-A}}]", true)
+	f("routes: [{match: {path: /a}, tenant: {name: b}}]", true)
+}

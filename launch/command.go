@@ -130,6 +130,14 @@ func (c *Command) Share(slotDir string) {
 	}
 }
 
+// Separate has the server keep no prompts in a cache of its own, which knows no tenants,
+// unless it was given a size.
+func (c *Command) Separate() {
+	if !optCacheRAM.given(c.Args, c.Env) {
+		c.Env = setenv(c.Env, optCacheRAM.env, "0")
+	}
+}
+
 // Preload adds a library to LD_PRELOAD, behind what is there.
 func (c *Command) Preload(library string) error {
 	path, err := filepath.Abs(library)

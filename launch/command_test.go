@@ -65,6 +65,19 @@ func TestShareRespectsWhatTheUserSaid(t *testing.T) {
 	f(command("llama-server", "LLAMA_ARG_CACHE_IDLE_SLOTS=1"), "1")
 }
 
+func TestSeparateRespectsWhatTheUserSaid(t *testing.T) {
+	f := func(c *Command, want string) {
+		t.Helper()
+		c.Separate()
+		if got, _ := lookup(c.Env, optCacheRAM.env); got != want {
+			t.Errorf("%v: %s is %q, want %q", c, optCacheRAM.env, got, want)
+		}
+	}
+	f(command("llama-server -m x"), "0")
+	f(command("llama-server --cache-ram 100"), "")
+	f(command("llama-server", "LLAMA_ARG_CACHE_RAM=100"), "100")
+}
+
 func TestAPIKeyIsOneThatTheServerTakes(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys")
 	if err := os.WriteFile(file, []byte("# ours\n\nfrom-file\nother\n"), 0o600); err != nil {

@@ -19,6 +19,7 @@ var (
 	optKeyFile   = option{name: "--api-key-file", env: "LLAMA_ARG_API_KEY_FILE"}
 	optPrefix    = option{name: "--api-prefix", env: "LLAMA_ARG_API_PREFIX"}
 	optTLS       = option{name: "--ssl-key-file", env: "LLAMA_ARG_SSL_KEY_FILE"}
+	optCacheRAM  = option{name: "--cache-ram", env: "LLAMA_ARG_CACHE_RAM"}
 	optIdleSlots = option{name: "--cache-idle-slots", negated: "--no-cache-idle-slots", env: "LLAMA_ARG_CACHE_IDLE_SLOTS"}
 )
 

@@ -63,7 +63,8 @@ type Generation struct {
 	Off string
 	// Apart: the configuration knows more than one tenant.
 	Apart bool
-	// Scattered: the backend chooses the slot, or several, whatever the body says.
+	// Scattered: tenants are kept apart, and the backend chooses the slot, or several,
+	// whatever the body says.
 	Scattered bool
 }
 

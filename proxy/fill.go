@@ -60,7 +60,7 @@ func (d *Decision) pin(prefix int, reason string) {
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
 	}
-	if d.g.Apart && d.slot.tenant != d.g.Tenant || d.slot.generation == thinned && d.State != StateExact {
+	if d.State != StateExact && (d.g.Apart || d.slot.generation == thinned) {
 		// Another's prompt or nobody knows whose, or a few tokens of a cache that lacks
 		// some: this one's KV may yet become a reference.
 		d.set("cache_prompt", "false")

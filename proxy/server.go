@@ -283,7 +283,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, body []byte, off string) *Generation {
 	g := &Generation{ID: newID(), Path: x.path, Body: body, Off: off}
 	g.Authorization = authorization(h)
-	g.Apart = apart(cfg)
+	g.Apart = cfg.Apart()
 	var doc gjson.Result
 	if off == "" {
 		g.Off = unreadable(body)
@@ -305,7 +305,7 @@ func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, 
 			g.Prompt, g.Off = readPrompt(x.endpoint, doc)
 		}
 	}
-	g.Scattered = scattered(x.endpoint, doc)
+	g.Scattered = g.Apart && scattered(x.endpoint, doc)
 	return g
 }
 
@@ -377,7 +377,7 @@ func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) 
 		return
 	}
 	if errors.Is(err, errNotApart) {
-		x.refuse(ctx, fasthttp.StatusNotImplemented, "not_supported_error", err.Error())
+		x.refuse(ctx, fasthttp.StatusServiceUnavailable, "unavailable_error", err.Error())
 		return
 	}
 	if !errors.Is(err, errBodyTooLarge) {

@@ -114,7 +114,7 @@ func (d *Decision) decide(ctx context.Context) {
 	case d.g.Off != "":
 		d.leave(ctx, d.g.Off)
 		return
-	case d.g.Scattered && d.g.Apart:
+	case d.g.Scattered:
 		d.leave(ctx, coldScattered)
 		return
 	}

@@ -3,7 +3,6 @@ package proxy
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"slices"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -29,16 +28,6 @@ func tenant(t configs.Tenant, h *fasthttp.RequestHeader) string {
 		}
 	}
 	return ""
-}
-
-// apart reports whether the configuration knows more than one tenant. What one of them
-// leaves in the backend's slots must then not be found by another.
-func apart(cfg *configs.Config) bool {
-	first := cfg.Defaults.Tenant
-	if first.Source != "shared" {
-		return true
-	}
-	return slices.ContainsFunc(cfg.Routes, func(r configs.Route) bool { return r.Tenant != first })
 }
 
 // apiKey is the bearer token or the X-Api-Key of a request. Two that differ

@@ -107,6 +107,9 @@ var (
 func (u *upstream) do(ctx context.Context, r requestHead, in *fasthttp.RequestHeader, body []byte) (*answer, error) {
 	r.host, r.bodyLen = u.host, len(body)
 	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx) // a kept connection would take it all the same
+		}
 		c, err := u.get(ctx)
 		if err != nil {
 			return nil, err
