@@ -51,7 +51,8 @@ func TestInspectNamesWhatCannotBeRead(t *testing.T) {
 		}
 	}
 	f(nil, ErrCorrupt, "no whole llama.cpp state")
-	f([]byte("GGUF, not a state at all"), ErrCorrupt, "magic")
+	f([]byte("GGUF, not a state at all"), ErrCorrupt, "byte 0: a model file")
+	f([]byte("neither the one nor the other"), ErrCorrupt, "byte 0: magic")
 	f(header(4).cache(4, 0).cache(4, 0).Bytes(), ErrUnsupported, "sliding-window")
 	if err := Inspect(&bytes.Buffer{}, filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v for no file", err)

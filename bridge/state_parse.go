@@ -21,6 +21,7 @@ import (
 // Packed tokens are -1, 1, count, ids, number of media.
 const (
 	stateMagic = 0x67677371 // "ggsq"
+	ggufMagic  = 0x46554747 // "GGUF"
 
 	wordBytes        = 4
 	fileHeaderBytes  = 3 * wordBytes
@@ -128,6 +129,10 @@ func (s *State) parseTokens(r *reader) error {
 		return err
 	}
 	if magic != stateMagic {
+		r.off = 0
+		if magic == ggufMagic {
+			return r.corrupt("a model file (GGUF): expected what a server saved of a slot")
+		}
 		return r.corrupt("magic %08x: expected %08x", magic, stateMagic)
 	}
 	if s.Layout.Version, err = r.word("version"); err != nil {
