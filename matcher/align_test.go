@@ -67,6 +67,36 @@ func everyNinth(base []int32) []int32 {
 	return out
 }
 
+// TestAlignFindsPassagesThatBeginAlike: passages found by a search often stand under the
+// same heading, more often than its places are tried.
+func TestAlignFindsPassagesThatBeginAlike(t *testing.T) {
+	heading := ids(7, 6)
+	passages := func(from, to int) (all [][]int32) {
+		for i := from; i < to; i++ {
+			all = append(all, slices.Concat(heading, ids(uint64(100+i), 100)))
+		}
+		return all
+	}
+	f := func(name string, target []int32, refs ...[]int32) {
+		t.Helper()
+		var rs []Reference
+		for _, r := range refs {
+			rs = append(rs, Reference{Tokens: r})
+		}
+		a := Align(target, rs, IdentitySigner(1), 48)
+		checkSources(t, a)
+		if s := a.Similarity(DefaultTokenSimilarity); s != 1 {
+			t.Errorf("%s: similarity %.3f, want 1", name, s)
+		}
+	}
+	all := passages(0, 48)
+	reversed := slices.Clone(all)
+	slices.Reverse(reversed)
+	f("in another order", slices.Concat(reversed...), slices.Concat(all...))
+	target := passages(0, 16)
+	f("of two references", slices.Concat(target...), slices.Concat(passages(0, 14)...), slices.Concat(slices.Concat(passages(20, 44), passages(14, 16))...))
+}
+
 func TestAlignKeepsToOneReferenceWhereSeveralHaveTheSameText(t *testing.T) {
 	base := ids(1, 900)
 	a := Align(base, []Reference{{Tokens: base}, {Tokens: slices.Clone(base)}}, IdentitySigner(1), 48)

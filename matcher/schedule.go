@@ -38,6 +38,9 @@ type Limits struct {
 	Budget float64
 }
 
+// maxRuns bounds the quadratic grouping: of more the shortest gaps are computed along.
+const maxRuns = 1500
+
 // NewSchedule finds the cheapest way to compute what the plan wants, and
 // writes into the plan what becomes of the tokens for it: gaps cheaper to
 // compute than to stage are Bridged or, at the end, Cold. Without a budget every
@@ -51,6 +54,9 @@ func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	runs := wantedRuns(p)
 	if l.Budget >= 0 {
 		runs = p.afford(runs, c, l.Budget)
+	}
+	if over := len(runs) - maxRuns; over > 0 {
+		runs = bridgeShortest(runs, over)
 	}
 	spans := group(runs, c, n)
 	if over := len(spans) - 1 - l.Stages; l.Stages > 0 && over > 0 {
@@ -157,8 +163,7 @@ func bridgeShortest(spans []Span, over int) []Span {
 }
 
 // afford picks the runs whose recomputing fits the budget, those with critical
-// tokens first, then the cheapest a token; the tokens of the others are taken
-// from their counterparts, or left without a cell where they have none. The
+// tokens first, then the cheapest; the tokens of the others are taken from their counterparts, or left without a cell where they have none. The
 // last run, which ends the prompt, is always kept.
 func (p *Plan) afford(runs []Span, c Costs, budget float64) []Span {
 	type choice struct {

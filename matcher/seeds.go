@@ -8,8 +8,12 @@ import "sort"
 const seedLen = 5
 
 // maxSeedsPerGram bounds how many reference positions one run of tokens is
-// tried against, so that repetitive prompts stay linear.
+// tried against.
 const maxSeedsPerGram = 24
+
+// comparisons bounds, in the length of target and references, how many tokens are
+// compared, so that repetitive prompts stay linear.
+const comparisons = 32
 
 // maxSegments bounds the quadratic chaining; the longest segments are kept.
 const maxSegments = 2500
@@ -68,28 +72,48 @@ func gramHash(tokens []int32) uint64 {
 	return h
 }
 
+// diagonal is all that the target and a reference could have in common with the
+// reference so many tokens ahead.
+type diagonal struct{ ref, ahead int32 }
+
 // segments returns the maximal runs of at least seedLen tokens that the target
-// shares with the references, ordered by target position.
+// shares with the references, ordered by target position. A run may begin with tokens
+// that stand too often for its place to be tried: it is found by what comes later in it.
 func (g *gramIndex) segments(target []int32) []segment {
 	var out []segment
-	for t := 0; t+seedLen <= len(target); t++ {
+	known := map[diagonal]int{} // the target position up to which its runs are known
+	left := comparisons * (len(target) + len(g.at))
+	for t := 0; t+seedLen <= len(target) && left > 0; t++ {
 		i, ok := g.heads[gramHash(target[t:])]
 		if !ok {
 			continue
 		}
 		for tries := 0; i >= 0 && tries < maxSeedsPerGram; i, tries = g.next[i], tries+1 {
 			p := g.at[i]
-			ref := g.refs[p.ref].Tokens
-			r := int(p.pos)
-			if t > 0 && r > 0 && target[t-1] == ref[r-1] {
-				continue // part of a run that was found further left
+			d := diagonal{p.ref, p.pos - int32(t)}
+			if t < known[d] {
+				continue
 			}
-			if n := CommonPrefix(target[t:], ref[r:]); n >= seedLen {
-				out = append(out, segment{int(p.ref), t, r, n})
+			s := g.around(target, t, p)
+			if s.end() < t+seedLen {
+				continue // only the hash is the same
 			}
+			out = append(out, s)
+			known[d] = s.end()
+			left -= s.n
 		}
 	}
 	return longest(out, maxSegments)
+}
+
+// around is the maximal run that has target[t] at place p.
+func (g *gramIndex) around(target []int32, t int, p place) segment {
+	ref, r := g.refs[p.ref].Tokens, int(p.pos)
+	before := 0
+	for before < min(t, r) && target[t-before-1] == ref[r-before-1] {
+		before++
+	}
+	return segment{int(p.ref), t - before, r - before, before + CommonPrefix(target[t:], ref[r:])}
 }
 
 // longest keeps the n longest segments in target order.

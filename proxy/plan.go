@@ -108,6 +108,9 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 	if p.Similarity < pol.MinSimilarity {
 		return nil, coldDissimilar
 	}
+	if ctx.Err() != nil {
+		return nil, coldLate
+	}
 	costs := d.lv.costs.model()
 	if d.agent() {
 		return d.batch(ctx, p, costs)
