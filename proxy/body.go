@@ -18,8 +18,8 @@ var errBodyTooLarge = errors.New("body too large")
 // errUnreadable means that what a body asks for cannot be told.
 var errUnreadable = errors.New("this sidecar keeps tenants apart and must be able to read the body")
 
-// errNotApart means that the backend would look for the prompt in other tenants' slots.
-var errNotApart = errors.New("this sidecar keeps tenants apart, and /v1/messages takes no cache_prompt: it is served while slots can be emptied (llama-server --slot-save-path); /v1/chat/completions always is")
+// errNotApart means that a request cannot be sent so that no other tenant notices.
+var errNotApart = errors.New("this sidecar keeps tenants apart, and cannot for this request now")
 
 // readBody reads the body of a request, at most limit bytes of it. A client
 // that sends nothing for stall is given up.

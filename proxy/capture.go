@@ -19,6 +19,8 @@ const captureTimeout = 30 * time.Second
 // verifies, captures and frees the slot.
 func (d *Decision) Finish(o Outcome) {
 	defer d.sh.active.end()
+	defer d.overLoose()
+	defer d.release()
 	close(d.over)
 	d.report.ID, d.report.State, d.report.Reason, d.report.Slot = d.g.ID, d.State, d.Reason, d.Slot
 	d.report.CacheN = o.CacheN
@@ -29,13 +31,20 @@ func (d *Decision) Finish(o Outcome) {
 	defer d.lv.users.end()
 	d.leaveGate()
 	d.learn(o)
+	if d.slot != nil {
+		d.capture(o, d.verify(o))
+	}
+	d.observe()
+}
+
+// release gives back what is still held, also where finishing panicked.
+func (d *Decision) release() {
 	switch {
 	case d.all:
 		d.lv.slots.releaseAll()
 	case d.slot != nil:
-		d.capture(o, d.verify(o))
+		d.lv.slots.release(d.slot, "", nil, 0)
 	}
-	d.observe()
 }
 
 // Forwarded is called as soon as the request is on its way to the backend.
@@ -107,6 +116,7 @@ func (d *Decision) free(taken bool) {
 		held = nil // some part of the prompt, perhaps
 	}
 	d.lv.slots.release(d.slot, d.g.Tenant, held, d.generation)
+	d.slot = nil
 }
 
 // Why a prompt was not kept as a reference.

@@ -24,17 +24,28 @@ func (d *Decision) leave(ctx context.Context, reason string) {
 	d.cold(reason)
 	switch {
 	case !d.g.Apart:
-		return
 	case d.lv == nil:
-		d.unsafe = d.g.unheeding()
-		return
+		d.unsafe = d.g.searches()
 	case d.g.Scattered:
-		d.all = d.lv.slots.acquireAll(ctx)
-		d.unsafe = d.g.unheeding() && !(d.all && d.eraseForeign())
-		return
+		d.takeAll(ctx)
+	default:
+		if d.slot, _ = d.lv.slots.acquire(ctx, d.g.Tenant, nil, 1); d.slot != nil {
+			d.choose()
+		}
 	}
-	if d.slot, _ = d.lv.slots.acquire(ctx, d.g.Tenant, nil, 1); d.slot != nil {
-		d.choose()
+}
+
+// takeAll takes all slots for the request, emptied of others' prompts where the backend
+// would look for a prefix in them and takes no word against it.
+func (d *Decision) takeAll(ctx context.Context) {
+	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
+	defer cancel()
+	d.all = d.lv.slots.acquireAll(wait)
+	switch {
+	case !d.all:
+		d.unsafe = "it needs all of the server's slots, which were not idle at one time within limits.slot_wait"
+	case d.g.searches() != "" && (d.uncertain() || !d.eraseForeign()):
+		d.unsafe = d.g.searches()
 	}
 }
 
@@ -44,8 +55,7 @@ func (d *Decision) choose() {
 	d.set("id_slot", strconv.Itoa(d.slot.id))
 }
 
-// eraseForeign empties the slots that hold others' prompts: the backend may look for a
-// prefix in any, and takes no word against it. All slots are acquired.
+// eraseForeign empties the slots that hold others' prompts. All slots are acquired.
 func (d *Decision) eraseForeign() bool {
 	ok := true
 	for _, sl := range d.lv.slots.all {

@@ -71,6 +71,14 @@ type Generation struct {
 // unheeding reports whether the backend takes no word about slots and its cache with it.
 func (g *Generation) unheeding() bool { return endpoints[g.Path] == EndpointMessages }
 
+// searches says that the backend would look for the prompt in other tenants' slots, or "".
+func (g *Generation) searches() string {
+	if !g.unheeding() {
+		return ""
+	}
+	return "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
+}
+
 // State is what was done with a request.
 type State string
 

@@ -33,6 +33,9 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 		return
 	}
 	d.slot = sl
+	if p != nil && d.uncertain() {
+		p, reason = nil, coldUnavailable // what is filled in could be overwritten
+	}
 	// Who saves a slot waits at the gate too: whoever is in must not wait for a slot.
 	if d.lv.probed.Volatile {
 		if d.gated = d.lv.gate.enter(ctx); !d.gated {
@@ -55,7 +58,7 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 func (d *Decision) pin(prefix int, reason string) {
 	d.Reason = reason
 	d.choose()
-	if prefix > int(exactShare*float64(len(d.tokens))) {
+	if prefix > int(exactShare*float64(len(d.tokens))) && !d.uncertain() {
 		d.State, d.Reason, d.generation = StateExact, "", d.slot.generation
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"math"
+	"slices"
 
 	"github.com/tidwall/gjson"
 )
@@ -57,7 +58,7 @@ func offBody(body gjson.Result) string {
 	switch {
 	case givenTwice(body):
 		return offTwice
-	case several(body):
+	case several(body.Get):
 		return offSeveral
 	case body.Get("lora.#").Int() > 0:
 		return offLoRA
@@ -69,21 +70,21 @@ func offBody(body gjson.Result) string {
 	return ""
 }
 
-// several reports whether more than one answer is asked for.
-func several(body gjson.Result) bool {
-	return body.Get("n").Num > 1 || body.Get("n_cmpl").Num > 1 || body.Get("best_of").Num > 1
+// several reports whether more than one answer is asked for, or a number that the backend
+// may read as such. get finds a member.
+func several(get func(string) gjson.Result) bool {
+	return slices.ContainsFunc([]string{"n", "n_cmpl", "best_of"}, func(key string) bool {
+		n := get(key)
+		return n.Exists() && n.Type != gjson.Null && (n.Type != gjson.Number || n.Num != 0 && n.Num != 1)
+	})
 }
 
 // scattered reports whether the backend puts the request into slots of its own choice
 // whatever id_slot says: several answers or prompts take one each, and /v1/messages drops
 // what is not Anthropic's, id_slot and cache_prompt too.
-func scattered(e Endpoint, body gjson.Result) bool {
-	return e == EndpointMessages || several(body) || body.Get("prompt").IsArray() && isList(body.Get("prompt"))
-}
-
-func isList(p gjson.Result) bool {
-	_, off := textPrompt(p)
-	return off == offList
+func scattered(e Endpoint, body object) bool {
+	_, off := textPrompt(body.get("prompt"))
+	return e == EndpointMessages || several(body.get) || off == offList
 }
 
 // readPrompt finds the prompt in the body of a generation request. Where it

@@ -181,7 +181,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // fasthttp then reads it from the exchange.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	x := s.begin(ctx)
-	defer x.allowWrite()
+	defer x.allowWrite(ctx)
 	defer func() {
 		if r := recover(); r != nil {
 			x.panicked(r)
@@ -191,6 +191,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	}()
 	cfg := s.config.Load()
 	x.stall = cfg.Limits.Idle
+	if ambiguous(ctx.RequestURI()) {
+		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "the path has %u, which is no percent-encoding (RFC 3986)")
+		return
+	}
 	if ctx.IsConnect() {
 		x.refuse(ctx, fasthttp.StatusMethodNotAllowed, "invalid_request_error", "CONNECT is not supported")
 		return
@@ -223,6 +227,13 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx) *exchange {
 	}
 	s.metrics.InFlight.Inc()
 	return x
+}
+
+// ambiguous reports whether a path has %uXXXX, which the backend decodes and nobody else:
+// it would take it for a path that the sidecar does not see.
+func ambiguous(uri []byte) bool {
+	path, _, _ := bytes.Cut(uri, []byte("?"))
+	return bytes.Contains(path, []byte("%u")) || bytes.Contains(path, []byte("%U"))
 }
 
 // uri is the request's target for the backend, as the client wrote it.
@@ -268,8 +279,8 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
 	}
 	x.decision = x.server.sharer.Prepare(x.ctx, g)
-	if x.decision.unsafe {
-		return nil, errNotApart
+	if why := x.decision.unsafe; why != "" {
+		return nil, fmt.Errorf("%w: %s", errNotApart, why)
 	}
 	x.tally = newTally()
 	if encoded && g.Off != "" && x.decision.State == StateCold && sameBytes(x.decision.Body, body) {
@@ -305,7 +316,7 @@ func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, 
 			g.Prompt, g.Off = readPrompt(x.endpoint, doc)
 		}
 	}
-	g.Scattered = g.Apart && scattered(x.endpoint, doc)
+	g.Scattered = g.Apart && scattered(x.endpoint, objectOf(doc))
 	return g
 }
 
@@ -348,6 +359,7 @@ func (x *exchange) respond(ctx *fasthttp.RequestCtx) {
 	case a.size < 0 && !ctx.Request.Header.IsHTTP11():
 		// HTTP/1.0 knows no chunks: the whole body, then its length.
 		all, err := io.ReadAll(x)
+		x.stall = 0 // it is sent in one go, however long that takes, and holds no slot
 		if err != nil {
 			x.refuse(ctx, fasthttp.StatusBadGateway, "unavailable_error", "the backend broke off")
 			return

@@ -638,6 +638,32 @@ func TestDrain(t *testing.T) {
 	<-stopped
 }
 
+func TestAmbiguousPathsAreRefused(t *testing.T) {
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "reached") })
+	s := startSidecar(t, backend.URL, nil)
+	f := func(target string, want int) {
+		t.Helper()
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "POST "+target+" HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", target, resp.StatusCode, want)
+		}
+	}
+	f("/%u0063ompletion", 400)
+	f("/v1/%U0063hat/completions?x=%u", 400)
+	f("/%63ompletion", 200)
+	f("/a?b=%u0063", 200)
+}
+
 // serving is a sidecar that the test itself shuts down; done has what Serve returned.
 func serving(t *testing.T, backend string, idle time.Duration) (s *Server, addr string, done chan error) {
 	t.Helper()

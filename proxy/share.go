@@ -46,7 +46,8 @@ type Decision struct {
 	lv         *live // nil where nothing is known of the backend
 	slot       *slot
 	all        bool // it has all slots, not one
-	unsafe     bool // it might find another tenant's prompt: it must not be sent
+	isLoose    bool
+	unsafe     string // why it might find another tenant's prompt, so that it must not be sent
 	tokens     []int32
 	generation int // of the KV that the slot will hold
 	expect     int // cache_n if all is well; -1 not known
@@ -66,6 +67,7 @@ func (sh *Sharer) Prepare(ctx context.Context, g *Generation) *Decision {
 	d := &Decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, g: g, expect: -1, over: make(chan struct{})}
 	d.underTrial()
 	d.guarded(ctx)
+	d.sentLoose()
 	d.report.Total = time.Since(start)
 	if d.Header == "" {
 		d.Header = "cold; reason=" + d.Reason
@@ -83,11 +85,15 @@ func (d *Decision) guarded(ctx context.Context) {
 		}
 		d.sh.metrics.Panics.Inc()
 		d.sh.log.Error().Str("panic", fmt.Sprint(r)).Bytes("stack", debug.Stack()).Msg("recovered; the request goes cold")
-		if d.slot != nil {
+		switch {
+		case d.slot != nil:
 			d.giveUp(coldFault)
-			return
+		case d.all:
+			d.cold(coldFault)
+			d.unsafe = d.g.searches()
+		default:
+			d.leave(ctx, coldFault)
 		}
-		d.leave(ctx, coldFault)
 	}()
 	d.decide(ctx)
 }

@@ -302,6 +302,7 @@ func TestNoTenantFindsWhatAnotherLeftInASlot(t *testing.T) {
 		{"/completion", `{"n_predict":1,"prompt":[` + prompt + `,` + prompt + `]}`, nil},
 		{"/completion", `{"n_predict":1,"id_slot":0,"prompt":` + prompt + `}`, nil},
 		{"/completion", `{"cache_prompt":true,"id_slot":-1,"n_predict":1,"prompt":` + prompt + `,"id_slot":1,"cache_prompt":true}`, nil},
+		{"/completion", `{"n":1,"n_predict":1,"prompt":` + prompt + `,"n":2}`, nil},
 		{"/completion", `{"\u0063ache_prompt":true,"n_predict":1,"prompt":` + prompt + `}`, nil},
 		{"/v1/completions", `{"max_tokens":1,"prompt":` + prompt + `}`, nil},
 		{"/v1/chat/completions", `{` + chat + `}`, nil},
@@ -310,11 +311,14 @@ func TestNoTenantFindsWhatAnotherLeftInASlot(t *testing.T) {
 		{"/v1/messages", `{` + chat + `}`, nil},
 	}
 	for _, y := range forms {
-		for _, x := range []int{0, 8, 11} {
-			x := forms[x]
+		for _, i := range []int{0, 9, 12} {
+			x := forms[i]
 			r := s.post(y.path, y.body, append([]string{"X-Tenant", "y"}, y.headers...)...)
 			if r.status != http.StatusOK {
 				t.Fatalf("%s %.60s: status %d: %s", y.path, y.body, r.status, r.body)
+			}
+			for range 2 { // what is refused takes a slot, and leaves in it what was there
+				s.post("/completion", `{"n_predict":1,"grammar":"root ::= (","prompt":`+prompt+`}`, "X-Tenant", "x")
 			}
 			r = s.post(x.path, x.body, append([]string{"X-Tenant", "x"}, x.headers...)...)
 			if n := cached(r.body); r.status != http.StatusOK || n > 0 {

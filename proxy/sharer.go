@@ -40,6 +40,7 @@ type Sharer struct {
 	stopped <-chan struct{}
 	running sync.WaitGroup
 	active  tracker // requests between Prepare and the end of Finish
+	loose   loose
 }
 
 // NewSharer opens the index and begins to find out about the backend, which need

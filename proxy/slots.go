@@ -12,14 +12,17 @@ import (
 
 // slots is the sidecar's book of the backend's slots: which are in use, by whom,
 // and what they hold. Requests that come around the sidecar make it wrong, and so do
-// those whose slot the backend chooses, of which there are none where tenants are kept
-// apart; that costs time and is noticed by cache_n.
+// those whose slot the backend chooses (see loose); that costs time and is noticed by
+// cache_n.
 type slots struct {
-	mu     sync.Mutex
-	all    []*slot
-	freed  chan struct{} // closed and replaced whenever a slot is released
-	wanted int           // who waits for all slots; nobody gets one meanwhile
+	mu    sync.Mutex
+	all   []*slot
+	queue []*waiter     // who waits for slots, first come first
+	freed chan struct{} // closed and replaced whenever somebody may go on
 }
+
+// waiter is a request that waits for a slot, or for all of them.
+type waiter struct{ all bool }
 
 // slot is one slot of the backend. Its fields but id are guarded by slots.mu, or
 // owned by whoever acquired it.
@@ -31,6 +34,8 @@ type slot struct {
 	tokens []int32 // what it holds, as far as is known
 	// generation of the KV it holds: 0 computed, more where composed.
 	generation int
+	// doubted: whoever has it, something else may have been put in meanwhile.
+	doubted bool
 }
 
 // thinned is the generation of KV that lacks cells (retention): above any that is kept
@@ -65,39 +70,46 @@ func (s *slots) hold(tenant string) bool {
 // at least least tokens long, else the one used least recently; it waits while
 // all are busy. It returns nil when ctx ends first.
 func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, least int) (sl *slot, prefix int) {
-	for {
-		s.mu.Lock()
-		if best, n := s.best(tenant, tokens); best != nil && n >= least {
-			sl, prefix = best, n
-		} else {
-			sl, prefix = s.oldest(), 0
-		}
-		if sl != nil && s.wanted == 0 {
-			sl.busy = true
-			if sl.tenant == tenant {
-				prefix = max(prefix, matcher.CommonPrefix(sl.tokens, tokens))
-			}
-			s.mu.Unlock()
-			return sl, prefix
-		}
-		freed := s.freed
-		s.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return nil, 0
-		}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.await(ctx, &waiter{}, func() bool { return s.oldest() != nil }) {
+		return nil, 0
 	}
+	sl, prefix = s.best(tenant, tokens)
+	if sl == nil || prefix < least {
+		sl, prefix = s.oldest(), 0
+	}
+	sl.busy = true
+	if sl.tenant == tenant {
+		prefix = max(prefix, matcher.CommonPrefix(sl.tokens, tokens))
+	}
+	return sl, prefix
 }
 
 // acquireAll waits until all slots are idle and takes them; false means that ctx ended
-// first.
+// first. Who comes later waits too.
 func (s *slots) acquireAll(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wanted++
-	defer func() { s.wanted-- }()
-	for slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.busy }) {
+	idle := func() bool { return !slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.busy }) }
+	if !s.await(ctx, &waiter{all: true}, idle) {
+		return false
+	}
+	for _, sl := range s.all {
+		sl.busy = true
+	}
+	return true
+}
+
+// await lines w up and returns once it is its turn and ready; false means that ctx ended
+// first. The caller holds s.mu, which is given up meanwhile.
+func (s *slots) await(ctx context.Context, w *waiter, ready func() bool) bool {
+	s.queue = append(s.queue, w)
+	defer func() {
+		s.queue = slices.DeleteFunc(s.queue, func(o *waiter) bool { return o == w })
+		s.wake()
+	}()
+	for !s.turn(w) || !ready() {
 		freed := s.freed
 		s.mu.Unlock()
 		select {
@@ -106,12 +118,22 @@ func (s *slots) acquireAll(ctx context.Context) bool {
 		}
 		s.mu.Lock()
 		if ctx.Err() != nil {
-			s.wake()
 			return false
 		}
 	}
-	for _, sl := range s.all {
-		sl.busy = true
+	return true
+}
+
+// turn reports whether nobody who came before w is to go first: those who want one slot
+// let each other pass, those who want all wait for everybody, and everybody for them.
+func (s *slots) turn(w *waiter) bool {
+	for _, o := range s.queue {
+		if o == w {
+			return true
+		}
+		if o.all || w.all {
+			return false
+		}
 	}
 	return true
 }
@@ -122,10 +144,25 @@ func (s *slots) releaseAll() {
 	defer s.mu.Unlock()
 	for _, sl := range s.all {
 		sl.busy, sl.used = false, time.Now()
-		sl.tenant, sl.tokens, sl.generation = "", nil, 0
+		sl.empty()
 	}
 	s.wake()
 }
+
+// doubt forgets what the slots hold, those too that somebody has.
+func (s *slots) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.all {
+		sl.doubted = sl.busy
+		if !sl.busy {
+			sl.empty()
+		}
+	}
+}
+
+// empty notes that nothing is known of what the slot holds.
+func (sl *slot) empty() { sl.tenant, sl.tokens, sl.generation = "", nil, 0 }
 
 // wake has everybody who waits look again.
 func (s *slots) wake() {
@@ -155,12 +192,17 @@ func (s *slots) oldest() (old *slot) {
 	return old
 }
 
-// release gives the slot back, holding what it is said to hold.
+// release gives the slot back, holding what it is said to hold. Where that is nothing, it
+// is nobody's: the backend may have left in it what was there before.
 func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sl.busy, sl.used = false, time.Now()
 	sl.tenant, sl.tokens, sl.generation = tenant, tokens, generation
+	if sl.doubted || len(tokens) == 0 {
+		sl.doubted = false
+		sl.empty()
+	}
 	s.wake()
 }
 
@@ -177,7 +219,7 @@ func (s *slots) forget() {
 	defer s.mu.Unlock()
 	for _, sl := range s.all {
 		if !sl.busy {
-			sl.tenant, sl.tokens, sl.generation = "", nil, 0
+			sl.empty()
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 		}
 	}()
 	n, err = x.answer.body.Read(p)
-	x.allowWrite()
+	x.allowWrite(x.conn)
 	if n > 0 {
 		if x.bytesOut == 0 {
 			x.firstByte = time.Now()
@@ -81,11 +81,14 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// allowWrite gives the client time to take what is written to it next.
-func (x *exchange) allowWrite() {
+// allowWrite gives the client time to take what is written to it next. The first time it
+// is the request's context that is told, so that the deadline ends with the answer.
+func (x *exchange) allowWrite(c interface{ SetWriteDeadline(time.Time) error }) {
+	var deadline time.Time
 	if x.stall > 0 {
-		_ = x.conn.SetWriteDeadline(time.Now().Add(x.stall))
+		deadline = time.Now().Add(x.stall)
 	}
+	_ = c.SetWriteDeadline(deadline)
 }
 
 // Close ends the exchange once the client has the answer, or will not get it.

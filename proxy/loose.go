@@ -1,0 +1,37 @@
+package proxy
+
+import "sync/atomic"
+
+// loose counts the requests under way whose slot the backend chooses, which may be any:
+// until they are over the book of slots cannot be believed, and then not for what it said
+// before. Where tenants are kept apart there are such only while nothing is known of the
+// backend's slots, or from a configuration before.
+type loose struct {
+	under atomic.Int64
+	// apart: tenants were kept apart at some time, so that it matters.
+	apart atomic.Bool
+}
+
+// sentLoose notes a request that was decided, if its slot is the backend's choice.
+func (d *Decision) sentLoose() {
+	if d.g.Apart {
+		d.sh.loose.apart.Store(true)
+	}
+	if d.isLoose = d.Slot < 0 && !d.all && d.unsafe == ""; d.isLoose {
+		d.sh.loose.under.Add(1)
+	}
+}
+
+// overLoose has the book forgotten after such a request.
+func (d *Decision) overLoose() {
+	if !d.isLoose {
+		return
+	}
+	if lv := d.sh.live.Load(); lv != nil && d.sh.loose.apart.Load() {
+		lv.slots.doubt()
+	}
+	d.sh.loose.under.Add(-1)
+}
+
+// uncertain: another tenant's prompt may be in any slot, whatever the book says.
+func (d *Decision) uncertain() bool { return d.g.Apart && d.sh.loose.under.Load() > 0 }
