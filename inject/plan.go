@@ -76,7 +76,7 @@ func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
 	p := &planner{pod: pod, s: s}
 	for _, step := range []func() error{
 		p.checkPod, p.findServer, p.checkServer, p.checkNames,
-		p.arrangePorts, p.arrangeSlots, p.arrangeUser, p.arrangeKey,
+		p.arrangePorts, p.checkPrivilege, p.arrangeSlots, p.arrangeUser, p.arrangeKey,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -281,6 +281,18 @@ func (p *planner) clientPort() (int, error) {
 	return 0, refuse(kindPort, "the server's port is not given and container %q declares several; want annotation %slisten-port", p.c.Name, Prefix)
 }
 
+// checkPrivilege refuses a port that a server which is root may listen on and the
+// sidecar, which has no capabilities, may not. Another server needs the node's leave
+// for such a port already.
+func (p *planner) checkPrivilege() error {
+	uid, _ := effective(p.pod, p.c)
+	root := uid == nil && !runsAsNonRoot(p.pod, p.c) || uid != nil && *uid == 0
+	if root && p.listen < firstFreePort(p.pod) && hasCapability(p.c, "NET_BIND_SERVICE") {
+		return refuse(kindPort, "the server listens on port %d as root, and the sidecar, which has no capabilities, may not; want a port of 1024 or more, or the sysctl %s in the pod's securityContext", p.listen, portSysctl)
+	}
+	return nil
+}
+
 // arrangeSlots mounts the slot directory in both containers: the server's own
 // where it has one, else one in memory.
 func (p *planner) arrangeSlots() error {
@@ -377,7 +389,7 @@ func (p *planner) arrangeUser() error {
 		uid = p.s.RunAsUser
 	case uid == nil && runsAsNonRoot(p.pod, p.c):
 		return refuse(kindUser, "container %q has runAsNonRoot but no runAsUser, and the sidecar must run as the same user; want one of them, or annotation %srun-as-user", p.c.Name, Prefix)
-	case root && overridesFiles(p.c):
+	case root && hasCapability(p.c, "DAC_OVERRIDE"):
 		own := int64(sidecarUser)
 		uid, gid = &own, &own
 	case root:

@@ -161,6 +161,28 @@ func TestPortsThatAreInUseAreLeftOut(t *testing.T) {
 	}
 }
 
+// A low port needs a capability, a sysctl, or a server that needed one already.
+func TestLowPortsThatTheSidecarMayHave(t *testing.T) {
+	f := func(edit func(p *corev1.Pod)) {
+		t.Helper()
+		after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			server(p).Args = []string{"-m", "/m", "--port", "80"}
+			edit(p)
+		}))
+		if got := follows(sidecar(t, after).Args, "--listen"); got != ":80" {
+			t.Errorf("the sidecar listens on %q, want :80", got)
+		}
+	}
+	user := int64(1000)
+	f(func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &user} })
+	f(func(p *corev1.Pod) {
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: portSysctl, Value: "80"}}}
+	})
+	f(func(p *corev1.Pod) {
+		server(p).SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	})
+}
+
 func TestAnnotationsOverrule(t *testing.T) {
 	pod := testPod(t, func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, *server(p).DeepCopy())
@@ -391,6 +413,7 @@ var refusals = []struct {
 		server(p).Ports = []corev1.ContainerPort{{Name: "http", ContainerPort: 1}, {Name: "b", ContainerPort: 2}}
 	}},
 	{kindPort, "port 8080 is in use", func(p *corev1.Pod) { annotate(p, "backend-port", "8080") }},
+	{kindPort, "listens on port 80 as root", func(p *corev1.Pod) { server(p).Args = []string{"-m", "/m", "--port", "80"} }},
 	{kindVolume, "has a volume at /semsharekv", func(p *corev1.Pod) {
 		server(p).VolumeMounts = append(server(p).VolumeMounts, corev1.VolumeMount{Name: "models", MountPath: "/semsharekv"})
 	}},
