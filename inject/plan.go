@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/semsharekv/semsharekv/configs"
 )
@@ -59,7 +60,8 @@ type planner struct {
 	listenHost             string
 	listen, backend, admin int
 	slotDir                string
-	ownSlots               bool // the slot directory is the one that is injected
+	ownSlots               bool              // the slot directory is the one that is injected
+	slotMemory             resource.Quantity // of the slot directory, where it lies in memory
 	budget                 int64
 	user                   corev1.SecurityContext
 	sidecarEnv             []corev1.EnvVar
@@ -313,7 +315,7 @@ func (p *planner) arrangeSlots() error {
 	mount := corev1.VolumeMount{Name: slotsVolume, MountPath: p.slotDir}
 	p.mounts = append(p.mounts, mount)
 	p.sidecarMounts = append(p.sidecarMounts, mount)
-	p.budget = size.Value() / 2
+	p.budget, p.slotMemory = size.Value()/2, size
 	if p.s.ServerMemory == "raise" {
 		p.raiseServerMemory()
 	} else {
@@ -341,13 +343,29 @@ func (p *planner) shareSlots(dir string, known bool) error {
 	}
 	mount := *m
 	p.sidecarMounts = append(p.sidecarMounts, mount)
-	for _, v := range p.pod.Spec.Volumes {
-		if v.Name == m.Name && v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil {
-			p.budget = v.EmptyDir.SizeLimit.Value() / 2
-		}
-	}
 	p.keepIdleSlots()
 	p.note("slots=%s (the server's own)", p.slotDir)
+	return p.measureVolume(m.Name)
+}
+
+// measureVolume takes the budget, and what the sidecar may write to memory, from the
+// size of the server's own volume.
+func (p *planner) measureVolume(name string) error {
+	for _, v := range p.pod.Spec.Volumes {
+		if v.Name != name || v.EmptyDir == nil {
+			continue
+		}
+		memory, size := v.EmptyDir.Medium == corev1.StorageMediumMemory, v.EmptyDir.SizeLimit
+		if memory && size == nil {
+			return refuse(kindVolume, "the server's --slot-save-path %s is on volume %q in memory, which counts as the sidecar's; want a sizeLimit", p.slotDir, name)
+		}
+		if size != nil {
+			p.budget = size.Value() / 2
+		}
+		if memory {
+			p.slotMemory = *size
+		}
+	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/rs/zerolog"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 )
@@ -253,6 +254,29 @@ func TestTheServersOwnSlotDirectoryIsShared(t *testing.T) {
 	}, "")
 }
 
+// What the sidecar writes to a volume in memory counts as its own.
+func TestTheServersOwnSlotsInMemoryAreTheSidecarsToo(t *testing.T) {
+	f := func(medium corev1.StorageMedium, limit, podLimit string) {
+		t.Helper()
+		size := resource.MustParse("6Gi")
+		after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "mine", VolumeSource: corev1.VolumeSource{
+				EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium, SizeLimit: &size}}})
+			server(p).VolumeMounts = append(server(p).VolumeMounts, corev1.VolumeMount{Name: "mine", MountPath: "/data"})
+			server(p).Args = append(server(p).Args, "--slot-save-path", "/data")
+			p.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("8Gi")}}
+		}))
+		if got := sidecar(t, after).Resources.Limits.Memory().String(); got != limit {
+			t.Errorf("medium %q: the sidecar's memory limit is %s, want %s", medium, got, limit)
+		}
+		if got := after.Spec.Resources.Limits.Memory().String(); got != podLimit {
+			t.Errorf("medium %q: the pod's memory limit is %s, want %s", medium, got, podLimit)
+		}
+	}
+	f(corev1.StorageMediumMemory, "7Gi", "15Gi")
+	f(corev1.StorageMediumDefault, "1Gi", "9Gi")
+}
+
 func TestResources(t *testing.T) {
 	pod := testPod(t, nil)
 	after, _ := decide(t, newInjector(t), pod)
@@ -420,6 +444,10 @@ var refusals = []struct {
 	{kindVolume, "on no volume", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--slot-save-path", "/slots") }},
 	{kindVolume, "read-only", func(p *corev1.Pod) {
 		server(p).VolumeMounts[0].ReadOnly = true
+		server(p).Args = append(server(p).Args, "--slot-save-path", "/models/slots")
+	}},
+	{kindVolume, "want a sizeLimit", func(p *corev1.Pod) {
+		p.Spec.Volumes[0] = corev1.Volume{Name: "models", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}
 		server(p).Args = append(server(p).Args, "--slot-save-path", "/models/slots")
 	}},
 	{kindVolume, "absolute", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--slot-save-path", "slots") }},
