@@ -89,12 +89,22 @@ func (c *Command) APIKey() (string, error) {
 	return "", fmt.Errorf("the server's %s %s holds no key", optKeyFile.name, file)
 }
 
-// shown is the command line as it may be logged: without keys.
+// secrets are the options, and the variables that env or a script may be given, whose
+// values are not to be seen.
+var secrets = []string{optKey.name, optKey.env, "--hf-token", "-hft", "HF_TOKEN"}
+
+// shown is the command line as it may be logged: without keys and tokens.
 func (c *Command) shown() []string {
+	const withheld = "(withheld)"
 	args := slices.Clone(c.Args)
-	for i := 1; i < len(args); i++ {
-		if spelled(args[i-1]) == optKey.name {
-			args[i] = "(withheld)"
+	for i, arg := range c.Args {
+		name, _, joined := strings.Cut(arg, "=")
+		switch {
+		case !slices.Contains(secrets, spelled(name)):
+		case joined:
+			args[i] = name + "=" + withheld
+		case i+1 < len(args):
+			args[i+1] = withheld
 		}
 	}
 	return args
