@@ -119,6 +119,7 @@ var (
 	optTLSCert   = option{[]string{"--ssl-cert-file"}, "LLAMA_ARG_SSL_CERT_FILE"}
 	optPrefix    = option{[]string{"--api-prefix"}, "LLAMA_ARG_API_PREFIX"}
 	optModelsDir = option{[]string{"--models-dir"}, "LLAMA_ARG_MODELS_DIR"}
+	optCacheRAM  = option{[]string{"-cram", "--cache-ram"}, "LLAMA_ARG_CACHE_RAM"}
 	optPreset    = option{[]string{"--models-preset"}, "LLAMA_ARG_MODELS_PRESET"}
 
 	optEmbeddings = option{[]string{"--embedding", "--embeddings"}, "LLAMA_ARG_EMBEDDINGS"}

@@ -86,6 +86,7 @@ func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
 	}
 	p.showModel()
 	p.addConfig()
+	p.separate()
 	p.addAgent()
 	if err := p.addSidecar(); err != nil {
 		return nil, err
@@ -482,6 +483,15 @@ func (p *planner) addConfig() {
 	p.volumes = append(p.volumes, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{
 		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: p.s.Config}}}})
 	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: configVolume, MountPath: configPath, ReadOnly: true})
+}
+
+// separate has the server keep no prompts in a cache of its own, which knows no
+// tenants, unless it was given a size: a ConfigMap, which nobody sees here, may keep
+// them apart.
+func (p *planner) separate() {
+	if _, given, _ := p.cmd.value(optCacheRAM); p.s.Config != "" && !given {
+		p.env = append(p.env, corev1.EnvVar{Name: optCacheRAM.env, Value: "0"})
+	}
 }
 
 // serve is the sidecar's command line.

@@ -345,6 +345,29 @@ func TestTheAPIKeyIsHandedOn(t *testing.T) {
 	}, "", secret)
 }
 
+// A ConfigMap may keep tenants apart, whom a cache of the server's own would mix.
+func TestAConfigMapTurnsTheServersOwnCacheOff(t *testing.T) {
+	f := func(edit func(p *corev1.Pod), want string) {
+		t.Helper()
+		after, _ := decide(t, newInjector(t), testPod(t, edit))
+		sidecar(t, after)
+		got, _, _ := newEnvironment(server(after).Env).get("LLAMA_ARG_CACHE_RAM")
+		if got != want {
+			t.Errorf("LLAMA_ARG_CACHE_RAM is %q, want %q", got, want)
+		}
+	}
+	f(nil, "")
+	f(func(p *corev1.Pod) { annotate(p, "config", "routes") }, "0")
+	f(func(p *corev1.Pod) {
+		annotate(p, "config", "routes")
+		server(p).Args = append(server(p).Args, "-cram", "100")
+	}, "")
+	f(func(p *corev1.Pod) {
+		annotate(p, "config", "routes")
+		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_CACHE_RAM", Value: "100"}}
+	}, "100")
+}
+
 func TestTheAgentIsAppended(t *testing.T) {
 	f := func(edit func(c *corev1.Container), want, note string) {
 		t.Helper()
