@@ -399,7 +399,8 @@ func (p *planner) keepIdleSlots() {
 
 // arrangeUser finds a user for the sidecar whose files the server can read and
 // write, and the other way round. States hold what was asked, so their files are
-// their user's alone: it must be the server's user, or the server must be root.
+// their user's alone: it must be the server's user, or the server must be root, and
+// the directory ours: one that root made in a volume of its own is root's alone too.
 func (p *planner) arrangeUser() error {
 	uid, gid := effective(p.pod, p.c)
 	root := uid == nil || *uid == 0
@@ -408,7 +409,7 @@ func (p *planner) arrangeUser() error {
 		uid = p.s.RunAsUser
 	case uid == nil && runsAsNonRoot(p.pod, p.c):
 		return refuse(kindUser, "container %q has runAsNonRoot but no runAsUser, and the sidecar must run as the same user; want one of them, or annotation %srun-as-user", p.c.Name, Prefix)
-	case root && hasCapability(p.c, "DAC_OVERRIDE"):
+	case root && p.ownSlots && hasCapability(p.c, "DAC_OVERRIDE"):
 		own := int64(sidecarUser)
 		uid, gid = &own, &own
 	case root:

@@ -324,6 +324,7 @@ func TestTheSidecarsUserCanShareFiles(t *testing.T) {
 	}, 2000)
 	f(func(p *corev1.Pod) { server(p).SecurityContext = &corev1.SecurityContext{RunAsUser: number(0)} }, sidecarUser)
 	f(func(p *corev1.Pod) { server(p).SecurityContext = &corev1.SecurityContext{Capabilities: drop} }, 0)
+	f(func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--slot-save-path", "/models/slots") }, 0)
 }
 
 func TestTheAPIKeyIsHandedOn(t *testing.T) {

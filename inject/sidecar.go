@@ -57,8 +57,8 @@ func (p *planner) addSidecar() error {
 }
 
 // restricted is a security context that the restricted Pod Security Standard
-// admits, save for root, which only a server that is root without the right to
-// read others' files makes necessary.
+// admits, save for root, which only a server that is root makes necessary: one
+// without the right to read others' files, or with a slot directory of its own.
 func restricted(uid int64, gid *int64) corev1.SecurityContext {
 	yes, no, nonRoot := true, false, uid != 0
 	return corev1.SecurityContext{
