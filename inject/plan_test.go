@@ -148,6 +148,24 @@ func TestWhatStandsInTheServersCommandIsHeeded(t *testing.T) {
 	}, ":9400", "", "-m /m "+moved)
 }
 
+func TestImagesOfAServerAreKnownByTheirWholeName(t *testing.T) {
+	f := func(image string, want bool) {
+		t.Helper()
+		if got := runsServer(&corev1.Container{Image: image}); got != want {
+			t.Errorf("%s runs a server: %v, want %v", image, got, want)
+		}
+	}
+	f("llama.cpp:server", true)
+	f("ghcr.io/ggml-org/llama.cpp:server-cuda-b9000@sha256:0", true)
+	f("llama-server", true)
+	f("me/llama-server:1-alpine", true)
+	f("registry:5000/me/llama-cpp-server@sha256:0", true)
+	f("me/llama-server-exporter:1", false)
+	f("me/my-llama-server:1", false)
+	f("llama-server/exporter", false)
+	f("registry/llama.cpp:light", false)
+}
+
 func TestPortsThatAreInUseAreLeftOut(t *testing.T) {
 	pod := testPod(t, func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "other", Ports: []corev1.ContainerPort{
@@ -417,6 +435,7 @@ var refusals = []struct {
 	{kindAnnotation, "exceeds the slot directory's", func(p *corev1.Pod) { annotate(p, "budget", "100Gi") }},
 	{kindAnnotation, "exceeds its limit", func(p *corev1.Pod) { annotate(p, "cpu-request", "3"); annotate(p, "cpu-limit", "2") }},
 	{kindContainer, "no container runs llama-server", func(p *corev1.Pod) { server(p).Image = "nginx:1" }},
+	{kindContainer, "no container runs llama-server", func(p *corev1.Pod) { server(p).Image = "me/llama-server-exporter:1" }},
 	{kindContainer, `no container "gone"`, func(p *corev1.Pod) { annotate(p, "container", "gone") }},
 	{kindContainer, "containers llama, second all run", func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, *server(p).DeepCopy())
