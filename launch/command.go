@@ -127,7 +127,19 @@ func (c *Command) Move() (Place, error) {
 	}
 	c.Args, c.Env = optHost.set(c.Args, c.Env, serverHost)
 	c.Args, c.Env = optPort.set(c.Args, c.Env, free)
-	return Place{Listen: net.JoinHostPort(host, port), URL: "http://" + net.JoinHostPort(serverHost, free)}, nil
+	return Place{Listen: net.JoinHostPort(listenHost(host), port), URL: "http://" + net.JoinHostPort(serverHost, free)}, nil
+}
+
+// listenHost is where the sidecar listens instead of a server with these hosts, which
+// commas separate: it has one address only, so it is all of them where one of the hosts
+// means that, and else the first, never more than was asked for.
+func listenHost(hosts string) string {
+	first, _, several := strings.Cut(hosts, ",")
+	all := func(h string) bool { return h == "0.0.0.0" || strings.Trim(h, "[]") == "::" }
+	if several && slices.ContainsFunc(strings.Split(hosts, ","), all) {
+		return ""
+	}
+	return strings.Trim(first, "[]")
 }
 
 // Share gives the server what sharing needs: where to save slots, and not to

@@ -44,6 +44,10 @@ func TestMoveTakesTheServersPlace(t *testing.T) {
 	f(command("llama-server --port 9000 -m x"), "127.0.0.1:9000")
 	f(command("llama-server --port 1 --host 0.0.0.0 --port 9000"), "0.0.0.0:9000")
 	f(command("llama-server", "LLAMA_ARG_PORT=9001", "LLAMA_ARG_HOST=::1"), "[::1]:9001")
+	f(command("llama-server --host 127.0.0.1,::1"), "127.0.0.1:8080")
+	f(command("llama-server --host 192.0.2.1,0.0.0.0"), ":8080")
+	f(command("llama-server --host 0.0.0.0,::"), ":8080")
+	f(command("llama-server --host [::1]"), "[::1]:8080")
 	f(command("nice -n 5 llama-server --port 9000", "LLAMA_ARG_PORT=9001"), "127.0.0.1:9000")
 }
 
