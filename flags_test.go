@@ -22,6 +22,7 @@ func TestFlagsAreCheckedFirst(t *testing.T) {
 	f(`listen: "nope" is not an address`, inject("--listen", "nope")...)
 	f(`admin: "nope" is not an address`, inject("--admin", "nope")...)
 	f("every -5m0s", inject("--missed-every", "-5m")...)
+	f("linger for -1s", inject("--linger", "-1s")...)
 	f(`--slot-size is "4GiB"; want a size like 4Gi`, inject("--slot-size", "4GiB")...)
 	f(`--missed-every is "often"; want a duration like`, inject("--missed-every", "often")...)
 	f(`--min-tokens is "abc"; want a whole number`, "serve", "--min-tokens", "abc")

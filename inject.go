@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/go-logr/zerologr"
 	"github.com/spf13/cobra"
@@ -43,6 +44,7 @@ func injectCommand() *cobra.Command {
 	flags.StringVar(&o.Host, "service", "", "`HOST` of the webhook's Service, as NAME.NAMESPACE.svc")
 	flags.StringVar(&o.Configuration, "webhook", "", "`NAME` of the MutatingWebhookConfiguration whose caBundle is kept")
 	flags.DurationVar(&o.MissedEvery, "missed-every", 0, "how often pods that were created without the webhook are counted; 0: never")
+	flags.DurationVar(&o.Linger, "linger", 10*time.Second, "how long to go on answering after SIGTERM, while the API server still sends pods here")
 	flags.StringVar(&kubeconfig, "kubeconfig", "", "`FILE` that says where the API server is; default: the cluster this runs in")
 	flags.Var(&slots, "slot-size", "`SIZE` of the slot directory, in memory")
 	flags.Var(&budget, "budget", "most `BYTES` that references take of it; 0: half")

@@ -23,10 +23,11 @@ var (
 	wrappers = []string{"tini", "dumb-init", "catatonit", "env", "nice", "ionice", "numactl", "taskset", "stdbuf", "setpriv", "exec"}
 )
 
-// serverImage are the images whose entrypoint is llama-server. fullImage are
-// those whose entrypoint is a script that takes --server first.
+// serverImage are the images whose entrypoint is llama-server, by the whole of their
+// names: llama-server-exporter is another program. fullImage are those whose
+// entrypoint is a script that takes --server first.
 var (
-	serverImage = regexp.MustCompile(`(^|/)(llama\.cpp:server[^/]*|[^/]*llama-server[^/]*|[^/]*llama-cpp-server[^/]*)$`)
+	serverImage = regexp.MustCompile(`(^|/)(llama\.cpp:server[^/]*|llama(-cpp)?-server([:@][^/]*)?)$`)
 	fullImage   = regexp.MustCompile(`(^|/)llama\.cpp:full[^/]*$`)
 	// knownCMD are the images that are known to have no CMD, which args replace.
 	knownCMD = regexp.MustCompile(`(^|/)llama\.cpp:(server|full)[^/]*$`)
@@ -119,6 +120,7 @@ var (
 	optTLSCert   = option{[]string{"--ssl-cert-file"}, "LLAMA_ARG_SSL_CERT_FILE"}
 	optPrefix    = option{[]string{"--api-prefix"}, "LLAMA_ARG_API_PREFIX"}
 	optModelsDir = option{[]string{"--models-dir"}, "LLAMA_ARG_MODELS_DIR"}
+	optCacheRAM  = option{[]string{"-cram", "--cache-ram"}, "LLAMA_ARG_CACHE_RAM"}
 	optPreset    = option{[]string{"--models-preset"}, "LLAMA_ARG_MODELS_PRESET"}
 
 	optEmbeddings = option{[]string{"--embedding", "--embeddings"}, "LLAMA_ARG_EMBEDDINGS"}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/semsharekv/semsharekv/configs"
 )
@@ -59,7 +60,8 @@ type planner struct {
 	listenHost             string
 	listen, backend, admin int
 	slotDir                string
-	ownSlots               bool // the slot directory is the one that is injected
+	ownSlots               bool              // the slot directory is the one that is injected
+	slotMemory             resource.Quantity // of the slot directory, where it lies in memory
 	budget                 int64
 	user                   corev1.SecurityContext
 	sidecarEnv             []corev1.EnvVar
@@ -76,7 +78,7 @@ func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
 	p := &planner{pod: pod, s: s}
 	for _, step := range []func() error{
 		p.checkPod, p.findServer, p.checkServer, p.checkNames,
-		p.arrangePorts, p.arrangeSlots, p.arrangeUser, p.arrangeKey,
+		p.arrangePorts, p.checkPrivilege, p.arrangeSlots, p.arrangeUser, p.arrangeKey,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -84,6 +86,7 @@ func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
 	}
 	p.showModel()
 	p.addConfig()
+	p.separate()
 	p.addAgent()
 	if err := p.addSidecar(); err != nil {
 		return nil, err
@@ -281,6 +284,18 @@ func (p *planner) clientPort() (int, error) {
 	return 0, refuse(kindPort, "the server's port is not given and container %q declares several; want annotation %slisten-port", p.c.Name, Prefix)
 }
 
+// checkPrivilege refuses a port that a server which is root may listen on and the
+// sidecar, which has no capabilities, may not. Another server needs the node's leave
+// for such a port already.
+func (p *planner) checkPrivilege() error {
+	uid, _ := effective(p.pod, p.c)
+	root := uid == nil && !runsAsNonRoot(p.pod, p.c) || uid != nil && *uid == 0
+	if root && p.listen < firstFreePort(p.pod) && hasCapability(p.c, "NET_BIND_SERVICE") {
+		return refuse(kindPort, "the server listens on port %d as root, and the sidecar, which has no capabilities, may not; want a port of 1024 or more, or the sysctl %s in the pod's securityContext", p.listen, portSysctl)
+	}
+	return nil
+}
+
 // arrangeSlots mounts the slot directory in both containers: the server's own
 // where it has one, else one in memory.
 func (p *planner) arrangeSlots() error {
@@ -301,7 +316,7 @@ func (p *planner) arrangeSlots() error {
 	mount := corev1.VolumeMount{Name: slotsVolume, MountPath: p.slotDir}
 	p.mounts = append(p.mounts, mount)
 	p.sidecarMounts = append(p.sidecarMounts, mount)
-	p.budget = size.Value() / 2
+	p.budget, p.slotMemory = size.Value()/2, size
 	if p.s.ServerMemory == "raise" {
 		p.raiseServerMemory()
 	} else {
@@ -329,13 +344,29 @@ func (p *planner) shareSlots(dir string, known bool) error {
 	}
 	mount := *m
 	p.sidecarMounts = append(p.sidecarMounts, mount)
-	for _, v := range p.pod.Spec.Volumes {
-		if v.Name == m.Name && v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil {
-			p.budget = v.EmptyDir.SizeLimit.Value() / 2
-		}
-	}
 	p.keepIdleSlots()
 	p.note("slots=%s (the server's own)", p.slotDir)
+	return p.measureVolume(m.Name)
+}
+
+// measureVolume takes the budget, and what the sidecar may write to memory, from the
+// size of the server's own volume.
+func (p *planner) measureVolume(name string) error {
+	for _, v := range p.pod.Spec.Volumes {
+		if v.Name != name || v.EmptyDir == nil {
+			continue
+		}
+		memory, size := v.EmptyDir.Medium == corev1.StorageMediumMemory, v.EmptyDir.SizeLimit
+		if memory && size == nil {
+			return refuse(kindVolume, "the server's --slot-save-path %s is on volume %q in memory, which counts as the sidecar's; want a sizeLimit", p.slotDir, name)
+		}
+		if size != nil {
+			p.budget = size.Value() / 2
+		}
+		if memory {
+			p.slotMemory = *size
+		}
+	}
 	return nil
 }
 
@@ -368,7 +399,8 @@ func (p *planner) keepIdleSlots() {
 
 // arrangeUser finds a user for the sidecar whose files the server can read and
 // write, and the other way round. States hold what was asked, so their files are
-// their user's alone: it must be the server's user, or the server must be root.
+// their user's alone: it must be the server's user, or the server must be root, and
+// the directory ours: one that root made in a volume of its own is root's alone too.
 func (p *planner) arrangeUser() error {
 	uid, gid := effective(p.pod, p.c)
 	root := uid == nil || *uid == 0
@@ -377,7 +409,7 @@ func (p *planner) arrangeUser() error {
 		uid = p.s.RunAsUser
 	case uid == nil && runsAsNonRoot(p.pod, p.c):
 		return refuse(kindUser, "container %q has runAsNonRoot but no runAsUser, and the sidecar must run as the same user; want one of them, or annotation %srun-as-user", p.c.Name, Prefix)
-	case root && overridesFiles(p.c):
+	case root && p.ownSlots && hasCapability(p.c, "DAC_OVERRIDE"):
 		own := int64(sidecarUser)
 		uid, gid = &own, &own
 	case root:
@@ -452,6 +484,15 @@ func (p *planner) addConfig() {
 	p.volumes = append(p.volumes, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{
 		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: p.s.Config}}}})
 	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: configVolume, MountPath: configPath, ReadOnly: true})
+}
+
+// separate has the server keep no prompts in a cache of its own, which knows no
+// tenants, unless it was given a size: a ConfigMap, which nobody sees here, may keep
+// them apart.
+func (p *planner) separate() {
+	if _, given, _ := p.cmd.value(optCacheRAM); p.s.Config != "" && !given {
+		p.env = append(p.env, corev1.EnvVar{Name: optCacheRAM.env, Value: "0"})
+	}
 }
 
 // serve is the sidecar's command line.

@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/rs/zerolog"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 )
@@ -147,6 +148,24 @@ func TestWhatStandsInTheServersCommandIsHeeded(t *testing.T) {
 	}, ":9400", "", "-m /m "+moved)
 }
 
+func TestImagesOfAServerAreKnownByTheirWholeName(t *testing.T) {
+	f := func(image string, want bool) {
+		t.Helper()
+		if got := runsServer(&corev1.Container{Image: image}); got != want {
+			t.Errorf("%s runs a server: %v, want %v", image, got, want)
+		}
+	}
+	f("llama.cpp:server", true)
+	f("ghcr.io/ggml-org/llama.cpp:server-cuda-b9000@sha256:0", true)
+	f("llama-server", true)
+	f("me/llama-server:1-alpine", true)
+	f("registry:5000/me/llama-cpp-server@sha256:0", true)
+	f("me/llama-server-exporter:1", false)
+	f("me/my-llama-server:1", false)
+	f("llama-server/exporter", false)
+	f("registry/llama.cpp:light", false)
+}
+
 func TestPortsThatAreInUseAreLeftOut(t *testing.T) {
 	pod := testPod(t, func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "other", Ports: []corev1.ContainerPort{
@@ -159,6 +178,28 @@ func TestPortsThatAreInUseAreLeftOut(t *testing.T) {
 	if got := follows(sidecar(t, after).Args, "--admin"); got != ":8091" {
 		t.Errorf("the admin side is at %s, want :8091", got)
 	}
+}
+
+// A low port needs a capability, a sysctl, or a server that needed one already.
+func TestLowPortsThatTheSidecarMayHave(t *testing.T) {
+	f := func(edit func(p *corev1.Pod)) {
+		t.Helper()
+		after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			server(p).Args = []string{"-m", "/m", "--port", "80"}
+			edit(p)
+		}))
+		if got := follows(sidecar(t, after).Args, "--listen"); got != ":80" {
+			t.Errorf("the sidecar listens on %q, want :80", got)
+		}
+	}
+	user := int64(1000)
+	f(func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &user} })
+	f(func(p *corev1.Pod) {
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: portSysctl, Value: "80"}}}
+	})
+	f(func(p *corev1.Pod) {
+		server(p).SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	})
 }
 
 func TestAnnotationsOverrule(t *testing.T) {
@@ -231,6 +272,29 @@ func TestTheServersOwnSlotDirectoryIsShared(t *testing.T) {
 	}, "")
 }
 
+// What the sidecar writes to a volume in memory counts as its own.
+func TestTheServersOwnSlotsInMemoryAreTheSidecarsToo(t *testing.T) {
+	f := func(medium corev1.StorageMedium, limit, podLimit string) {
+		t.Helper()
+		size := resource.MustParse("6Gi")
+		after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "mine", VolumeSource: corev1.VolumeSource{
+				EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium, SizeLimit: &size}}})
+			server(p).VolumeMounts = append(server(p).VolumeMounts, corev1.VolumeMount{Name: "mine", MountPath: "/data"})
+			server(p).Args = append(server(p).Args, "--slot-save-path", "/data")
+			p.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("8Gi")}}
+		}))
+		if got := sidecar(t, after).Resources.Limits.Memory().String(); got != limit {
+			t.Errorf("medium %q: the sidecar's memory limit is %s, want %s", medium, got, limit)
+		}
+		if got := after.Spec.Resources.Limits.Memory().String(); got != podLimit {
+			t.Errorf("medium %q: the pod's memory limit is %s, want %s", medium, got, podLimit)
+		}
+	}
+	f(corev1.StorageMediumMemory, "7Gi", "15Gi")
+	f(corev1.StorageMediumDefault, "1Gi", "9Gi")
+}
+
 func TestResources(t *testing.T) {
 	pod := testPod(t, nil)
 	after, _ := decide(t, newInjector(t), pod)
@@ -278,6 +342,7 @@ func TestTheSidecarsUserCanShareFiles(t *testing.T) {
 	}, 2000)
 	f(func(p *corev1.Pod) { server(p).SecurityContext = &corev1.SecurityContext{RunAsUser: number(0)} }, sidecarUser)
 	f(func(p *corev1.Pod) { server(p).SecurityContext = &corev1.SecurityContext{Capabilities: drop} }, 0)
+	f(func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--slot-save-path", "/models/slots") }, 0)
 }
 
 func TestTheAPIKeyIsHandedOn(t *testing.T) {
@@ -297,6 +362,29 @@ func TestTheAPIKeyIsHandedOn(t *testing.T) {
 		c.Env = []corev1.EnvVar{{Name: "KEY", ValueFrom: secret}}
 		c.Args = append(c.Args, "--api-key", "$(KEY)")
 	}, "", secret)
+}
+
+// A ConfigMap may keep tenants apart, whom a cache of the server's own would mix.
+func TestAConfigMapTurnsTheServersOwnCacheOff(t *testing.T) {
+	f := func(edit func(p *corev1.Pod), want string) {
+		t.Helper()
+		after, _ := decide(t, newInjector(t), testPod(t, edit))
+		sidecar(t, after)
+		got, _, _ := newEnvironment(server(after).Env).get("LLAMA_ARG_CACHE_RAM")
+		if got != want {
+			t.Errorf("LLAMA_ARG_CACHE_RAM is %q, want %q", got, want)
+		}
+	}
+	f(nil, "")
+	f(func(p *corev1.Pod) { annotate(p, "config", "routes") }, "0")
+	f(func(p *corev1.Pod) {
+		annotate(p, "config", "routes")
+		server(p).Args = append(server(p).Args, "-cram", "100")
+	}, "")
+	f(func(p *corev1.Pod) {
+		annotate(p, "config", "routes")
+		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_CACHE_RAM", Value: "100"}}
+	}, "100")
 }
 
 func TestTheAgentIsAppended(t *testing.T) {
@@ -347,6 +435,7 @@ var refusals = []struct {
 	{kindAnnotation, "exceeds the slot directory's", func(p *corev1.Pod) { annotate(p, "budget", "100Gi") }},
 	{kindAnnotation, "exceeds its limit", func(p *corev1.Pod) { annotate(p, "cpu-request", "3"); annotate(p, "cpu-limit", "2") }},
 	{kindContainer, "no container runs llama-server", func(p *corev1.Pod) { server(p).Image = "nginx:1" }},
+	{kindContainer, "no container runs llama-server", func(p *corev1.Pod) { server(p).Image = "me/llama-server-exporter:1" }},
 	{kindContainer, `no container "gone"`, func(p *corev1.Pod) { annotate(p, "container", "gone") }},
 	{kindContainer, "containers llama, second all run", func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, *server(p).DeepCopy())
@@ -391,12 +480,17 @@ var refusals = []struct {
 		server(p).Ports = []corev1.ContainerPort{{Name: "http", ContainerPort: 1}, {Name: "b", ContainerPort: 2}}
 	}},
 	{kindPort, "port 8080 is in use", func(p *corev1.Pod) { annotate(p, "backend-port", "8080") }},
+	{kindPort, "listens on port 80 as root", func(p *corev1.Pod) { server(p).Args = []string{"-m", "/m", "--port", "80"} }},
 	{kindVolume, "has a volume at /semsharekv", func(p *corev1.Pod) {
 		server(p).VolumeMounts = append(server(p).VolumeMounts, corev1.VolumeMount{Name: "models", MountPath: "/semsharekv"})
 	}},
 	{kindVolume, "on no volume", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--slot-save-path", "/slots") }},
 	{kindVolume, "read-only", func(p *corev1.Pod) {
 		server(p).VolumeMounts[0].ReadOnly = true
+		server(p).Args = append(server(p).Args, "--slot-save-path", "/models/slots")
+	}},
+	{kindVolume, "want a sizeLimit", func(p *corev1.Pod) {
+		p.Spec.Volumes[0] = corev1.Volume{Name: "models", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}
 		server(p).Args = append(server(p).Args, "--slot-save-path", "/models/slots")
 	}},
 	{kindVolume, "absolute", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--slot-save-path", "slots") }},

@@ -10,9 +10,7 @@ import (
 // that class.
 func (p *planner) sidecarResources() (corev1.ResourceRequirements, error) {
 	memory := sidecarMemoryLimit.DeepCopy()
-	if p.ownSlots {
-		memory.Add(p.s.SlotSize)
-	}
+	memory.Add(p.slotMemory)
 	requests := corev1.ResourceList{corev1.ResourceCPU: sidecarCPU.DeepCopy(), corev1.ResourceMemory: sidecarMemory.DeepCopy()}
 	limits := corev1.ResourceList{corev1.ResourceCPU: sidecarCPULimit.DeepCopy(), corev1.ResourceMemory: memory}
 	for name := range limits {

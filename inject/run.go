@@ -51,8 +51,11 @@ type Options struct {
 	Configuration string // name of the MutatingWebhookConfiguration
 	// MissedEvery is how often pods that were missed are counted; 0: never.
 	MissedEvery time.Duration
-	Cluster     *rest.Config
-	Log         zerolog.Logger
+	// Linger is how long to go on answering once asked to end: until then the API
+	// server may still send pods here.
+	Linger  time.Duration
+	Cluster *rest.Config
+	Log     zerolog.Logger
 }
 
 // Check reports the first of the options that cannot be.
@@ -66,10 +69,13 @@ func (o *Options) Check() error {
 	if o.MissedEvery < 0 {
 		return fmt.Errorf("missed pods are to be counted every %v; want more than 0, or 0 for never", o.MissedEvery)
 	}
+	if o.Linger < 0 {
+		return fmt.Errorf("the webhook is to linger for %v; want 0 or more", o.Linger)
+	}
 	return o.Settings.Check()
 }
 
-// Run answers the API server until the context ends.
+// Run answers the API server until the context has ended, and a while longer.
 func Run(ctx context.Context, o Options) error {
 	m := newMetrics()
 	in := &injector{settings: o.Settings, metrics: m, log: o.Log}
@@ -94,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	admin := &http.Server{Addr: o.Admin, Handler: adminSide(server, m), ReadHeaderTimeout: adminTimeout}
 	failed := make(chan error, 2)
 	go func() { failed <- admin.ListenAndServe() }()
-	go func() { failed <- server.Start(ctx) }()
+	go func() { failed <- server.Start(later(ctx, o.Linger)) }()
 	o.Log.Info().Str("listen", o.Listen).Str("admin", o.Admin).Str("image", o.Settings.Image).Msg("injecting")
 	select {
 	case err = <-failed:
@@ -106,6 +112,13 @@ func Run(ctx context.Context, o Options) error {
 		return nil
 	}
 	return err
+}
+
+// later is a context that ends a while after another.
+func later(ctx context.Context, while time.Duration) context.Context {
+	late, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(while, end) })
+	return late
 }
 
 // server makes the HTTPS side with its certificate.

@@ -1,6 +1,9 @@
 package inject
 
 import (
+	"slices"
+	"strconv"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -54,8 +57,8 @@ func (p *planner) addSidecar() error {
 }
 
 // restricted is a security context that the restricted Pod Security Standard
-// admits, save for root, which only a server that is root without the right to
-// read others' files makes necessary.
+// admits, save for root, which only a server that is root makes necessary: one
+// without the right to read others' files, or with a slot directory of its own.
 func restricted(uid int64, gid *int64) corev1.SecurityContext {
 	yes, no, nonRoot := true, false, uid != 0
 	return corev1.SecurityContext{
@@ -93,21 +96,30 @@ func runsAsNonRoot(pod *corev1.Pod, c *corev1.Container) bool {
 	return sc != nil && sc.RunAsNonRoot != nil && *sc.RunAsNonRoot
 }
 
-// overridesFiles reports whether root in the container may use others' files.
-func overridesFiles(c *corev1.Container) bool {
+// hasCapability reports whether root in the container has a capability that
+// runtimes give it where nobody says otherwise.
+func hasCapability(c *corev1.Container, name corev1.Capability) bool {
 	sc := c.SecurityContext
 	if sc == nil || sc.Capabilities == nil {
 		return true
 	}
-	has := func(list []corev1.Capability, names ...corev1.Capability) bool {
-		for _, c := range list {
-			for _, n := range names {
-				if c == n || c == "CAP_"+n {
-					return true
-				}
+	has := func(list []corev1.Capability) bool {
+		return slices.ContainsFunc(list, func(c corev1.Capability) bool { return c == "ALL" || c == name || c == "CAP_"+name })
+	}
+	return has(sc.Capabilities.Add) || !has(sc.Capabilities.Drop)
+}
+
+// portSysctl is the first port that needs no capability.
+const portSysctl = "net.ipv4.ip_unprivileged_port_start"
+
+// firstFreePort is the value of portSysctl in the pod, as far as the pod says.
+func firstFreePort(pod *corev1.Pod) int {
+	if sc := pod.Spec.SecurityContext; sc != nil {
+		for _, s := range sc.Sysctls {
+			if n, err := strconv.Atoi(s.Value); s.Name == portSysctl && err == nil {
+				return n
 			}
 		}
-		return false
 	}
-	return has(sc.Capabilities.Add, "ALL", "DAC_OVERRIDE") || !has(sc.Capabilities.Drop, "ALL", "DAC_OVERRIDE")
+	return 1024
 }

@@ -89,12 +89,22 @@ func (c *Command) APIKey() (string, error) {
 	return "", fmt.Errorf("the server's %s %s holds no key", optKeyFile.name, file)
 }
 
-// shown is the command line as it may be logged: without keys.
+// secrets are the options, and the variables that env or a script may be given, whose
+// values are not to be seen.
+var secrets = []string{optKey.name, optKey.env, "--hf-token", "-hft", "HF_TOKEN"}
+
+// shown is the command line as it may be logged: without keys and tokens.
 func (c *Command) shown() []string {
+	const withheld = "(withheld)"
 	args := slices.Clone(c.Args)
-	for i := 1; i < len(args); i++ {
-		if spelled(args[i-1]) == optKey.name {
-			args[i] = "(withheld)"
+	for i, arg := range c.Args {
+		name, _, joined := strings.Cut(arg, "=")
+		switch {
+		case !slices.Contains(secrets, spelled(name)):
+		case joined:
+			args[i] = name + "=" + withheld
+		case i+1 < len(args):
+			args[i+1] = withheld
 		}
 	}
 	return args
@@ -117,7 +127,19 @@ func (c *Command) Move() (Place, error) {
 	}
 	c.Args, c.Env = optHost.set(c.Args, c.Env, serverHost)
 	c.Args, c.Env = optPort.set(c.Args, c.Env, free)
-	return Place{Listen: net.JoinHostPort(host, port), URL: "http://" + net.JoinHostPort(serverHost, free)}, nil
+	return Place{Listen: net.JoinHostPort(listenHost(host), port), URL: "http://" + net.JoinHostPort(serverHost, free)}, nil
+}
+
+// listenHost is where the sidecar listens instead of a server with these hosts, which
+// commas separate: it has one address only, so it is all of them where one of the hosts
+// means that, and else the first, never more than was asked for.
+func listenHost(hosts string) string {
+	first, _, several := strings.Cut(hosts, ",")
+	all := func(h string) bool { return h == "0.0.0.0" || strings.Trim(h, "[]") == "::" }
+	if several && slices.ContainsFunc(strings.Split(hosts, ","), all) {
+		return ""
+	}
+	return strings.Trim(first, "[]")
 }
 
 // Share gives the server what sharing needs: where to save slots, and not to

@@ -44,6 +44,10 @@ func TestMoveTakesTheServersPlace(t *testing.T) {
 	f(command("llama-server --port 9000 -m x"), "127.0.0.1:9000")
 	f(command("llama-server --port 1 --host 0.0.0.0 --port 9000"), "0.0.0.0:9000")
 	f(command("llama-server", "LLAMA_ARG_PORT=9001", "LLAMA_ARG_HOST=::1"), "[::1]:9001")
+	f(command("llama-server --host 127.0.0.1,::1"), "127.0.0.1:8080")
+	f(command("llama-server --host 192.0.2.1,0.0.0.0"), ":8080")
+	f(command("llama-server --host 0.0.0.0,::"), ":8080")
+	f(command("llama-server --host [::1]"), "[::1]:8080")
 	f(command("nice -n 5 llama-server --port 9000", "LLAMA_ARG_PORT=9001"), "127.0.0.1:9000")
 }
 
@@ -147,12 +151,20 @@ func TestFreePortIsFree(t *testing.T) {
 }
 
 func TestKeysAreNotShown(t *testing.T) {
-	c := command("llama-server -m model.gguf --api-key secret --api_key secret,other --port 1")
-	want := strings.Fields("llama-server -m model.gguf --api-key (withheld) --api_key (withheld) --port 1")
-	if got := c.shown(); !slices.Equal(got, want) {
-		t.Errorf("%v is shown, want %v", got, want)
+	f := func(line, want string) {
+		t.Helper()
+		c := command(line)
+		if got := strings.Join(c.shown(), " "); got != want {
+			t.Errorf("%s is shown, want %s", got, want)
+		}
+		if got := strings.Join(c.Args, " "); got != line {
+			t.Errorf("the command itself became %s", got)
+		}
 	}
-	if c.Args[4] != "secret" {
-		t.Error("the command itself lost its key")
-	}
+	f("llama-server -m model.gguf --api-key secret --api_key secret,other --port 1",
+		"llama-server -m model.gguf --api-key (withheld) --api_key (withheld) --port 1")
+	f("llama-server --hf-token secret -hft secret -hf a/b", "llama-server --hf-token (withheld) -hft (withheld) -hf a/b")
+	f("llama-server --api_key=secret --hf-token=secret", "llama-server --api_key=(withheld) --hf-token=(withheld)")
+	f("env HF_TOKEN=secret LLAMA_API_KEY=secret llama-server", "env HF_TOKEN=(withheld) LLAMA_API_KEY=(withheld) llama-server")
+	f("llama-server --api-key", "llama-server --api-key")
 }

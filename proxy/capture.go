@@ -43,7 +43,7 @@ func (d *Decision) release() {
 	case d.all:
 		d.lv.slots.releaseAll()
 	case d.slot != nil:
-		d.lv.slots.release(d.slot, "", nil, 0)
+		d.lv.slots.release(d.slot, "", nil, d.generation)
 	}
 }
 
@@ -111,11 +111,11 @@ func (d *Decision) verify(o Outcome) bool {
 
 // free gives the slot back and notes what it holds now.
 func (d *Decision) free(taken bool) {
-	held := d.tokens
-	if !taken {
-		held = nil // some part of the prompt, perhaps
+	held, generation := d.tokens, d.generation
+	if !taken { // some part of the prompt, perhaps, or what was there before
+		held, generation = nil, max(generation, d.slot.generation)
 	}
-	d.lv.slots.release(d.slot, d.g.Tenant, held, d.generation)
+	d.lv.slots.release(d.slot, d.g.Tenant, held, generation)
 	d.slot = nil
 }
 
@@ -164,6 +164,8 @@ func (d *Decision) saveWorthy(o Outcome) (*bridge.Pending, error) {
 		return nil, errForeign
 	case d.State == StateExact && o.PromptN < cfg.MinTokens && d.known():
 		return nil, errKnown
+	case d.uncertain():
+		return nil, errForeign
 	case d.lv.slots.exhausted() && d.seen == 0 && len(d.lv.slots.all) > 1:
 		return nil, errInDemand
 	}
@@ -211,6 +213,10 @@ func (d *Decision) save(o Outcome) (*bridge.Pending, error) {
 	if _, _, err := d.sh.backend.Save(ctx, d.slot.id, p.File()); err != nil {
 		p.Abort()
 		return nil, err
+	}
+	if d.uncertain() {
+		p.Abort()
+		return nil, errForeign
 	}
 	return p, nil
 }

@@ -59,7 +59,7 @@ func (d *Decision) choose() {
 func (d *Decision) eraseForeign() bool {
 	ok := true
 	for _, sl := range d.lv.slots.all {
-		if sl.tenant != d.g.Tenant || sl.tenant == "" {
+		if sl.tenant != d.g.Tenant || sl.tenant == "" || d.lv.slots.isDoubted(sl) {
 			ok = d.erase(sl) && ok
 		}
 	}

@@ -49,7 +49,11 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 		d.pin(prefix, reason)
 		return
 	}
-	if reason := d.fill(ctx, p); reason != "" {
+	reason = d.fill(ctx, p)
+	if reason == "" && d.uncertain() {
+		reason = coldUnavailable
+	}
+	if reason != "" {
 		d.giveUp(reason)
 	}
 }

@@ -65,7 +65,12 @@ next:
 }
 
 func (o object) json() string {
+	size := 2
+	for _, m := range o {
+		size += len(m.key) + len(m.raw) + len(`"":,`)
+	}
 	var b strings.Builder
+	b.Grow(size)
 	b.WriteByte('{')
 	for i, m := range o {
 		if i > 0 {

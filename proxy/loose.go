@@ -1,6 +1,9 @@
 package proxy
 
-import "sync/atomic"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // loose counts the requests under way whose slot the backend chooses, which may be any:
 // until they are over the book of slots cannot be believed, and then not for what it said
@@ -12,12 +15,13 @@ type loose struct {
 	apart atomic.Bool
 }
 
-// sentLoose notes a request that was decided, if its slot is the backend's choice.
-func (d *Decision) sentLoose() {
+// sentLoose notes a request that was decided, if it will be sent and its slot is the
+// backend's choice.
+func (d *Decision) sentLoose(ctx context.Context) {
 	if d.g.Apart {
 		d.sh.loose.apart.Store(true)
 	}
-	if d.isLoose = d.Slot < 0 && !d.all && d.unsafe == ""; d.isLoose {
+	if d.isLoose = d.Slot < 0 && !d.all && d.unsafe == "" && ctx.Err() == nil; d.isLoose {
 		d.sh.loose.under.Add(1)
 	}
 }
@@ -33,5 +37,8 @@ func (d *Decision) overLoose() {
 	d.sh.loose.under.Add(-1)
 }
 
-// uncertain: another tenant's prompt may be in any slot, whatever the book says.
-func (d *Decision) uncertain() bool { return d.g.Apart && d.sh.loose.under.Load() > 0 }
+// uncertain: another tenant's prompt may be in the request's slot, whatever the book says:
+// a loose request is under way, or was since the slot was taken or the backend doubted.
+func (d *Decision) uncertain() bool {
+	return d.g.Apart && (d.sh.loose.under.Load() > 0 || d.sh.live.Load() != d.lv || d.slot != nil && d.lv.slots.isDoubted(d.slot))
+}

@@ -67,7 +67,7 @@ func (sh *Sharer) Prepare(ctx context.Context, g *Generation) *Decision {
 	d := &Decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, g: g, expect: -1, over: make(chan struct{})}
 	d.underTrial()
 	d.guarded(ctx)
-	d.sentLoose()
+	d.sentLoose(ctx)
 	d.report.Total = time.Since(start)
 	if d.Header == "" {
 		d.Header = "cold; reason=" + d.Reason

@@ -143,8 +143,8 @@ func (s *slots) releaseAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sl := range s.all {
-		sl.busy, sl.used = false, time.Now()
-		sl.empty()
+		sl.busy, sl.doubted, sl.used = false, false, time.Now()
+		sl.nobodys()
 	}
 	s.wake()
 }
@@ -156,13 +156,21 @@ func (s *slots) doubt() {
 	for _, sl := range s.all {
 		sl.doubted = sl.busy
 		if !sl.busy {
-			sl.empty()
+			sl.nobodys()
 		}
 	}
 }
 
-// empty notes that nothing is known of what the slot holds.
-func (sl *slot) empty() { sl.tenant, sl.tokens, sl.generation = "", nil, 0 }
+// isDoubted: something else may have been put into the slot since it was acquired.
+func (s *slots) isDoubted(sl *slot) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sl.doubted
+}
+
+// nobodys notes that it is not known what the slot holds. What is left in it may lack
+// cells as before.
+func (sl *slot) nobodys() { sl.tenant, sl.tokens = "", nil }
 
 // wake has everybody who waits look again.
 func (s *slots) wake() {
@@ -201,7 +209,7 @@ func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int)
 	sl.tenant, sl.tokens, sl.generation = tenant, tokens, generation
 	if sl.doubted || len(tokens) == 0 {
 		sl.doubted = false
-		sl.empty()
+		sl.nobodys()
 	}
 	s.wake()
 }
@@ -219,7 +227,7 @@ func (s *slots) forget() {
 	defer s.mu.Unlock()
 	for _, sl := range s.all {
 		if !sl.busy {
-			sl.empty()
+			sl.tenant, sl.tokens, sl.generation = "", nil, 0
 		}
 	}
 }

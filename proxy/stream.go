@@ -143,10 +143,11 @@ func (x *exchange) settle() {
 	}()
 	m := x.server.metrics
 	m.InFlight.Dec()
-	o := x.outcome()
+	o := Outcome{Err: errPanic, CacheN: -1, PromptN: -1}
 	if x.decision != nil {
-		defer x.decision.Finish(o) // whatever happens here, the slot must be freed
+		defer func() { x.decision.Finish(o) }() // whatever happens here, the slot must be freed
 	}
+	o = x.outcome()
 	switch {
 	case o.ClientGone:
 		m.ClientGone.Inc()
