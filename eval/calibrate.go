@@ -90,13 +90,14 @@ func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 func (m *bench) calibrate(results []Result, w io.Writer) error {
 	c := &proxy.Calibration{Created: time.Now().UTC().Truncate(time.Second)}
 	for _, displaced := range []bool{false, true} {
-		if k := kind(results, displaced); k.Pairs >= 2 {
+		k := kind(results, displaced)
+		describeKind(&k, w)
+		if k.Pairs >= proxy.LeastPairs {
 			c.Kinds = append(c.Kinds, k)
-			describeKind(&k, w)
 		}
 	}
 	if len(c.Kinds) == 0 {
-		return fmt.Errorf("of %d pairs no two of a kind could be shared at every level", len(results))
+		return fmt.Errorf("of %d pairs no %d of a kind could be shared at every level", len(results), proxy.LeastPairs)
 	}
 	return m.sidecar.sharer.Calibrate(c)
 }
@@ -124,6 +125,10 @@ func describeKind(k *proxy.Kind, w io.Writer) {
 	what := "most stands where it stood"
 	if k.Displaced {
 		what = "much stands in another context"
+	}
+	if k.Pairs < proxy.LeastPairs {
+		fmt.Fprintf(w, "%d pairs where %s: fewer than %d tell nothing, and such prompts have no level\n", k.Pairs, what, proxy.LeastPairs)
+		return
 	}
 	fmt.Fprintf(w, "%d pairs where %s\n%-44s  computed %%  KL mean   standard error\n", k.Pairs, what, "")
 	for i := range k.Levels {

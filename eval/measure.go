@@ -56,16 +56,12 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 		return fmt.Errorf("cold run: %w", err)
 	}
 	r.AnswerCold = cold.answer.text
-	ttft, err := m.sharedTime(ctx, p, step)
+	ttft, report, err := m.sharedTime(ctx, p, step)
 	if err != nil {
 		return err
 	}
 	t := times{cold: []float64{cold.ttft}, shared: []float64{ttft}}
 	t.put(r)
-	report, err := m.sidecar.last(ctx)
-	if err != nil {
-		return err
-	}
 	if err := r.take(&report, tokens, pieces); err != nil {
 		return err
 	}
@@ -80,7 +76,7 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 	}
 	step(len(p.Target))
 	defer t.put(r)
-	return m.repeat(ctx, p, &t, step)
+	return m.repeat(ctx, p, r.Decision, &t, step)
 }
 
 func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldRun, error) {

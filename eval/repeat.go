@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/semsharekv/semsharekv/proxy"
 )
 
 // One time says little on a machine that does other work as well: where a target goes
@@ -14,15 +16,19 @@ import (
 type times struct{ cold, shared []float64 }
 
 // repeat adds repetitions to the times that the pair's run took, until there are repeats
-// of each. Their answers are not looked at.
-func (m *bench) repeat(ctx context.Context, p Pair, t *times, step func(weight int)) error {
+// of each. Their answers are not looked at, but the sidecar must decide as in the first
+// run, whose decision is first.
+func (m *bench) repeat(ctx context.Context, p Pair, first string, t *times, step func(weight int)) error {
 	for len(t.shared) < m.repeats {
 		cold, err := m.coldTime(ctx, p.Target)
 		if err != nil {
 			return fmt.Errorf("cold run %d: %w", len(t.cold)+1, err)
 		}
 		step(len(p.Target))
-		shared, err := m.sharedTime(ctx, p, step)
+		shared, report, err := m.sharedTime(ctx, p, step)
+		if err == nil {
+			err = decidedAs(first, &report)
+		}
 		if err != nil {
 			return fmt.Errorf("run %d: %w", len(t.shared)+1, err)
 		}
@@ -47,18 +53,28 @@ func (m *bench) coldTime(ctx context.Context, target string) (float64, error) {
 	return ms(ttft), nil
 }
 
+// decidedAs reports a run that was decided otherwise than the first: a median over cold
+// and shared runs would be of neither.
+func decidedAs(first string, report *proxy.Report) error {
+	if now := string(report.State); now != first {
+		return fmt.Errorf("it was %s (%s) where the first run was %s; a median over both says nothing", now, report.Reason, first)
+	}
+	return nil
+}
+
 // sharedTime is the target's TTFT in ms through a sidecar that has seen the reference
-// alone.
-func (m *bench) sharedTime(ctx context.Context, p Pair, step func(weight int)) (float64, error) {
+// alone, and what the sidecar says that it did.
+func (m *bench) sharedTime(ctx context.Context, p Pair, step func(weight int)) (ttft float64, report proxy.Report, err error) {
 	if err := m.onlyReference(ctx, p); err != nil {
-		return 0, err
+		return 0, report, err
 	}
 	step(len(p.Reference))
-	ttft, _, err := m.client.chat(ctx, p.Target, -1)
+	took, _, err := m.client.chat(ctx, p.Target, -1)
 	if err != nil {
-		return 0, fmt.Errorf("target through the sidecar: %w", err)
+		return 0, report, fmt.Errorf("target through the sidecar: %w", err)
 	}
-	return ms(ttft), nil
+	report, err = m.sidecar.last(ctx)
+	return ms(took), report, err
 }
 
 // put writes the medians.

@@ -1,6 +1,27 @@
 package eval
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/semsharekv/semsharekv/proxy"
+)
+
+// A median must not mix cold and shared runs; why a run was cold may differ.
+func TestRepetitionsAreDecidedAsTheFirstRun(t *testing.T) {
+	f := func(first string, state proxy.State, reason string, good bool) {
+		t.Helper()
+		err := decidedAs(first, &proxy.Report{State: state, Reason: reason})
+		if (err == nil) != good || err != nil && !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s first, then %s (%s): %v", first, state, reason, err)
+		}
+	}
+	f("shared", proxy.StateShared, "", true)
+	f("cold", proxy.StateCold, "time budget", true)
+	f("shared", proxy.StateCold, "no gain", false)
+	f("cold", proxy.StateShared, "", false)
+	f("shared", proxy.StateExact, "", false)
+}
 
 func TestTimesAreMedians(t *testing.T) {
 	var r Result

@@ -132,7 +132,8 @@ func briefTable(runs []Published, columns [][]Result) string {
 	return b.String()
 }
 
-// brief is a group's median speed-up, its range, and the mean KL.
+// brief is a group's median speed-up, its range, and the mean KL of the pairs that were
+// shared: a pair that stayed cold loses nothing, and would make that look small.
 func brief(results []Result, group string) string {
 	var speedups []float64
 	var kl float64
@@ -140,8 +141,10 @@ func brief(results []Result, group string) string {
 	for _, r := range results {
 		if r.Group == group {
 			speedups = append(speedups, r.Speedup)
-			kl += r.KLMean
-			shared += count(r.Decision != "cold")
+			if r.Decision != "cold" {
+				kl += r.KLMean
+				shared++
+			}
 		}
 	}
 	n := len(speedups)
@@ -151,8 +154,12 @@ func brief(results []Result, group string) string {
 	if shared == 0 {
 		return "cold"
 	}
+	of := ""
+	if shared < n {
+		of = fmt.Sprintf(", %d of %d shared", shared, n)
+	}
 	slices.Sort(speedups)
-	return fmt.Sprintf("%sx (%s to %s), KL %.4f", short(interval(speedups).Median), short(speedups[0]), short(speedups[n-1]), kl/float64(n))
+	return fmt.Sprintf("%sx (%s to %s)%s, KL %.4f", short(interval(speedups).Median), short(speedups[0]), short(speedups[n-1]), of, kl/float64(shared))
 }
 
 func short(x float64) string {

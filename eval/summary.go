@@ -29,15 +29,18 @@ type Group struct {
 	Expected    int `json:"expected"`
 	RightCold   int `json:"right_cold"`
 	RightShared int `json:"right_shared"`
-	// Metrics are over the pairs without error, by field name.
+	// Metrics are over the pairs without error, by field name; those of quality over the
+	// ones among them that did not stay cold, where there are such.
 	Metrics map[string]Interval `json:"metrics"`
 }
 
-// metrics are the fields that are summed up.
-var metrics = []struct {
+type metric struct {
 	name string
 	of   func(*Result) float64
-}{
+}
+
+// metrics are the fields that are summed up.
+var metrics = []metric{
 	{"tokens", func(r *Result) float64 { return float64(r.Tokens) }},
 	{"similarity", func(r *Result) float64 { return r.Similarity }},
 	{"reused", func(r *Result) float64 { return r.Reused }},
@@ -48,13 +51,18 @@ var metrics = []struct {
 	{"match_ms", func(r *Result) float64 { return r.Match }},
 	{"compose_ms", func(r *Result) float64 { return r.Compose }},
 	{"inject_ms", func(r *Result) float64 { return r.Inject }},
+	{"kv_cells_cold", func(r *Result) float64 { return float64(r.CellsCold) }},
+	{"kv_cells_shared", func(r *Result) float64 { return float64(r.CellsShared) }},
+}
+
+// qualities are summed up without pairs that stayed cold: these lose nothing, and would
+// make the loss look small.
+var qualities = []metric{
 	{"kl_mean", func(r *Result) float64 { return r.KLMean }},
 	{"kl_max", func(r *Result) float64 { return r.KLMax }},
 	{"top1", func(r *Result) float64 { return r.Top1 }},
 	{"nll_delta", func(r *Result) float64 { return r.NLLDelta }},
 	{"rouge_l", func(r *Result) float64 { return r.RougeL }},
-	{"kv_cells_cold", func(r *Result) float64 { return float64(r.CellsCold) }},
-	{"kv_cells_shared", func(r *Result) float64 { return float64(r.CellsShared) }},
 }
 
 // everything is the name of the group that holds all pairs.
@@ -110,14 +118,33 @@ func sumUp(results []Result) *Group {
 	if len(good) == 0 {
 		return g
 	}
+	g.add(metrics, good)
+	g.add(qualities, withoutCold(good))
+	return g
+}
+
+func (g *Group) add(metrics []metric, results []*Result) {
 	for _, m := range metrics {
-		values := make([]float64, len(good))
-		for i, r := range good {
+		values := make([]float64, len(results))
+		for i, r := range results {
 			values[i] = m.of(r)
 		}
 		g.Metrics[m.name] = interval(values)
 	}
-	return g
+}
+
+// withoutCold leaves pairs out that stayed cold, unless all did.
+func withoutCold(results []*Result) []*Result {
+	var out []*Result
+	for _, r := range results {
+		if r.Decision != "cold" {
+			out = append(out, r)
+		}
+	}
+	if out == nil {
+		return results
+	}
+	return out
 }
 
 func count(b bool) int {

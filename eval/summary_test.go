@@ -1,6 +1,9 @@
 package eval
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestInterval(t *testing.T) {
 	got := interval([]float64{3, 1, 2})
@@ -21,10 +24,10 @@ func TestInterval(t *testing.T) {
 
 func TestSummarise(t *testing.T) {
 	results := []Result{
-		{ID: "1", Group: "b", Decision: "shared", Speedup: 10, SameAnswer: true},
+		{ID: "1", Group: "b", Decision: "shared", Speedup: 10, KLMean: .02, SameAnswer: true},
 		{ID: "2", Group: "a", Decision: "cold", Speedup: 1, Expected: "45", AnswerCold: "45 days", AnswerShared: "14 days"},
 		{ID: "3", Group: "b", Error: "broken", Speedup: 1e9},
-		{ID: "4", Group: "b", Decision: "shared", Speedup: 20},
+		{ID: "4", Group: "b", Decision: "shared", Speedup: 20, KLMean: .04},
 	}
 	groups := summarise(results)
 	b := groups["b"]
@@ -34,6 +37,12 @@ func TestSummarise(t *testing.T) {
 	a := groups["a"]
 	if a.Expected != 1 || a.RightCold != 1 || a.RightShared != 0 {
 		t.Fatalf("got %+v", a)
+	}
+	if cold := a.Metrics["kl_mean"]; cold.Mean != 0 || cold.Max != 0 {
+		t.Fatalf("a group that stayed cold has a KL of %+v", cold)
+	}
+	if kl := groups[everything].Metrics["kl_mean"]; math.Abs(kl.Mean-.03) > 1e-9 || kl.Min != .02 {
+		t.Fatalf("two pairs shared, KL .02 and .04, and one cold: got %+v", kl)
 	}
 	if all := groups[everything]; all.Pairs != 4 || all.Metrics["speedup"].Median != 10 {
 		t.Fatalf("got %+v", all)

@@ -28,7 +28,7 @@ type Kind struct {
 	// Displaced are prompts a third of which and more stands in another context than in
 	// the reference: documents in another order, passages found by a search.
 	Displaced bool `json:"displaced"`
-	Pairs     int  `json:"pairs"` // on which each level was measured
+	Pairs     int  `json:"pairs"` // on which each level was measured, at least LeastPairs
 	// Levels go from the least to the most computed.
 	Levels []Level `json:"levels"`
 }
@@ -61,10 +61,15 @@ type Level struct {
 	Work     float64 `json:"work"`     // mean share of a cold prefill's token-layers
 }
 
-// certainty is by how many standard errors pairs not seen may be worse than those
-// measured: with two, one model in forty were the losses normal. They are not, and the
-// cheapest of several levels is the luckiest.
+// certainty is by how many standard errors the mean over all such pairs may be above that
+// of the measured ones. Were losses normal, more than two would be, by Student's t, one
+// model in 25 that is measured on nine pairs, one in 20 on six, one in 14 on four, one in
+// 7 on two. They are not normal, and the cheapest of several levels is the luckiest.
 const certainty = 2
+
+// LeastPairs is how many pairs of a kind tell something of it: with fewer the standard
+// error is itself too uncertain.
+const LeastPairs = 4
 
 // Level returns the level of a kind of prompt that meets a target in nats at the least
 // work; where none does, the one that is expected to lose least. It is nil where the kind
@@ -122,8 +127,8 @@ func (c *Calibration) check(key string) error {
 		if i > 0 && k.Displaced == c.Kinds[0].Displaced || i > 1 {
 			return fmt.Errorf("it has a kind of prompt (displaced: %v) twice", k.Displaced)
 		}
-		if len(k.Levels) == 0 || k.Pairs < 1 {
-			return fmt.Errorf("a kind of prompt (displaced: %v) has %d levels of %d pairs", k.Displaced, len(k.Levels), k.Pairs)
+		if len(k.Levels) == 0 || k.Pairs < LeastPairs {
+			return fmt.Errorf("a kind of prompt (displaced: %v) has %d levels of %d pairs, want some, of at least %d", k.Displaced, len(k.Levels), k.Pairs, LeastPairs)
 		}
 		for j, l := range k.Levels {
 			if !l.sane() {

@@ -56,15 +56,16 @@ func TestCalibrationIsChecked(t *testing.T) {
 		}
 	}
 	of := func(l Level) Calibration {
-		return Calibration{Model: "m", Kinds: []Kind{{Pairs: 1, Levels: []Level{l}}}}
+		return Calibration{Model: "m", Kinds: []Kind{{Pairs: LeastPairs, Levels: []Level{l}}}}
 	}
 	f(of(Level{}), true)
 	f(Calibration{Model: "n", Kinds: of(Level{}).Kinds}, false)
 	f(Calibration{Model: "m"}, false)
-	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: 1}}}, false)
+	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: LeastPairs}}}, false)
 	f(Calibration{Model: "m", Kinds: []Kind{{Levels: []Level{{}}}}}, false)
-	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: 1, Levels: []Level{{}}}, {Pairs: 1, Displaced: true, Levels: []Level{{}}}}}, true)
-	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: 1, Levels: []Level{{}}}, {Pairs: 1, Levels: []Level{{}}}}}, false)
+	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: LeastPairs - 1, Levels: []Level{{}}}}}, false)
+	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: LeastPairs, Levels: []Level{{}}}, {Pairs: LeastPairs, Displaced: true, Levels: []Level{{}}}}}, true)
+	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: LeastPairs, Levels: []Level{{}}}, {Pairs: LeastPairs, Levels: []Level{{}}}}}, false)
 	f(of(Level{KL: math.NaN()}), false)
 	f(of(Level{MostFirst: 2}), false)
 	f(of(Level{MostFirst: .1, MostLast: .2}), false)
