@@ -50,12 +50,42 @@ func TestTheBookSaysNothingThatItDoesNotKnow(t *testing.T) {
 		if doubt {
 			s.doubt()
 		}
-		s.release(sl, "a", held, 0)
-		if sl.tenant != want {
-			t.Errorf("%s: the slot is %q's, want %q", name, sl.tenant, want)
+		s.release(sl, "a", held, thinned)
+		if sl.tenant != want || sl.generation != thinned {
+			t.Errorf("%s: the slot is %q's, of generation %d: want %q, and still without some cells", name, sl.tenant, sl.generation, want)
 		}
 	}
 	f("a prompt", []int32{1}, false, "a")
 	f("nothing", nil, false, "")
 	f("a prompt, in doubt", []int32{1}, true, "")
+}
+
+// TestLooseRequestsMakeTheBookUncertain until they are over, and those that are never sent
+// are none.
+func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
+	sh := &Sharer{}
+	lv := &live{slots: newSlots(1)}
+	sh.live.Store(lv)
+	request := func() *Decision { return &Decision{sh: sh, lv: lv, g: &Generation{Apart: true}, Slot: -1} }
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	f := func(name string, d *Decision, want bool) {
+		t.Helper()
+		if got := d.uncertain(); got != want {
+			t.Errorf("%s: uncertain is %v, want %v", name, got, want)
+		}
+	}
+	hungUp := request()
+	hungUp.sentLoose(gone)
+	f("a client that hung up", request(), false)
+	loose := request()
+	loose.sentLoose(context.Background())
+	f("a loose request", request(), true)
+	holder := request()
+	holder.slot, _ = lv.slots.acquire(context.Background(), "a", nil, 1)
+	loose.overLoose()
+	f("after it", request(), false)
+	f("after it, with a slot from before", holder, true)
+	sh.live.Store(nil)
+	f("a backend in doubt", request(), true)
 }
