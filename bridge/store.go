@@ -111,6 +111,7 @@ type entry struct {
 	old     []*State // replaced while in use
 	tokens  []int32
 	checked fileStamp
+	failing time.Time // since when it cannot be read, zero where it can
 	pins    int
 	gone    bool
 	why     string // it is gone

@@ -210,7 +210,7 @@ func (s *Store) recover() error {
 		}
 	}
 	for _, name := range rest {
-		if filepath.Ext(name) == ".bin" && s.entries[idOf(name)] != nil {
+		if id := idOf(name); filepath.Ext(name) == ".bin" && (s.entries[id] != nil || !s.removed(id)) {
 			continue
 		}
 		if os.Remove(filepath.Join(s.dir, name)) == nil && filepath.Ext(name) != ".lock" {
@@ -262,16 +262,27 @@ func (s *Store) refresh() []*entry {
 			if s.late(id) {
 				_ = os.Remove(filepath.Join(s.dir, f.Name()))
 			}
+		case ".scratch":
+			if s.scratch.abandoned(f.Name()) {
+				_ = os.Remove(filepath.Join(s.dir, f.Name()))
+			}
 		}
 	}
 	var gone []*entry
 	for id, e := range s.entries {
-		if !there[id] && e.pins == 0 {
+		if !there[id] && e.pins == 0 && s.removed(id) {
 			s.detach(e, dropElsewhere)
 			gone = append(gone, e)
 		}
 	}
 	return gone
+}
+
+// removed tells whether the metadata of id are gone. A listing may miss a file that
+// another sidecar renames over meanwhile.
+func (s *Store) removed(id string) bool {
+	_, err := os.Lstat(s.metaPath(id))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // late tells whether a state of that id was saved after its reservation had ended: the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync/atomic"
+	"time"
 )
 
 // Reference is a reference in use: its State stays mapped until Release.
@@ -34,7 +35,8 @@ func (r *Reference) Release() {
 // A reference that another sidecar made in the same directory is found too. What is
 // damaged, or refused by Check, is dropped, and the error wraps ErrCorrupt or
 // ErrUnsupported; what is not there, or is another model's, gives ErrNoReference. The
-// operating system's errors leave the reference, unless they say that its file is gone.
+// operating system's errors leave the reference for some minutes, unless they say that its
+// file is gone.
 func (s *Store) Get(id string) (*Reference, error) {
 	e, err := s.pin(id)
 	if err != nil {
@@ -47,7 +49,7 @@ func (s *Store) Get(id string) (*Reference, error) {
 		return nil, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
-	ref.Meta, ref.State = e.meta, e.state
+	ref.Meta, ref.State, e.failing = e.meta, e.state, time.Time{}
 	s.mu.Unlock()
 	return ref, nil
 }
@@ -58,8 +60,12 @@ const (
 	dropElsewhere = "removed by another" // its files went, by a sidecar that shares the directory
 )
 
-// dropLost drops a reference that cannot be read because of err. What may pass, such as
-// too many open files, leaves it.
+// unreadableFor is how long a reference may be unreadable for reasons that can pass, such
+// as too many open files. Longer, it would keep another from taking its place.
+const unreadableFor = 10 * time.Minute
+
+// dropLost drops a reference that cannot be read because of err. What may pass leaves it
+// for a while.
 func (s *Store) dropLost(id string, err error) {
 	switch {
 	case errors.Is(err, ErrCorrupt):
@@ -68,7 +74,23 @@ func (s *Store) dropLost(id string, err error) {
 		s.Drop(id, "unsupported")
 	case errors.Is(err, fs.ErrNotExist):
 		s.Drop(id, "missing")
+	case s.failingFor(id) > unreadableFor:
+		s.Drop(id, "unreadable")
 	}
+}
+
+// failingFor is for how long the reference of that id could not be read, now neither.
+func (s *Store) failingFor(id string) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, now := s.entries[id], s.o.Now()
+	if e == nil {
+		return 0
+	}
+	if e.failing.IsZero() {
+		e.failing = now
+	}
+	return now.Sub(e.failing)
 }
 
 // pin finds id, on the disk if need be, and keeps it from being closed.

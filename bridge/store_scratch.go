@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -124,9 +125,9 @@ func (f *ScratchFile) grow(size int64) error {
 	return allocate(f.f, size)
 }
 
-// Abandon has Release give the file to nobody, since the backend may still write to it:
-// it stays on the disk until the store is closed. It must come before Release, from the
-// file's user.
+// Abandon has Release delete the file, since the backend may still write to it: what it
+// does then write goes when the store next makes room. It must come before Release, from
+// the file's user.
 func (f *ScratchFile) Abandon() { f.abandoned = true }
 
 // Release gives the file back for the next request.
@@ -134,11 +135,22 @@ func (f *ScratchFile) Release() {
 	p := f.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if f.abandoned {
+		_ = os.Remove(f.path) // its name stays taken
+	}
 	if p.all == nil || f.abandoned {
 		f.unmap()
 		return
 	}
 	p.free = append(p.free, f)
+}
+
+// abandoned tells whether a file of that name was given up, so that only the backend can
+// have made it anew.
+func (p *scratchPool) abandoned(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.all, func(f *ScratchFile) bool { return f.abandoned && f.File() == name })
 }
 
 func (f *ScratchFile) unmapData() {

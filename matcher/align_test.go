@@ -57,6 +57,8 @@ func TestAlignFindsEditedMovedAndInsertedPassages(t *testing.T) {
 	f("a start cut off", base[400:], [][]int32{base}, 0)
 	f("two references", slices.Concat(base[:600], novel[:5], ids(3, 700)), [][]int32{base, ids(3, 700)}, 5)
 	f("another text", ids(9, 800), [][]int32{base}, 800)
+	same := make([]int32, 1000)
+	f("behind a token that repeats itself", slices.Concat(ids(5, 8), same, everyNinth(base)), [][]int32{slices.Concat(ids(6, 500), same, base)}, 8+133)
 }
 
 func everyNinth(base []int32) []int32 {

@@ -163,8 +163,9 @@ func bridgeShortest(spans []Span, over int) []Span {
 }
 
 // afford picks the runs whose recomputing fits the budget, those with critical
-// tokens first, then the cheapest; the tokens of the others are taken from their counterparts, or left without a cell where they have none. The
-// last run, which ends the prompt, is always kept.
+// tokens first, then the cheapest; the tokens of the others are taken from their
+// counterparts, or left without a cell where they have none. The last run, which ends the
+// prompt, is always kept.
 func (p *Plan) afford(runs []Span, c Costs, budget float64) []Span {
 	type choice struct {
 		i        int

@@ -11,8 +11,9 @@ const seedLen = 5
 // tried against.
 const maxSeedsPerGram = 24
 
-// comparisons bounds, in the length of target and references, how many tokens are
-// compared, so that repetitive prompts stay linear.
+// comparisons bounds, for each token of target and references, how many are compared, so
+// that repetitive prompts stay linear. What a repetitive stretch uses up comes back with
+// the tokens behind it.
 const comparisons = 32
 
 // maxSegments bounds the quadratic chaining; the longest segments are kept.
@@ -82,13 +83,14 @@ type diagonal struct{ ref, ahead int32 }
 func (g *gramIndex) segments(target []int32) []segment {
 	var out []segment
 	known := map[diagonal]int{} // the target position up to which its runs are known
-	left := comparisons * (len(target) + len(g.at))
-	for t := 0; t+seedLen <= len(target) && left > 0; t++ {
+	left := comparisons * len(g.at)
+	for t := 0; t+seedLen <= len(target); t++ {
+		left += comparisons
 		i, ok := g.heads[gramHash(target[t:])]
 		if !ok {
 			continue
 		}
-		for tries := 0; i >= 0 && tries < maxSeedsPerGram; i, tries = g.next[i], tries+1 {
+		for tries := 0; i >= 0 && tries < maxSeedsPerGram && left > 0; i, tries = g.next[i], tries+1 {
 			p := g.at[i]
 			d := diagonal{p.ref, p.pos - int32(t)}
 			if t < known[d] {

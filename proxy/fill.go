@@ -238,8 +238,8 @@ func (sh *Sharer) fillFailed(d *Decision, err error) {
 		return // the client left
 	}
 	sh.log.Warn().Err(err).Str("id", d.g.ID).Int("slot", d.slot.id).Msg("injection failed, the request goes cold")
-	if errors.Is(err, bridge.ErrNotTaken) {
-		d.report.RestoreFailed = true
+	d.report.RestoreFailed = errors.Is(err, bridge.ErrNotTaken)
+	if d.report.RestoreFailed || errors.Is(err, context.DeadlineExceeded) { // a save that never ends
 		sh.mismatch(d.lv)
 	}
 }
