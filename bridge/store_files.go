@@ -252,20 +252,14 @@ func (s *Store) refresh() []*entry {
 		if !fileName.MatchString(f.Name()) {
 			continue
 		}
-		switch id := idOf(f.Name()); filepath.Ext(f.Name()) {
-		case ".json":
+		switch id := idOf(f.Name()); {
+		case filepath.Ext(f.Name()) == ".json":
 			there[id] = true
 			if s.entries[id] == nil {
 				s.adopt(id)
 			}
-		case ".bin", ".saved":
-			if s.late(id) {
-				_ = os.Remove(filepath.Join(s.dir, f.Name()))
-			}
-		case ".scratch":
-			if s.scratch.abandoned(f.Name()) {
-				_ = os.Remove(filepath.Join(s.dir, f.Name()))
-			}
+		case s.late(f.Name()):
+			_ = os.Remove(filepath.Join(s.dir, f.Name()))
 		}
 	}
 	var gone []*entry
@@ -285,11 +279,18 @@ func (s *Store) removed(id string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// late tells whether a state of that id was saved after its reservation had ended: the
-// backend makes the file anew that Abort deleted. The caller holds s.mu.
-func (s *Store) late(id string) bool {
-	_, reserved := s.reserved[id]
-	return strings.HasPrefix(id, s.run.id) && !reserved && s.entries[id] == nil
+// late tells whether a file was saved after its reservation had ended, or was given up: the
+// backend makes the file anew that was deleted. The caller holds s.mu.
+func (s *Store) late(name string) bool {
+	switch filepath.Ext(name) {
+	case ".bin", ".saved":
+		id := idOf(name)
+		_, reserved := s.reserved[id]
+		return strings.HasPrefix(id, s.run.id) && !reserved && s.entries[id] == nil
+	case ".scratch":
+		return s.scratch.abandoned(name)
+	}
+	return false
 }
 
 // shrink brings a store that was opened with a smaller budget, or that others

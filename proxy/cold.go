@@ -66,10 +66,11 @@ func (d *Decision) eraseForeign() bool {
 	return ok
 }
 
-// set gives the body's top level a member of that name and no other.
+// set gives the body's top level a member of that name and no other. Bodies that cannot be
+// read are refused before, where tenants are kept apart, and elsewhere go as they came.
 func (d *Decision) set(key, raw string) {
 	body := gjson.ParseBytes(d.Body)
-	if d.g.Off == offJSON || d.g.Off == offDeep || d.g.Off == offEncoding || !body.IsObject() {
+	if !body.IsObject() {
 		return
 	}
 	o := objectOf(body)

@@ -83,8 +83,7 @@ func several(get func(string) gjson.Result) bool {
 // whatever id_slot says: several answers or prompts take one each, and /v1/messages drops
 // what is not Anthropic's, id_slot and cache_prompt too.
 func scattered(e Endpoint, body object) bool {
-	_, off := textPrompt(body.get("prompt"))
-	return e == EndpointMessages || several(body.get) || off == offList
+	return e == EndpointMessages || several(body.get) || isList(only(body.get("prompt")))
 }
 
 // readPrompt finds the prompt in the body of a generation request. Where it
@@ -121,17 +120,7 @@ func readPrompt(e Endpoint, body gjson.Result) (Prompt, string) {
 // ids, or an array that mixes the two. An array without a number is a list of
 // prompts, each in one of these forms; a list of one is that one.
 func textPrompt(p gjson.Result) (Prompt, string) {
-	if p.IsArray() {
-		first, n := gjson.Result{}, 0
-		p.ForEach(func(_, v gjson.Result) bool {
-			first = v
-			n++
-			return n < 2
-		})
-		if n == 1 && first.Type != gjson.Number {
-			p = first
-		}
-	}
+	p = only(p)
 	switch {
 	case p.Type == gjson.String:
 		return Prompt{Kind: PromptText, Text: p.String()}, ""
@@ -139,20 +128,48 @@ func textPrompt(p gjson.Result) (Prompt, string) {
 		return Prompt{}, offMultimodal
 	case !p.IsArray():
 		return Prompt{}, offForm
+	case isList(p):
+		return Prompt{}, offList
 	}
 	return partsPrompt(p)
 }
 
-// partsPrompt reads an array of texts and token ids.
+// only is the prompt in a list of one, and p otherwise.
+func only(p gjson.Result) gjson.Result {
+	if !p.IsArray() {
+		return p
+	}
+	first, n := gjson.Result{}, 0
+	p.ForEach(func(_, v gjson.Result) bool {
+		first = v
+		n++
+		return n < 2
+	})
+	if n == 1 && first.Type != gjson.Number {
+		return first
+	}
+	return p
+}
+
+// isList reports whether p is an array without a number.
+func isList(p gjson.Result) bool {
+	list := p.IsArray()
+	p.ForEach(func(_, v gjson.Result) bool {
+		list = list && v.Type != gjson.Number
+		return list
+	})
+	return list
+}
+
+// partsPrompt reads an array of texts and token ids, of these one at least.
 func partsPrompt(p gjson.Result) (Prompt, string) {
 	var parts []PromptPart
-	numbers, off := false, ""
+	off := ""
 	p.ForEach(func(_, v gjson.Result) bool {
 		switch v.Type {
 		case gjson.String:
 			parts = append(parts, PromptPart{Text: v.String()})
 		case gjson.Number:
-			numbers = true
 			id, ok := tokenID(v.Num)
 			if !ok {
 				off = offForm
@@ -169,8 +186,6 @@ func partsPrompt(p gjson.Result) (Prompt, string) {
 		return true
 	})
 	switch {
-	case !numbers:
-		return Prompt{}, offList
 	case off != "":
 		return Prompt{}, off
 	case len(parts) == 1:

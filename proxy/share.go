@@ -107,21 +107,8 @@ func (d *Decision) decide(ctx context.Context) {
 	if lv := d.sh.live.Load(); lv != nil && lv.users.begin() {
 		d.lv = lv
 	}
-	switch {
-	case d.g.Policy.Reuse == configs.ReuseOff:
-		d.leave(ctx, d.g.Off)
-		return
-	case d.g.Tenant == "":
-		d.leave(ctx, coldNoTenant)
-		return
-	case d.lv == nil:
-		d.leave(ctx, coldUnavailable)
-		return
-	case d.g.Off != "":
-		d.leave(ctx, d.g.Off)
-		return
-	case d.g.Scattered:
-		d.leave(ctx, coldScattered)
+	if reason := d.ruledOut(); reason != "" {
+		d.leave(ctx, reason)
 		return
 	}
 	p, reason := d.match(ctx)
@@ -130,6 +117,23 @@ func (d *Decision) decide(ctx context.Context) {
 		return
 	}
 	d.inject(ctx, p, reason)
+}
+
+// ruledOut is why the request is cold whatever its prompt, or "".
+func (d *Decision) ruledOut() string {
+	switch {
+	case d.g.Policy.Reuse == configs.ReuseOff:
+		return d.g.Off
+	case d.g.Tenant == "":
+		return coldNoTenant
+	case d.lv == nil:
+		return coldUnavailable
+	case d.g.Off != "":
+		return d.g.Off
+	case d.g.Scattered:
+		return coldScattered
+	}
+	return ""
 }
 
 // step observes the time of one step since start.
