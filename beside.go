@@ -166,7 +166,7 @@ func together(ctx context.Context, w *configs.Watcher, server *launch.Server, lo
 	begin := func(s *proxy.Server) {
 		server.Ready = func(restarts int) {
 			if restarts > 0 {
-				_ = s.EmptySlots(run) // what the book says they hold is gone
+				_ = s.Sharer().EmptySlots(run) // what the book says they hold is gone
 			}
 		}
 		launched = true

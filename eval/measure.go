@@ -106,7 +106,7 @@ func (m *bench) onlyReference(ctx context.Context, p Pair) error {
 		return err
 	}
 	// What is shared must come from the store, not from what the slot still holds.
-	return m.sidecar.server.EmptySlots(ctx)
+	return m.sidecar.sharer.EmptySlots(ctx)
 }
 
 // shared continues in the very slot that the sidecar filled: first along the

@@ -19,7 +19,7 @@ import (
 // sidecar is the product itself, listening on a port of its own in process.
 type sidecar struct {
 	server  *proxy.Server
-	sharer  *proxy.Sharer
+	sharer  *proxy.Sharer // the server's
 	url     string
 	admin   string // base URL
 	ended   chan error
@@ -44,17 +44,13 @@ const (
 // startSidecar returns once it shares with the backend; what it waits for meanwhile
 // goes to out.
 func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger, out io.Writer) (*sidecar, error) {
-	metrics := proxy.NewMetrics()
-	sharer, err := proxy.NewSharer(cfg, log, metrics)
+	server, err := proxy.New(cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	s := &sidecar{sharer: sharer, ended: make(chan error, 1), reports: make(chan proxy.Report, 1)}
-	if s.server, err = proxy.New(cfg, log, proxy.WithMetrics(metrics), proxy.WithSharer(sharer)); err != nil {
-		return nil, errors.Join(err, sharer.Close())
-	}
+	s := &sidecar{server: server, sharer: server.Sharer(), ended: make(chan error, 1), reports: make(chan proxy.Report, 1)}
 	if err := s.serve(cfg); err != nil {
-		return nil, errors.Join(err, sharer.Close())
+		return nil, errors.Join(err, s.sharer.Close())
 	}
 	if err := s.ready(ctx, out); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -159,6 +155,5 @@ func (s *sidecar) forget(ctx context.Context) error {
 func (s *sidecar) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	err := errors.Join(s.server.Shutdown(ctx), <-s.ended)
-	return errors.Join(err, s.sharer.Close())
+	return errors.Join(s.server.Shutdown(ctx), <-s.ended)
 }

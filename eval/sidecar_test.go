@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/lab"
 )
 
 // A backend that was started without --slot-save-path never becomes one that can be
@@ -25,11 +28,16 @@ func TestABackendThatRefusesIsNotWaitedFor(t *testing.T) {
 	}))
 	defer backend.Close()
 	dir := t.TempDir()
-	o := Options{Backend: backend.URL, SlotDir: dir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 1, Progress: io.Discard}
+	cfg := configs.Default()
+	cfg.Index.Redis = lab.StartRedis(t).URL
+	o := Options{Config: cfg, Backend: backend.URL, SlotDir: dir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 1, Progress: io.Discard}
 	began := time.Now()
 	err := Run(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "--slot-save-path") {
 		t.Errorf("%v; want it to name --slot-save-path", err)
+	}
+	if err != nil && strings.Contains(err.Error(), "redis") {
+		t.Errorf("%v; the index was closed twice", err)
 	}
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %v", took)

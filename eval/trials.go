@@ -167,7 +167,7 @@ func (m *bench) try(ctx context.Context, p Pair, tokens []int32, cold *coldRun, 
 }
 
 func (m *bench) tryOne(ctx context.Context, p Pair, tokens []int32, cold *coldRun, t *Trial) error {
-	if err := m.sidecar.server.EmptySlots(ctx); err != nil {
+	if err := m.sidecar.sharer.EmptySlots(ctx); err != nil {
 		return err
 	}
 	ttft, _, err := m.client.chat(ctx, p.Target, -1)

@@ -75,7 +75,7 @@ func TestSharingGoesOnWhenTheAgentFails(t *testing.T) {
 	if s.live().agent() {
 		t.Error("the agent failed and is still used")
 	}
-	if err := s.server.EmptySlots(context.Background()); err != nil {
+	if err := s.server.sharer.EmptySlots(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	s.want(s.complete(tale("1913")), "shared")

@@ -29,7 +29,7 @@ func aTargetDecidesHowMuchIsComputed(t *testing.T, s *sharing) {
 	sh := s.server.sharer
 	work := func(s *sharing) float64 {
 		t.Helper()
-		if err := s.server.EmptySlots(t.Context()); err != nil {
+		if err := s.server.sharer.EmptySlots(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		r := s.complete(tale("1847"))
@@ -78,7 +78,7 @@ func aShareOfWhatIsDisplacedIsComputed(t *testing.T, s *sharing) {
 		t.Helper()
 		s.server.sharer.Try(&Trial{Policy: func(p *configs.Policy) { p.AgentAttended = share }})
 		defer s.server.sharer.Try(nil)
-		if err := s.server.EmptySlots(t.Context()); err != nil {
+		if err := s.server.sharer.EmptySlots(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		r := s.complete(prompt)
@@ -105,7 +105,7 @@ func aTrialChangesThePlan(t *testing.T, s *sharing) {
 		t.Helper()
 		s.server.sharer.Try(trial)
 		defer s.server.sharer.Try(nil)
-		if err := s.server.EmptySlots(t.Context()); err != nil {
+		if err := s.server.sharer.EmptySlots(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		r := s.complete(tale("1847"))

@@ -53,34 +53,17 @@ type Server struct {
 	settling sync.WaitGroup
 }
 
-// Option changes how New makes a server.
-type Option func(*Server)
-
-// WithMetrics uses the caller's counters.
-func WithMetrics(m *Metrics) Option { return func(s *Server) { s.metrics = m } }
-
-// WithSharer uses the caller's sharer in place of one of the server's own.
-func WithSharer(sh *Sharer) Option { return func(s *Server) { s.sharer = sh } }
-
 // New makes a server for a complete, valid configuration. The caller brings the
 // listeners, and the backend may come up later. Without a slot directory nothing
 // is shared.
-func New(cfg *configs.Config, log zerolog.Logger, opts ...Option) (*Server, error) {
+func New(cfg *configs.Config, log zerolog.Logger) (*Server, error) {
 	up, err := newUpstream(cfg.Backend.URL, cfg.Backend.Connect)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{log: log, upstream: up}
-	for _, o := range opts {
-		o(s)
-	}
-	if s.metrics == nil {
-		s.metrics = NewMetrics()
-	}
-	if s.sharer == nil {
-		if s.sharer, err = openSharer(cfg, log, s.metrics); err != nil {
-			return nil, err
-		}
+	s := &Server{log: log, upstream: up, metrics: NewMetrics()}
+	if s.sharer, err = openSharer(cfg, log, s.metrics); err != nil {
+		return nil, err
 	}
 	s.config.Store(cfg)
 	s.base, s.stop = context.WithCancelCause(context.Background())
@@ -89,8 +72,8 @@ func New(cfg *configs.Config, log zerolog.Logger, opts ...Option) (*Server, erro
 	return s, nil
 }
 
-// Metrics are the server's counters.
-func (s *Server) Metrics() *Metrics { return s.metrics }
+// Sharer decides on the server's requests. It is closed by Shutdown.
+func (s *Server) Sharer() *Sharer { return s.sharer }
 
 func (s *Server) newHTTP(cfg *configs.Config) *fasthttp.Server {
 	return &fasthttp.Server{

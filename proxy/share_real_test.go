@@ -65,7 +65,7 @@ func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharin
 		t.Fatal(err)
 	}
 	s := &sharing{t: t, backend: b, server: server, url: "http://" + ln.Addr().String()}
-	server.Observe(func(r Report) {
+	server.sharer.Observe(func(r Report) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.reports = append(s.reports, r)
@@ -84,9 +84,9 @@ func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharin
 
 func (s *sharing) ready() {
 	s.t.Helper()
-	for end := time.Now().Add(2 * time.Minute); s.server.Ready() != nil; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); s.server.sharer.Ready() != nil; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.t.Fatalf("nothing can be shared: %v", s.server.Ready())
+			s.t.Fatalf("nothing can be shared: %v", s.server.sharer.Ready())
 		}
 	}
 }
@@ -119,7 +119,7 @@ func (s *sharing) post(path, body string, headers ...string) reply {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if err := s.server.Drain(ctx); err != nil {
+	if err := s.server.sharer.Drain(ctx); err != nil {
 		s.t.Fatal(err)
 	}
 	r := reply{status: resp.StatusCode, did: resp.Header.Get("X-SemShareKV"), body: string(b)}
@@ -232,7 +232,7 @@ func TestSharingPassesEveryEndpointThatHasAPrompt(t *testing.T) {
 		{"/v1/messages", `{"messages":[{"role":"user","content":%s}],"max_tokens":2}`},
 		{"/v1/chat/completions", `{"messages":[{"role":"user","content":%s}],"max_tokens":2,"stream":true}`},
 	} {
-		if err := s.server.Forget(context.Background()); err != nil {
+		if err := s.server.sharer.Forget(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		s.want(s.post(e.path, fmt.Sprintf(e.body, quoted)), "cold")
@@ -325,7 +325,7 @@ func TestNoTenantFindsWhatAnotherLeftInASlot(t *testing.T) {
 				t.Errorf("after y's %s %.60s\nx's %s %.60s: status %d, %s, %d tokens found", y.path, y.body, x.path, x.body, r.status, r.did, n)
 			}
 			// x's own may be found by x, so it must be forgotten.
-			if err := s.server.Forget(context.Background()); err != nil {
+			if err := s.server.sharer.Forget(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -383,7 +383,7 @@ func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
 	f := func(name string, damage func(path string) error) {
 		t.Helper()
-		if err := s.server.Forget(context.Background()); err != nil {
+		if err := s.server.sharer.Forget(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		s.want(s.complete(tale("1812")), "cold")
@@ -407,7 +407,7 @@ func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
 	if damaged == 0 {
 		t.Error("no reference is counted as dropped for its damage")
 	}
-	if err := s.server.EmptySlots(context.Background()); err != nil {
+	if err := s.server.sharer.EmptySlots(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	s.want(s.complete(tale("1812")), "cold")
@@ -563,7 +563,7 @@ func TestSharingServesManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	_ = s.server.Drain(context.Background())
+	_ = s.server.sharer.Drain(context.Background())
 	if states["shared"] < 4 {
 		t.Errorf("states %v: want most of 8 shared", states)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // Sharer decides what is shared and does it: it turns a Generation into a
-// Decision by way of the matcher and the bridge. Make it with NewSharer; the
+// Decision by way of the matcher and the bridge. Make it with openSharer; the
 // zero value shares nothing.
 type Sharer struct {
 	cfg     *configs.Config
@@ -43,9 +43,9 @@ type Sharer struct {
 	loose   loose
 }
 
-// NewSharer opens the index and begins to find out about the backend, which need
+// newSharer opens the index and begins to find out about the backend, which need
 // not be up yet. Errors are of the configuration: everything else is retried.
-func NewSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, error) {
+func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, error) {
 	if err := os.MkdirAll(cfg.Backend.SlotDir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot use the slot directory %q: %w", cfg.Backend.SlotDir, err)
 	}
@@ -73,7 +73,7 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, e
 	if cfg.Backend.SlotDir == "" {
 		return &Sharer{}, nil
 	}
-	return NewSharer(cfg, log, m)
+	return newSharer(cfg, log, m)
 }
 
 // Close ends captures under way and gives everything back.
