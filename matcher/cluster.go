@@ -3,7 +3,8 @@ package matcher
 import (
 	"math/bits"
 	"runtime"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -27,18 +28,17 @@ const (
 func cluster(codes []uint64, seed uint64) []uint16 {
 	n := min(len(codes), clusterLeaders)
 	leader := make([]int32, len(codes))
-	var wg sync.WaitGroup
-	free := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for from := 0; from < len(codes); from += clusterBatch {
-		free <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-free }()
+		g.Go(func() error {
 			for t := from; t < min(from+clusterBatch, len(codes)); t++ {
 				leader[t] = nearest(codes, min(t, n), t)
 			}
+			return nil
 		})
 	}
-	wg.Wait()
+	_ = g.Wait() // the functions return nil
 	out := make([]uint16, len(codes))
 	for t := range out {
 		// A leader may itself have joined an earlier one: follow once.

@@ -1,12 +1,14 @@
 package matcher
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/bits"
 	"math/rand/v2"
 	"runtime"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -34,7 +36,7 @@ type Embeddings struct {
 // Project writes the sign bits of planes times rows, after applying RoPE to
 // every row at its position where pos is not nil: rows is n x dim, planes is
 // bits x dim, freqs holds dim/2 radians per position for the pairs (2i, 2i+1),
-// and out receives n x bits/64 words. ProjectGo is one; the bridge has a faster.
+// and out receives n x bits/64 words, in which the bit of a product above 0 is set.
 type Project func(rows []float32, dim int, pos []int32, freqs, planes []float32, bits int, out []uint64) error
 
 // Signature is the E-cache signature of a token at a position: the sign bits of
@@ -71,14 +73,11 @@ type Signer struct {
 	coarse  []uint16
 }
 
-// NewSigner computes the codes of the whole vocabulary. project may be nil for
-// ProjectGo. The same embeddings and seed always give the same codes.
+// NewSigner computes the codes of the whole vocabulary. The same embeddings and seed
+// always give the same codes.
 func NewSigner(e Embeddings, seed uint64, project Project) (*Signer, error) {
 	if e.Vocab <= 0 || e.Dim <= 0 || e.Dim%2 != 0 || e.Row == nil {
 		return nil, fmt.Errorf("embeddings: %d rows of %d: want at least one row of an even number", e.Vocab, e.Dim)
-	}
-	if project == nil {
-		project = ProjectGo
 	}
 	s := &Signer{seed: seed, emb: e, project: project}
 	s.key = fmt.Sprintf("embedding-%d-%d-%x", codeBits, e.Vocab, seed)
@@ -176,46 +175,35 @@ func (s *Signer) rows(tokens []int32, dst []float32) error {
 	return nil
 }
 
-// vocabulary projects every embedding, on all CPUs.
+// vocabulary projects every embedding, on all CPUs: each takes every so many-th batch,
+// in a buffer of its own.
 func (s *Signer) vocabulary() ([]uint64, error) {
-	planes := s.planes[:codeBits*s.emb.Dim]
 	codes := make([]uint64, s.emb.Vocab)
-	batches := make(chan int)
-	errs := make(chan error, 1)
-	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
+	workers := runtime.GOMAXPROCS(0)
+	g, ctx := errgroup.WithContext(context.Background())
+	for w := range workers {
+		g.Go(func() error {
 			tokens := make([]int32, projectRows)
 			rows := make([]float32, projectRows*s.emb.Dim)
-			for from := range batches {
-				n := min(projectRows, s.emb.Vocab-from)
+			for from := w * projectRows; from < len(codes) && ctx.Err() == nil; from += workers * projectRows {
+				n := min(projectRows, len(codes)-from)
 				for i := range n {
 					tokens[i] = int32(from + i)
 				}
-				err := s.rows(tokens[:n], rows)
-				if err == nil {
-					err = s.project(rows[:n*s.emb.Dim], s.emb.Dim, nil, nil, planes, codeBits, codes[from:from+n])
+				if err := s.rows(tokens[:n], rows); err != nil {
+					return err
 				}
-				if err != nil {
-					select {
-					case errs <- err:
-					default:
-					}
+				if err := s.project(rows[:n*s.emb.Dim], s.emb.Dim, nil, nil, s.planes[:codeBits*s.emb.Dim], codeBits, codes[from:from+n]); err != nil {
+					return err
 				}
 			}
+			return nil
 		})
 	}
-	for from := 0; from < s.emb.Vocab && len(errs) == 0; from += projectRows {
-		batches <- from
-	}
-	close(batches)
-	wg.Wait()
-	select {
-	case err := <-errs:
+	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("signatures of the vocabulary: %w", err)
-	default:
-		return codes, nil
 	}
+	return codes, nil
 }
 
 // meanRow is what all embeddings have in common. It is taken away before

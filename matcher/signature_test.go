@@ -30,7 +30,7 @@ func testEmbeddings(vocab, dim int) (Embeddings, []float32) {
 func testSigner(t testing.TB, seed uint64) *Signer {
 	t.Helper()
 	e, _ := testEmbeddings(2000, 64)
-	s, err := NewSigner(e, seed, nil)
+	s, err := NewSigner(e, seed, projectPlainly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestCosineEstimatesTheAngle(t *testing.T) {
 			rows[dim+i] = float32(want)*base[i] + float32(math.Sqrt(1-want*want))*other[i]
 		}
 		out := make([]uint64, 4)
-		if err := ProjectGo(rows, dim, nil, nil, randomPlanes(5, ecacheBits, dim), ecacheBits, out); err != nil {
+		if err := projectPlainly(rows, dim, nil, nil, randomPlanes(5, ecacheBits, dim), ecacheBits, out); err != nil {
 			t.Fatal(err)
 		}
 		got := Cosine(Signature(out[:2]), Signature(out[2:]))
@@ -129,9 +129,10 @@ func TestIdentitySignerMatchesTokensWithThemselvesOnly(t *testing.T) {
 
 func TestSignerErrors(t *testing.T) {
 	good, _ := testEmbeddings(20, 4)
+	project := projectPlainly
 	f := func(e Embeddings, want string) {
 		t.Helper()
-		if _, err := NewSigner(e, 1, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewSigner(e, 1, project); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
@@ -144,8 +145,12 @@ func TestSignerErrors(t *testing.T) {
 		}
 		return good.Row(t, dst)
 	}}, "token 7: bad block")
+	project = func([]float32, int, []int32, []float32, []float32, int, []uint64) error {
+		return errors.New("no kernel")
+	}
+	f(good, "vocabulary: no kernel")
 
-	s, err := NewSigner(good, 1, nil)
+	s, err := NewSigner(good, 1, projectPlainly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,24 +159,4 @@ func TestSignerErrors(t *testing.T) {
 			t.Errorf("ECache(%v) at one position: no error", tokens)
 		}
 	}
-}
-
-func TestProjectErrors(t *testing.T) {
-	f := func(rows, dim, pos, freqs, planes, bits, out int) {
-		t.Helper()
-		var p []int32
-		if pos > 0 {
-			p = make([]int32, pos)
-		}
-		if ProjectGo(make([]float32, rows), dim, p, make([]float32, freqs), make([]float32, planes), bits, make([]uint64, out)) == nil {
-			t.Error("no error")
-		}
-	}
-	f(8, 0, 0, 0, 256, 64, 2)
-	f(7, 4, 0, 0, 256, 64, 1)
-	f(8, 4, 0, 0, 256, 60, 2)
-	f(8, 4, 0, 0, 255, 64, 2)
-	f(8, 4, 0, 0, 256, 64, 1)
-	f(8, 4, 1, 2, 256, 64, 2)
-	f(8, 4, 2, 1, 256, 64, 2)
 }
