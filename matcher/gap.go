@@ -1,7 +1,7 @@
 package matcher
 
-// maxGapCells bounds the table of one gap's alignment; a larger gap is left
-// unmatched.
+// maxGapCells bounds the table of one gap's alignment, n*m; a larger gap is left
+// unmatched (Alignment.gaps).
 const maxGapCells = 1 << 18
 
 // pairing is the counterpart of one target token within a gap: an offset into
@@ -15,54 +15,71 @@ type pairing struct {
 // 1 for the same token. Offsets count from the gap's start.
 type likeness func(t, r int) float64
 
-// alignGap pairs the tokens of a gap in order (Needleman and Wunsch, 1970): an
-// identical pair scores 2, and half as much again when the pair before it was
-// identical too, so that runs stay whole; a pair of unlike tokens scores half
-// its likeness, so that synonyms stand opposite each other.
+// gapTable holds, for the first i target tokens and the first j reference tokens of a gap,
+// at cell i*w+j, the best score of aligning them and its last step.
+type gapTable struct {
+	w     int
+	score []float32
+	step  []gapStep
+	same  []bool // the last step pairs two identical tokens
+}
+
+type gapStep uint8
+
+const (
+	stepPair      gapStep = iota
+	stepTarget            // the target's token has no counterpart
+	stepReference         // the reference's token has no counterpart
+)
+
+// alignGap pairs the n target tokens of a gap with its m reference tokens, in order
+// (Needleman and Wunsch, 1970): an identical pair scores 2, and half as much again when
+// the pair before it was identical too, so that runs stay whole; a pair of unlike tokens
+// scores half its likeness, so that synonyms stand opposite each other.
 func alignGap(n, m int, like likeness) []pairing {
+	w := m + 1
+	t := gapTable{w, make([]float32, (n+1)*w), make([]gapStep, (n+1)*w), make([]bool, (n+1)*w)}
+	for i := 1; i <= n; i++ {
+		for j := 1; j <= m; j++ {
+			t.fill(i*w+j, float32(like(i-1, j-1)))
+		}
+	}
+	return t.pairings(n, m, like)
+}
+
+// fill decides cell c, at which two tokens meet that are s alike.
+func (t *gapTable) fill(c int, s float32) {
+	before := c - t.w - 1
+	pair := t.score[before] + s/2
+	if s == 1 {
+		pair = t.score[before] + 2
+		if t.same[before] {
+			pair++
+		}
+	}
+	t.score[c], t.step[c], t.same[c] = pair, stepPair, s == 1
+	if up := t.score[c-t.w]; up > t.score[c] {
+		t.score[c], t.step[c], t.same[c] = up, stepTarget, false
+	}
+	if left := t.score[c-1]; left > t.score[c] {
+		t.score[c], t.step[c], t.same[c] = left, stepReference, false
+	}
+}
+
+// pairings goes back through the table from its last cell.
+func (t *gapTable) pairings(n, m int, like likeness) []pairing {
 	out := make([]pairing, n)
 	for i := range out {
 		out[i].r = -1
 	}
-	if n == 0 || m == 0 || n*m > maxGapCells {
-		return out
-	}
-	w := m + 1
-	score := make([]float32, (n+1)*w)
-	step := make([]uint8, (n+1)*w) // 0 pair, 1 skip target, 2 skip reference
-	same := make([]bool, (n+1)*w)
-	for j := 1; j <= m; j++ {
-		step[j] = 2
-	}
-	for i := 1; i <= n; i++ {
-		step[i*w] = 1
-		for j := 1; j <= m; j++ {
-			c := i*w + j
-			s := float32(like(i-1, j-1))
-			pair := score[c-w-1] + s/2
-			if s == 1 {
-				pair = score[c-w-1] + 2
-				if same[c-w-1] {
-					pair++
-				}
-			}
-			score[c], step[c], same[c] = pair, 0, s == 1
-			if up := score[c-w]; up > score[c] {
-				score[c], step[c], same[c] = up, 1, false
-			}
-			if left := score[c-1]; left > score[c] {
-				score[c], step[c], same[c] = left, 2, false
-			}
-		}
-	}
 	for i, j := n, m; i > 0 && j > 0; {
-		switch step[i*w+j] {
-		case 0:
+		switch t.step[i*t.w+j] {
+		case stepPair:
 			i, j = i-1, j-1
 			out[i] = pairing{j, like(i, j)}
-		case 1:
+		case stepTarget:
 			i--
-		default:
+		case stepReference:
 			j--
 		}
 	}
