@@ -70,15 +70,16 @@ type Limits struct {
 	Idle time.Duration `yaml:"idle_timeout" json:"idle_timeout"`
 	// Drain is how long running requests may take to end after SIGTERM.
 	Drain time.Duration `yaml:"drain_timeout" json:"drain_timeout"`
-	// SlotWait bounds how long a generation request waits for a free slot of
-	// its own choosing before the server is left to choose.
+	// SlotWait bounds how long a generation request waits for a free slot of its own
+	// before the server is left to choose. Where tenants are kept apart, one that needs
+	// all slots is then refused (503), and any other waits on.
 	SlotWait time.Duration `yaml:"slot_wait" json:"slot_wait"`
 }
 
 // Index says where fingerprints are kept.
 type Index struct {
-	// Redis is a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL;
-	// empty means embedded.
+	// Redis is a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL, or
+	// unix:///PATH of a socket; empty means embedded.
 	Redis string `yaml:"redis" json:"redis"`
 	// Timeout bounds one look-up; a slower Redis means a cold request.
 	Timeout time.Duration `yaml:"timeout" json:"timeout"`

@@ -256,7 +256,7 @@ func expand(s string) (string, error) {
 		}
 		name, after, ok := strings.Cut(rest, "}")
 		if !ok {
-			return "", fmt.Errorf("${ without }")
+			return "", errors.New("has ${ without }; want ${NAME}") // not the value: it may be a secret
 		}
 		value, set := os.LookupEnv(name)
 		if !set {

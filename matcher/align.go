@@ -3,9 +3,8 @@ package matcher
 // Reference is an earlier prompt that a target may draw on. Tokens is not
 // changed and must stay as it is while the Alignment is in use.
 type Reference struct {
-	ID         string
-	Tokens     []int32
-	Generation int
+	ID     string
+	Tokens []int32
 }
 
 // Match is the counterpart of one target token.

@@ -8,11 +8,11 @@ package matcher
 const BatchTail = 32
 
 // NewBatch is the schedule for a backend that computes any tokens in one go,
-// wherever they stand (the agent): all that the plan wants is computed, but what
-// stands at the end of the prompt, the only span, is left to the forwarded request, or
-// of that the last token alone where it is cheaper so, or drafts wants it (leftToForward);
-// up to BatchTail tokens before that end are computed too, and samples of passages
-// whose context changed. With keepFuzzy, tokens with a near counterpart take its KV;
+// wherever they stand (the agent). All that the plan wants is computed inside the
+// server, except the end of the prompt. That end is the only span and is left to the
+// forwarded request; it shrinks to the last token where that is cheaper or an answer is
+// drafted (leftToForward). Up to BatchTail tokens before that end are computed too, and
+// samples of passages whose context changed. With keepFuzzy, tokens with a near counterpart take its KV;
 // otherwise they become Unmatched. drafts says whether an answer will be drafted behind
 // the plan, for which all but the last token are computed anyway.
 func NewBatch(p *Plan, c Costs, keepFuzzy bool, drafts func(*Plan) bool) Schedule {

@@ -2,8 +2,9 @@ package matcher
 
 import "math/bits"
 
-// Costs is the cost model of the slot way, measured at the backend. Times are
-// in milliseconds; n counts tokens from the start of the prompt.
+// Costs is what filling a slot costs at a backend: by stages through saved states
+// (Stage), or in one go inside the server (Agent). Times are in milliseconds; n counts
+// tokens from the start of the prompt.
 type Costs struct {
 	// Token + TokenPos*n is the prefill of one token at position n, as part of a
 	// long batch.

@@ -19,7 +19,7 @@ const embeddedTimeout = time.Second
 
 // openEmbedded starts a Redis inside this process. It listens nowhere: the
 // client talks to it through in-memory pipes, so no other process can.
-func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error, error) {
+func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error) {
 	m := miniredis.NewMiniRedis()
 	o := &redis.Options{
 		Addr:   "embedded",
@@ -36,7 +36,7 @@ func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error, e
 		err := db.Close()
 		m.Close()
 		return err
-	}), nil
+	})
 }
 
 // sweep passes the time on to miniredis, whose clock stands still by itself.

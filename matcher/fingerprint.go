@@ -45,29 +45,3 @@ func (s *Signer) Fingerprint(tokens []int32) Fingerprint {
 	k := min(max(len(tokens)/keyEvery, minKeys), maxKeys, len(keys))
 	return Fingerprint{Keys: slices.Clone(keys[:k])}
 }
-
-// Share estimates which part of f's shingles the prompt behind g holds, 0 to 1:
-// both are thinned to the hashes that either would have sampled.
-func (f Fingerprint) Share(g Fingerprint) float64 {
-	if len(f.Keys) == 0 || len(g.Keys) == 0 {
-		return 0
-	}
-	top := min(f.Keys[len(f.Keys)-1], g.Keys[len(g.Keys)-1])
-	total, same, j := 0, 0, 0
-	for _, k := range f.Keys {
-		if k > top {
-			break
-		}
-		total++
-		for j < len(g.Keys) && g.Keys[j] < k {
-			j++
-		}
-		if j < len(g.Keys) && g.Keys[j] == k {
-			same++
-		}
-	}
-	if total == 0 {
-		return 0
-	}
-	return float64(same) / float64(total)
-}

@@ -57,7 +57,7 @@ var ErrResting = errors.New("index: Redis failed a moment ago, not asked")
 // IndexOptions say where the index is and how it behaves. Zero values get the
 // defaults named.
 type IndexOptions struct {
-	// URL is redis://, rediss://, redis+sentinel://, rediss+sentinel://,
+	// URL is redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://,
 	// redis+cluster:// or rediss+cluster://; empty means inside this process.
 	URL     string
 	Prefix  string        // of every key; default "semsharekv"
@@ -98,15 +98,14 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 	if x.timeout <= 0 {
 		x.timeout = 100 * time.Millisecond
 	}
-	var err error
 	if o.URL == "" {
 		// It answers unless the CPUs are taken; the caller's own budget bounds that.
 		x.embedded, x.timeout = true, max(x.timeout, embeddedTimeout)
-		x.db, x.close, err = openEmbedded(x.timeout)
-	} else {
-		x.db, x.close, err = openRedis(o.URL, x.timeout)
+		x.db, x.close = openEmbedded(x.timeout)
+		return x, nil
 	}
-	if err != nil {
+	var err error
+	if x.db, x.close, err = openRedis(o.URL, x.timeout); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	return x, nil
@@ -136,7 +135,7 @@ func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (
 			lists[i] = p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1)
 		}
 		refs = p.ZCard(ctx, k.references())
-		seen = x.count(ctx, p, k, fp, 1)
+		seen = x.count(ctx, p, k, fp)
 	})
 	if err != nil {
 		return Found{}, err
@@ -144,21 +143,6 @@ func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (
 	f := Found{References: int(refs.Val()), Seen: max(0, seen.value()-1)}
 	f.Candidates = rank(lists, f.References, limit)
 	return f, nil
-}
-
-// Seen returns how often a prompt like it was looked up, without counting.
-func (x *Index) Seen(ctx context.Context, sc Scope, fp Fingerprint) (int, error) {
-	if len(fp.Keys) == 0 {
-		return 0, nil
-	}
-	var seen seenCmds
-	err := x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
-		seen = x.count(ctx, p, x.keys(sc), fp, 0)
-	})
-	if err != nil {
-		return 0, err
-	}
-	return seen.value(), nil
 }
 
 // Add makes a reference findable, or refreshes it.
@@ -175,7 +159,7 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) er
 			p.Expire(ctx, name, x.ttl)
 			blob = binary.LittleEndian.AppendUint64(blob, key)
 		}
-		// The entry remembers the keys, so that Remove and Touch need no prompt.
+		// The entry remembers the keys, so that Remove needs no prompt.
 		p.Set(ctx, k.entry(id), k.seal(id, blob), x.ttl)
 		p.ZAdd(ctx, k.references(), redis.Z{Score: score, Member: id})
 		p.ZRemRangeByScore(ctx, k.references(), "-inf", strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10))
@@ -201,16 +185,6 @@ func (x *Index) Remove(ctx context.Context, sc Scope, id string) error {
 		p.Del(ctx, k.entry(id))
 		p.ZRem(ctx, k.references(), id)
 	})
-}
-
-// Touch starts a reference's TTL anew. It reports whether the index knew it; if
-// not, Add it.
-func (x *Index) Touch(ctx context.Context, sc Scope, id string) (bool, error) {
-	fp, err := x.entry(ctx, sc, id)
-	if err != nil || len(fp.Keys) == 0 {
-		return false, err
-	}
-	return true, x.Add(ctx, sc, id, fp)
 }
 
 // entry reads back the fingerprint that a reference was added with.
@@ -275,12 +249,11 @@ func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
 type seenCmds struct {
 	now    []*redis.IntCmd
 	before *redis.SliceCmd
-	nowGet *redis.SliceCmd
 }
 
-// count adds by to the counters of a prompt's first keys (the smallest hashes:
+// count adds one to the counters of a prompt's first keys (the smallest hashes:
 // similar prompts agree on most of them) and reads them.
-func (x *Index) count(ctx context.Context, p redis.Pipeliner, k *scopeKeys, fp Fingerprint, by int64) seenCmds {
+func (x *Index) count(ctx context.Context, p redis.Pipeliner, k *scopeKeys, fp Fingerprint) seenCmds {
 	fields := make([]string, 0, seenSamples)
 	for _, key := range fp.Keys[:min(len(fp.Keys), seenSamples)] {
 		fields = append(fields, k.counter(key))
@@ -288,12 +261,8 @@ func (x *Index) count(ctx context.Context, p redis.Pipeliner, k *scopeKeys, fp F
 	period := x.now().Unix() / int64(seenPeriod/time.Second)
 	var c seenCmds
 	c.before = p.HMGet(ctx, k.counters(period-1), fields...)
-	if by == 0 {
-		c.nowGet = p.HMGet(ctx, k.counters(period), fields...)
-		return c
-	}
 	for _, f := range fields {
-		c.now = append(c.now, p.HIncrBy(ctx, k.counters(period), f, by))
+		c.now = append(c.now, p.HIncrBy(ctx, k.counters(period), f, 1))
 	}
 	p.Expire(ctx, k.counters(period), 2*seenPeriod)
 	return c
@@ -302,23 +271,14 @@ func (x *Index) count(ctx context.Context, p redis.Pipeliner, k *scopeKeys, fp F
 // value is the count that at least a third of the sampled keys reach.
 func (c seenCmds) value() int {
 	counts := make([]int, len(c.before.Val()))
-	add := func(v any, i int) {
-		if s, ok := v.(string); ok {
-			n, _ := strconv.Atoi(s)
-			counts[i] += n
-		}
-	}
 	for i, v := range c.before.Val() {
-		add(v, i)
+		if s, ok := v.(string); ok {
+			counts[i], _ = strconv.Atoi(s)
+		}
 	}
 	for i, v := range c.now {
 		if i < len(counts) {
 			counts[i] += int(v.Val())
-		}
-	}
-	if c.nowGet != nil {
-		for i, v := range c.nowGet.Val() {
-			add(v, i)
 		}
 	}
 	if len(counts) == 0 {

@@ -28,7 +28,7 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 				t.Errorf("%s: passage %v: expected %v", name, p.Passages[i], s)
 			}
 		}
-		if n := p.Count(Sample); n != samples {
+		if n := p.count(Sample); n != samples {
 			t.Errorf("%s: %d samples: expected %d", name, n, samples)
 		}
 		for i, token := range p.Tokens {

@@ -59,17 +59,6 @@ type Plan struct {
 	Displaced []Span
 }
 
-// Count returns how many tokens have the reason.
-func (p *Plan) Count(r Reason) int {
-	n := 0
-	for _, t := range p.Tokens {
-		if t.Reason == r {
-			n++
-		}
-	}
-	return n
-}
-
 // Recomputed returns how many tokens the backend computes itself.
 func (p *Plan) Recomputed() int {
 	n := 0

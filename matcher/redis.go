@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -31,7 +32,7 @@ func init() { redis.SetLogger(quiet{}) }
 // openRedis makes a client for the URL. Beside go-redis's own query parameters
 // it understands ca_file, cert_file and key_file (PEM) for TLS. Sentinel URLs
 // name the sentinels and ?master_name=NAME; further nodes of Sentinel and
-// Cluster are given as ?addr=host:port. Errors never contain the URL: it may
+// Cluster are given as ?addr=host:port; unix:///PATH names a socket. Errors never contain the URL: it may
 // hold a password.
 func openRedis(raw string, timeout time.Duration) (redis.UniversalClient, func() error, error) {
 	u, err := url.Parse(raw)
@@ -40,13 +41,13 @@ func openRedis(raw string, timeout time.Duration) (redis.UniversalClient, func()
 	}
 	scheme, kind, _ := strings.Cut(u.Scheme, "+")
 	u.Scheme = scheme
-	pem, err := takeTLSFiles(u)
+	files, err := takeTLSFiles(u)
 	if err != nil {
 		return nil, nil, err
 	}
-	db, err := connect(u, kind, pem, timeout)
+	db, err := connect(u, kind, files, timeout)
 	if err != nil {
-		return nil, nil, fmt.Errorf("redis URL for %s: %w", u.Host, err)
+		return nil, nil, fmt.Errorf("redis URL for %s: %w", cmp.Or(u.Host, u.Path), err)
 	}
 	return db, db.Close, nil
 }

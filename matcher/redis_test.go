@@ -237,6 +237,21 @@ func TestIndexOverTLS(t *testing.T) {
 	}
 }
 
+func TestIndexOverAUnixSocket(t *testing.T) {
+	noLeaks(t)
+	dir, err := os.MkdirTemp("", "redis") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket := filepath.Join(dir, "s")
+	lab.StartRedis(t, "--unixsocket", socket, "--requirepass", "s3cret")
+	x := openTest(t, IndexOptions{URL: "unix://:s3cret@" + socket + "?db=1"})
+	if err := works(x, "a"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestIndexInACluster(t *testing.T) {
 	noLeaks(t)
 	var nodes []*redis.Client
@@ -340,6 +355,8 @@ func TestIndexURLErrors(t *testing.T) {
 	}
 	f("http://h", `scheme "http"`)
 	f("redis+ring://h", "+sentinel or +cluster")
+	f("unix://", "empty unix socket path")
+	f("unix:///run/redis.sock?db=first", "/run/redis.sock: ")
 	f("redis://u:s3cret@h:port", "not a URL")
 	f("redis://:s3cret@h/x", "invalid database number")
 	f("redis+sentinel://:s3cret@h", "no master_name")

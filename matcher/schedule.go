@@ -46,8 +46,9 @@ const maxRuns = 1500
 // compute than to stage are Bridged or, at the end, Cold. Without a budget every
 // wanted token is recomputed, so what cannot be staged with profit ends in
 // computing the prompt from that point on. Each gap between two wanted runs is
-// either computed too or costs a stage, so that of all ways to bridge gaps the
-// cheapest is found gap by gap. Spans are lengthened where that is cheaper.
+// either computed too or costs a stage; group chooses the cheapest for all gaps
+// together. Where that takes more stages than the limit, the shortest gaps are
+// computed as well. Spans are lengthened where that is cheaper.
 func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	n := len(p.Tokens)
 	s := Schedule{Cold: c.Prefill(0, n)}
