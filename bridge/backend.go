@@ -198,15 +198,6 @@ func (b *Backend) Tokenize(ctx context.Context, auth, text string, special, pars
 	return r.Tokens, nil
 }
 
-// Detokenize returns the text of token ids.
-func (b *Backend) Detokenize(ctx context.Context, tokens []int32) (string, error) {
-	reply, err := b.post(ctx, "/detokenize", b.own(), map[string]any{"tokens": tokens})
-	if err != nil {
-		return "", err
-	}
-	return gjson.GetBytes(reply, "content").String(), nil
-}
-
 // Prefilled is the backend's own account of a prefill.
 type Prefilled struct {
 	CacheN, PromptN int     // tokens found in the cache, tokens computed

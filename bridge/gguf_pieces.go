@@ -38,12 +38,6 @@ func readPieces(meta *metadata) pieces {
 // tokens give their name, an unknown id gives "".
 func (m *Model) Piece(token int32) string { return m.pieces.decode(token) }
 
-// IsControl tells whether a token is one of the model's own marks, such as the
-// start of a turn.
-func (m *Model) IsControl(token int32) bool {
-	return token >= 0 && int(token) < len(m.pieces.typ) && m.pieces.typ[token] == tokenControl
-}
-
 func (p *pieces) decode(token int32) string {
 	if token < 0 || int(token) >= len(p.text) {
 		return ""

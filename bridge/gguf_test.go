@@ -26,7 +26,7 @@ func TestModelReadsWhatTheFileSays(t *testing.T) {
 	if want := math.Pow(1e6, -2.0/64); math.Abs(float64(m.RoPE.Freqs[1])-want) > 1e-6 {
 		t.Errorf("frequency %v: expected %v", m.RoPE.Freqs[1], want)
 	}
-	if m.BOS != tinymodel.EndOfText || m.EOS != tinymodel.End || m.AddBOS || !m.IsControl(m.EOS) || m.IsControl('a') {
+	if m.BOS != tinymodel.EndOfText || m.EOS != tinymodel.End || m.AddBOS || m.pieces.typ[m.EOS] != tokenControl || m.pieces.typ['a'] == tokenControl {
 		t.Errorf("BOS %d, EOS %d, add %v", m.BOS, m.EOS, m.AddBOS)
 	}
 	row := make([]float32, m.Dim)

@@ -307,13 +307,3 @@ func (r *Recipe) passages(pos []int32) []uint16 {
 	}
 	return out
 }
-
-// Work is the recipe's share of a cold prefill's token-layers, without what the
-// agent chooses by itself.
-func (r *Recipe) Work() float64 {
-	sum := 0
-	for _, d := range r.Depth {
-		sum += int(d)
-	}
-	return float64(sum) / float64(max(1, len(r.Depth)*r.layers()))
-}

@@ -126,22 +126,6 @@ func (y *YaRNParams) ramp(dims int, base float64) (low, high float64) {
 	return max(0, math.Floor(pair(fast))), min(float64(dims-1), math.Ceil(pair(slow)))
 }
 
-// Equal tells whether both turn keys alike.
-func (r *RoPE) Equal(o *RoPE) bool {
-	if r == nil || o == nil {
-		return r == o
-	}
-	if r.NEOX != o.NEOX || r.HeadDim != o.HeadDim || r.Dims != o.Dims || len(r.Freqs) != len(o.Freqs) {
-		return false
-	}
-	for i := range r.Freqs {
-		if r.Freqs[i] != o.Freqs[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // validate checks what a caller may have filled in by hand.
 func (r *RoPE) validate() error {
 	switch {

@@ -70,19 +70,3 @@ func TestRoPERefuses(t *testing.T) {
 	f(func(p *RoPEParams) { p.Factors = make([]float32, 32) }, "factor 0 is 0")
 	f(func(p *RoPEParams) { p.YaRN = &YaRNParams{} }, "original context of 0")
 }
-
-func TestRoPEEqual(t *testing.T) {
-	a, b := testRoPE(t, true, 64, 64), testRoPE(t, true, 64, 64)
-	f := func(x, y *RoPE, want bool) {
-		t.Helper()
-		if x.Equal(y) != want {
-			t.Errorf("%+v equal to %+v: expected %v", x, y, want)
-		}
-	}
-	f(a, b, true)
-	f(a, nil, false)
-	f(nil, nil, true)
-	f(a, testRoPE(t, false, 64, 64), false)
-	b.Freqs[3] *= 2
-	f(a, b, false)
-}

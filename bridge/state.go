@@ -212,15 +212,6 @@ func OpenState(path string) (*State, error) {
 	return s, nil
 }
 
-// parseState reads a state from memory, which must outlive it.
-func parseState(data []byte) (*State, error) {
-	s := &State{Size: int64(len(data)), m: &mapping{data: data}}
-	if err := s.parse(data); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
 // Close unmaps the file: no slice of Layer may be used any more.
 func (s *State) Close() error { return s.m.close() }
 

@@ -59,6 +59,15 @@ func fillNoise(w *StateWriter, seed uint64) {
 	}
 }
 
+// parseState reads a state from memory, which must outlive it.
+func parseState(data []byte) (*State, error) {
+	s := &State{Size: int64(len(data)), m: &mapping{data: data}}
+	if err := s.parse(data); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 func TestStateWrittenIsReadBack(t *testing.T) {
 	f := func(version uint32, packed, trans bool, streams, stream int, k, v KVType) {
 		t.Helper()

@@ -68,12 +68,9 @@ type Meta struct {
 type StoreStats struct {
 	References, Foreign int
 	Bytes, Reserved     int64
-	Scratch             int64
 	Budget              int64
-	Committed, Aborted  int64
-	Evicted, Refused    int64
+	Aborted, Evicted    int64
 	Dropped             map[string]int64 // by reason
-	Recovered, Cleaned  int64            // references found, stray files removed, at opening
 }
 
 // Store keeps reference states as files in the directory that the backend saves
@@ -234,7 +231,7 @@ func (s *Store) Stats() StoreStats {
 	for _, n := range s.reserved {
 		st.Reserved += n
 	}
-	st.Scratch, st.Budget = s.scratch.bytes(), s.o.Budget
+	st.Budget = s.o.Budget
 	return st
 }
 

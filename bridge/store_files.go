@@ -213,9 +213,7 @@ func (s *Store) recover() error {
 		if id := idOf(name); filepath.Ext(name) == ".bin" && (s.entries[id] != nil || !s.removed(id)) {
 			continue
 		}
-		if os.Remove(filepath.Join(s.dir, name)) == nil && filepath.Ext(name) != ".lock" {
-			s.stats.Cleaned++
-		}
+		_ = os.Remove(filepath.Join(s.dir, name))
 	}
 	s.shrink()
 	return nil
@@ -234,7 +232,6 @@ func (s *Store) adopt(id string) *entry {
 	}
 	e := &entry{meta: rec.Meta, earned: rec.Earned, saved: s.o.Now()}
 	s.entries[id] = e
-	s.stats.Recovered++
 	return e
 }
 

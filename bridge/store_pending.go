@@ -17,12 +17,11 @@ type Pending struct {
 	once      sync.Once
 }
 
-// Reserve makes room for a state that will be kept in that many bytes, before it is
-// saved: where the
-// budget is full, less valued references are evicted, but only for a prompt that
-// was seen (frequency, itself included) at least as often as theirs, so that a
-// flood of novel prompts leaves in place what is used. Tenant, Generation and
-// Tokens are taken from m, the rest is the store's. Errors wrap ErrNotAdmitted, or
+// Reserve makes room, before the backend saves, for a state that will be kept in that
+// many bytes. Where the budget is full, less valued references go, but only for a prompt
+// seen (frequency, itself included) at least as often as theirs, so that a flood of novel
+// prompts leaves in place what is used. Tenant, Generation and Tokens are taken from m,
+// the rest is the store's. Errors wrap ErrNotAdmitted, or
 // are the operating system's.
 func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 	s.mu.Lock()
@@ -32,7 +31,6 @@ func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 	}
 	evict, err := s.makeRoom(bytes, frequency)
 	if err != nil {
-		s.stats.Refused++
 		s.mu.Unlock()
 		s.discard(evict...)
 		return nil, err
@@ -71,9 +69,6 @@ func (p *Pending) makeFile() error {
 	}
 	return f.Close()
 }
-
-// ID is the name that the reference will have.
-func (p *Pending) ID() string { return p.meta.ID }
 
 // File is the base name that the backend is told to save to.
 func (p *Pending) File() string { return filepath.Base(p.Path()) }
@@ -180,7 +175,6 @@ func (s *Store) enter(e *entry, frequency int) error {
 	}
 	delete(s.reserved, e.meta.ID)
 	s.entries[e.meta.ID] = e
-	s.stats.Committed++
 	s.mu.Unlock()
 	s.discard(evict...)
 	return nil

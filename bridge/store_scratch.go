@@ -65,18 +65,6 @@ func (p *scratchPool) closest(bytes int64) int {
 	return best
 }
 
-func (p *scratchPool) bytes() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var n int64
-	for _, sf := range p.all {
-		if st, err := os.Stat(sf.path); err == nil {
-			n += st.Size()
-		}
-	}
-	return n
-}
-
 func (p *scratchPool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,14 +24,6 @@ type Watcher struct {
 	current atomic.Pointer[Config]
 	mu      sync.Mutex
 	seen    fileID
-	stats   WatchStats
-}
-
-// WatchStats count what reloading did.
-type WatchStats struct {
-	Reloads, Failures uint64
-	OK                bool      // the last attempt worked
-	Loaded            time.Time // when the configuration in force was read
 }
 
 // fileID changes when a file is written or another one is put in its place.
@@ -50,19 +42,11 @@ func NewWatcher(file string, override func(*Config)) (*Watcher, error) {
 		return nil, err
 	}
 	w.current.Store(c)
-	w.stats = WatchStats{OK: true, Loaded: time.Now()}
 	return w, nil
 }
 
 // Current is the configuration in force. It is not changed once returned.
 func (w *Watcher) Current() *Config { return w.current.Load() }
-
-// Stats says how reloading went so far.
-func (w *Watcher) Stats() WatchStats {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.stats
-}
 
 // Run looks at the file every so often, and whenever something arrives on
 // reload (SIGHUP), until the context ends.
@@ -102,12 +86,7 @@ func (w *Watcher) Reload() {
 	// Identified before it is read: a change in between is seen at the next poll.
 	w.seen, _ = identify(w.file)
 	c, err := Load(w.file, w.override)
-	w.stats.OK = err == nil
-	if err != nil {
-		w.stats.Failures++
-	} else {
-		w.stats.Reloads++
-		w.stats.Loaded = time.Now()
+	if err == nil {
 		w.current.Store(c)
 	}
 	w.mu.Unlock()
