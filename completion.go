@@ -10,10 +10,10 @@ import (
 // completions are the values that a shell offers for a flag, on whichever command
 // it is.
 var completions = map[string]cobra.CompletionFunc{
-	"reuse":      words(string(configs.ReuseOff), string(configs.ReuseExact), string(configs.ReuseFuzzy)),
+	"reuse":      words(configs.Reuses...),
 	"unrepaired": words(string(configs.UnrepairedCold), string(configs.UnrepairedAccept)),
-	"way":        words("auto", "slot", "agent"),
-	"log-level":  words("trace", "debug", "info", "warn", "error"),
+	"way":        words(configs.Ways...),
+	"log-level":  words(configs.LogLevels...),
 	"log-format": words("json", "console"),
 	"config":     files("yaml", "yml"),
 	"model":      files("gguf"),

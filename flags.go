@@ -61,13 +61,13 @@ func (s *settings) define(name string) {
 	case "redis":
 		text("`URL` of a Redis for the index; default: embedded", func(c *configs.Config, v string) { c.Index.Redis = v })
 	case "reuse":
-		text("off, exact or fuzzy (default fuzzy)", func(c *configs.Config, v string) { c.Defaults.Reuse = configs.Reuse(v) })
+		text(either(configs.Reuses)+" (default fuzzy)", func(c *configs.Config, v string) { c.Defaults.Reuse = configs.Reuse(v) })
 	case "way":
-		text("auto, slot or agent (default auto)", func(c *configs.Config, v string) { c.Backend.Way = v })
+		text(either(configs.Ways)+" (default auto)", func(c *configs.Config, v string) { c.Backend.Way = v })
 	case "unrepaired":
 		text("cold or accept (default cold)", func(c *configs.Config, v string) { c.Defaults.Unrepaired = configs.Unrepaired(v) })
 	case "log-level":
-		text("trace, debug, info, warn or error (default info)", func(c *configs.Config, v string) { c.Log.Level = v })
+		text(either(configs.LogLevels)+" (default info)", func(c *configs.Config, v string) { c.Log.Level = v })
 	case "log-format":
 		text("json or console (default json)", func(c *configs.Config, v string) { c.Log.Format = v })
 	case "min-similarity":
@@ -89,6 +89,12 @@ func (s *settings) define(name string) {
 	default:
 		panic("flag " + name + " is not defined")
 	}
+}
+
+// either is a list of words as a flag's usage has it: a, b or c.
+func either(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // override puts the flags that were given over a configuration.

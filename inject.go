@@ -48,10 +48,10 @@ func injectCommand() *cobra.Command {
 	flags.StringVar(&kubeconfig, "kubeconfig", "", "`FILE` that says where the API server is; default: the cluster this runs in")
 	flags.Var(&slots, "slot-size", "`SIZE` of the slot directory, in memory")
 	flags.Var(&budget, "budget", "most `BYTES` that references take of it; 0: half")
-	flags.StringVar(&o.Settings.Reuse, "reuse", "", "off, exact or fuzzy; default: what the configuration says")
+	flags.StringVar(&o.Settings.Reuse, "reuse", "", either(configs.Reuses)+"; default: what the configuration says")
 	flags.StringVar(&o.Settings.Config, "config", "", "`NAME` of a ConfigMap with semsharekv.yaml, in the pod's namespace")
 	flags.BoolVar(&o.Settings.Agent, "agent", false, "load the agent library into the servers")
-	flags.StringVar(&log.Level, "log-level", "info", "trace, debug, info, warn or error")
+	flags.StringVar(&log.Level, "log-level", "info", either(configs.LogLevels))
 	flags.StringVar(&log.Format, "log-format", "json", "json or console")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if o.Settings.Image == "" {

@@ -14,6 +14,14 @@ import (
 	"time"
 )
 
+// What some options may be, for those who check or offer their values too. The tags of
+// the fields say the same.
+var (
+	LogLevels = []string{"trace", "debug", "info", "warn", "error"}
+	Ways      = []string{"auto", "slot", "agent"}
+	Reuses    = []string{string(ReuseOff), string(ReuseExact), string(ReuseFuzzy)}
+)
+
 // Config is the whole configuration. The zero value is not usable: start from
 // Default.
 type Config struct {

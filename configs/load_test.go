@@ -271,3 +271,18 @@ func TestApart(t *testing.T) {
 	f("routes: [{match: {path: /a}, tenant: {source: header, name: X-A}}]", true)
 	f("routes: [{match: {path: /a}, tenant: {name: b}}]", true)
 }
+
+// The lists that other packages offer are those of the schema.
+func TestValuesAreThoseOfTheTags(t *testing.T) {
+	f := func(of any, field string, values []string) {
+		t.Helper()
+		sf, _ := reflect.TypeOf(of).FieldByName(field)
+		want := "enum=" + strings.Join(values, ",enum=")
+		if got := sf.Tag.Get("jsonschema"); got != want {
+			t.Errorf("%T.%s: tag %q, want %q", of, field, got, want)
+		}
+	}
+	f(Log{}, "Level", LogLevels)
+	f(Backend{}, "Way", Ways)
+	f(Policy{}, "Reuse", Reuses)
+}

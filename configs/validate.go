@@ -69,7 +69,7 @@ func (v *validator) backend(b *Backend) {
 	}
 	v.positive("backend.connect_timeout", b.Connect)
 	v.atLeast("backend.threads", b.Threads, 0)
-	v.oneOf("backend.way", b.Way, "auto", "slot", "agent")
+	v.oneOf("backend.way", b.Way, Ways...)
 }
 
 func (v *validator) limits(l *Limits) {
@@ -125,12 +125,12 @@ func (l *Log) Validate() error {
 }
 
 func (v *validator) log(l *Log) {
-	v.oneOf("log.level", l.Level, "trace", "debug", "info", "warn", "error")
+	v.oneOf("log.level", l.Level, LogLevels...)
 	v.oneOf("log.format", l.Format, "json", "console")
 }
 
 func (v *validator) policy(at string, p *Policy) {
-	v.oneOf(at+".reuse", string(p.Reuse), "off", "exact", "fuzzy")
+	v.oneOf(at+".reuse", string(p.Reuse), Reuses...)
 	v.atLeast(at+".min_tokens", p.MinTokens, 1)
 	v.share(at+".min_similarity", p.MinSimilarity)
 	for i, kind := range p.Critical {

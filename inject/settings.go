@@ -84,23 +84,19 @@ var annotations = map[string]func(s *Settings, v string) error{
 		}
 		return nil
 	},
-	"slot-size":     func(s *Settings, v string) error { return quantity(&s.SlotSize, v) },
-	"budget":        func(s *Settings, v string) error { return quantity(&s.Budget, v) },
-	"server-memory": func(s *Settings, v string) error { return oneOf(&s.ServerMemory, v, "raise", "keep") },
-	"reuse":         func(s *Settings, v string) error { return oneOf(&s.Reuse, v, reuses...) },
-	"config":        func(s *Settings, v string) error { s.Config = v; return notEmpty(v) },
-	"agent":         func(s *Settings, v string) (err error) { s.Agent, err = truth(v); return err },
-	"log-level": func(s *Settings, v string) error {
-		return oneOf(&s.LogLevel, v, "trace", "debug", "info", "warn", "error")
-	},
+	"slot-size":      func(s *Settings, v string) error { return quantity(&s.SlotSize, v) },
+	"budget":         func(s *Settings, v string) error { return quantity(&s.Budget, v) },
+	"server-memory":  func(s *Settings, v string) error { return oneOf(&s.ServerMemory, v, "raise", "keep") },
+	"reuse":          func(s *Settings, v string) error { return oneOf(&s.Reuse, v, configs.Reuses...) },
+	"config":         func(s *Settings, v string) error { s.Config = v; return notEmpty(v) },
+	"agent":          func(s *Settings, v string) (err error) { s.Agent, err = truth(v); return err },
+	"log-level":      func(s *Settings, v string) error { return oneOf(&s.LogLevel, v, configs.LogLevels...) },
 	"run-as-user":    func(s *Settings, v string) error { return user(&s.RunAsUser, v) },
 	"cpu-request":    func(s *Settings, v string) error { return amount(s.Requests, corev1.ResourceCPU, v) },
 	"cpu-limit":      func(s *Settings, v string) error { return amount(s.Limits, corev1.ResourceCPU, v) },
 	"memory-request": func(s *Settings, v string) error { return amount(s.Requests, corev1.ResourceMemory, v) },
 	"memory-limit":   func(s *Settings, v string) error { return amount(s.Limits, corev1.ResourceMemory, v) },
 }
-
-var reuses = []string{string(configs.ReuseOff), string(configs.ReuseExact), string(configs.ReuseFuzzy)}
 
 // with returns the settings with a pod's annotations over them. One that is not
 // known is refused: it is more likely misspelt than meant for nobody.
@@ -190,8 +186,8 @@ func (s *Settings) Check() error {
 	default:
 		return fmt.Errorf("the image pull policy is %q; want Always, IfNotPresent or Never", s.PullPolicy)
 	}
-	if s.Reuse != "" && !slices.Contains(reuses, s.Reuse) {
-		return fmt.Errorf("reuse is %q; want one of %s", s.Reuse, strings.Join(reuses, ", "))
+	if s.Reuse != "" && !slices.Contains(configs.Reuses, s.Reuse) {
+		return fmt.Errorf("reuse is %q; want one of %s", s.Reuse, strings.Join(configs.Reuses, ", "))
 	}
 	if s.SlotSize.Sign() <= 0 {
 		return fmt.Errorf("the slot directory's size is %s; want more than 0", s.SlotSize.String())
