@@ -67,6 +67,15 @@ func TestDoctorNamesWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	good = append(good, "--config", file)
+	short := t.TempDir() + "/secret"
+	if err := os.WriteFile(short, []byte("too short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	withSecret := t.TempDir() + "/c.yaml"
+	if err := os.WriteFile(withSecret, []byte("index: {secret_file: "+short+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f("index secret", doctor.Wrong, 1, "--config", withSecret, "--backend", b.URL, "--slot-dir", b.SlotDir)
 	f("context per slot", doctor.Warning, 0, good...)
 	f("idle slots", doctor.Warning, 0, good...)
 	f("model file", doctor.Warning, 0, append(good, "--model", "/nowhere.gguf")...)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -54,22 +52,15 @@ func injectCommand() *cobra.Command {
 	flags.StringVar(&log.Level, "log-level", "info", either(configs.LogLevels))
 	flags.StringVar(&log.Format, "log-format", "json", "json or console")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if o.Settings.Image == "" {
-			return errors.New("--image is missing; want the image of the sidecar")
-		}
 		o.Settings.PullPolicy = corev1.PullPolicy(pull)
 		o.Settings.SlotSize, o.Settings.Budget = slots.Quantity, budget.Quantity
 		if err := log.Validate(); err != nil {
 			return err
 		}
+		o.Secret.Namespace, o.Secret.Name, _ = strings.Cut(secret, "/")
 		if err := o.Check(); err != nil {
 			return err
 		}
-		namespace, name, ok := strings.Cut(secret, "/")
-		if o.CertDir == "" && (!ok || o.Host == "" || o.Configuration == "") {
-			return errors.New("there is no certificate; want --cert-dir, or --cert-secret NAMESPACE/NAME with --service and --webhook")
-		}
-		o.Secret = types.NamespacedName{Namespace: namespace, Name: name}
 		var err error
 		if o.Cluster, err = cluster(kubeconfig); err != nil {
 			return fmt.Errorf("cannot find the API server: %w", err)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -125,21 +124,21 @@ func (x *examination) room(dir string) {
 }
 
 func (x *examination) secret() {
-	path, made := x.cfg.Index.SecretFile, false
-	if path == "" {
-		path, made = filepath.Join(x.cfg.Backend.SlotDir, "semsharekv.key"), true
+	const check = "index secret"
+	_, path, err := x.cfg.IndexSecret()
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) && x.cfg.Index.SecretFile == "" {
+			x.ok(check, "made at the first start, as %s", path)
+		} else {
+			x.add(Wrong, check, "put at least 16 random bytes there, mode 0600", "%v", err)
+		}
+		return
 	}
-	st, err := os.Stat(path)
-	switch {
-	case err != nil && made:
-		x.ok("index secret", "made at the first start, as %s", path)
-	case err != nil:
-		x.add(Wrong, "index secret", "put at least 16 random bytes there, mode 0600", "%v", err)
-	case st.Mode().Perm()&0o077 != 0:
-		x.add(Warning, "index secret", "chmod 0600", "%s has mode %04o", path, st.Mode().Perm())
-	default:
-		x.ok("index secret", "%s", path)
+	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
+		x.add(Warning, check, "chmod 0600", "%s has mode %04o", path, st.Mode().Perm())
+		return
 	}
+	x.ok(check, "%s", path)
 }
 
 func (x *examination) index() {

@@ -60,6 +60,9 @@ type Options struct {
 
 // Check reports the first of the options that cannot be.
 func (o *Options) Check() error {
+	if o.Settings.Image == "" {
+		return errors.New("--image is missing; want the image of the sidecar")
+	}
 	if err := configs.CheckAddress(o.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -72,7 +75,13 @@ func (o *Options) Check() error {
 	if o.Linger < 0 {
 		return fmt.Errorf("the webhook is to linger for %v; want 0 or more", o.Linger)
 	}
-	return o.Settings.Check()
+	if err := o.Settings.Check(); err != nil {
+		return err
+	}
+	if o.CertDir == "" && (o.Secret.Namespace == "" || o.Secret.Name == "" || o.Host == "" || o.Configuration == "") {
+		return errors.New("there is no certificate; want --cert-dir, or --cert-secret NAMESPACE/NAME with --service and --webhook")
+	}
+	return nil
 }
 
 // Run answers the API server until the context has ended, and a while longer.

@@ -5,10 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -16,29 +14,16 @@ import (
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// keyFile in the slot directory holds the HMAC key of the index.
-const keyFile = "semsharekv.key"
-
 // indexPoll is how often the index is asked whether it lost anything.
 const indexPoll = 5 * time.Second
 
 // indexSecret is the configured HMAC key, or one made at the first start.
 func indexSecret(cfg *configs.Config) ([]byte, error) {
-	path := cfg.Index.SecretFile
-	if path == "" {
-		path = filepath.Join(cfg.Backend.SlotDir, keyFile)
-	}
-	secret, err := os.ReadFile(path)
+	secret, path, err := cfg.IndexSecret()
 	if errors.Is(err, fs.ErrNotExist) && cfg.Index.SecretFile == "" {
 		return newSecret(path)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the index secret: %w", err)
-	}
-	if len(secret) < 16 {
-		return nil, fmt.Errorf("index secret %s has %d bytes: want at least 16 random ones", path, len(secret))
-	}
-	return secret, nil
+	return secret, err
 }
 
 // newSecret makes a key. Where the directory cannot be written it lasts for this
