@@ -48,7 +48,8 @@ const maxRuns = 1500
 // computing the prompt from that point on. Each gap between two wanted runs is
 // either computed too or costs a stage; group chooses the cheapest for all gaps
 // together. Where that takes more stages than the limit, the shortest gaps are
-// computed as well. Spans are lengthened where that is cheaper.
+// computed as well. Spans are lengthened where that is cheaper, or else they would stand
+// behind a hole.
 func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	n := len(p.Tokens)
 	s := Schedule{Cold: c.Prefill(0, n)}
@@ -63,7 +64,7 @@ func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	if over := len(spans) - 1 - l.Stages; l.Stages > 0 && over > 0 {
 		spans = bridgeShortest(spans, over)
 	}
-	s.Spans = c.lengthenAll(spans, n)
+	s.Spans = p.behindCells(c.lengthenAll(spans, n))
 	for i, sp := range s.Spans {
 		last := i == len(s.Spans)-1
 		s.Cost += c.span(sp, last)
@@ -72,12 +73,28 @@ func NewSchedule(p *Plan, c Costs, l Limits) Schedule {
 	return s
 }
 
+// behindCells makes the last span, which is lengthened to the left, begin right behind a
+// cell: behind a hole a server does not go on. Where it then reaches the span before it
+// the two become one.
+func (p *Plan) behindCells(spans []Span) []Span {
+	k := len(spans) - 1
+	last := &spans[k]
+	for last.From > 0 && p.Tokens[last.From-1].Reason == Hole {
+		last.From--
+	}
+	if k > 0 && spans[k-1].To >= last.From {
+		spans[k-1].To = last.To
+		return spans[:k]
+	}
+	return spans
+}
+
 // recompute marks what the span adds to the wanted tokens.
 func (p *Plan) recompute(s Span, last bool) {
 	for i := s.From; i < s.To; i++ {
 		t := &p.Tokens[i]
 		switch {
-		case t.Reason == Fuzzy:
+		case t.Reason == Fuzzy || t.Reason == Hole:
 			t.Reason = Unmatched
 		case t.Reason != Reused:
 		case last:

@@ -105,6 +105,24 @@ func TestScheduleIsTheCheapest(t *testing.T) {
 	})
 }
 
+// Whatever a budget leaves out, each span stands right behind a cell: behind a hole the
+// server could not go on.
+func TestScheduleWithinABudgetGoesOnBehindCells(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		letters := rapid.SliceOfN(rapid.SampledFrom([]rune("rrrrrrrucfF")), 1, 40).Draw(t, "plan")
+		p := planOf(string(letters) + "tt")
+		short := rapid.SliceOfN(rapid.Float64Range(0.5, 9), ShortBatches, ShortBatches).Draw(t, "short")
+		c := Costs{Token: 1, Stage: rapid.Float64Range(0, 9).Draw(t, "stage"), Restore: 1, Short: [ShortBatches]float64(short)}
+		s := NewSchedule(p, c, Limits{Budget: rapid.Float64Range(0, 40).Draw(t, "budget")})
+		checkSchedule(t, p, s)
+		for _, sp := range s.Spans {
+			if sp.From > 0 && p.Tokens[sp.From-1].Reason == Hole {
+				t.Fatalf("span %v stands right behind a hole", sp)
+			}
+		}
+	})
+}
+
 // cheapest tries every choice of gaps to bridge.
 func cheapest(runs []Span, c Costs, n int) float64 {
 	best := math.Inf(1)
@@ -142,4 +160,21 @@ func TestScheduleLengthensSpansToTheFastBatch(t *testing.T) {
 	f("rrrruuuuurrrrrrrrrrrrrrrrrrrrrrrrrrrrrrtt", Span{4, 12}, Span{33, 41})
 	f("rrrrurrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrtt", Span{4, 5}, Span{33, 41})
 	f("uuurt", Span{0, 5})
+}
+
+// A hole that the last span would be lengthened to is computed with it, as is the stage
+// before it where nothing but holes would lie between.
+func TestScheduleComputesTheHolesItWouldStandBehind(t *testing.T) {
+	f := func(plan string, budget float64, want ...Span) {
+		t.Helper()
+		p := planOf(plan)
+		s := NewSchedule(p, Costs{Token: 1, Stage: 1, Restore: 1, Short: [ShortBatches]float64{5, 4, 3, .9}}, Limits{Budget: budget})
+		checkSchedule(t, p, s)
+		if !slices.Equal(s.Spans, want) {
+			t.Errorf("%s: spans %v, want %v", plan, s.Spans, want)
+		}
+	}
+	f("rrrrrrrruurrrrrrtt", 8, Span{8, 18})
+	f("rrrrrrrrrrruurrrtt", 8, Span{10, 18})
+	f("rrrrccrrrrrruuuuuuuurrrrrrtt", 17, Span{4, 28})
 }
