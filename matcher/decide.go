@@ -59,6 +59,12 @@ type decider struct {
 func (d *decider) token(i int) {
 	m := d.a.Matches[i]
 	out := PlanToken{Ref: m.Ref, Pos: m.Pos, Reason: d.own(i)}
+	if d.stuck(i) {
+		out.Ref = -1
+	}
+	if m.Ref >= 0 {
+		d.afterJump(i)
+	}
 	switch out.Reason {
 	case Critical:
 		d.demand(d.r.CriticalFollowers, Follows)
@@ -66,7 +72,6 @@ func (d *decider) token(i int) {
 		d.demand(d.r.Followers, Follows)
 	case Fuzzy: // what follows a word of like meaning is as it was (measured)
 	default:
-		d.afterJump(i)
 		if d.owe > 0 {
 			out.Reason = d.why
 			d.owe--
@@ -88,22 +93,23 @@ func (d *decider) demand(n int, why Reason) {
 // own is the reason that the token has by itself.
 func (d *decider) own(i int) Reason {
 	m := d.a.Matches[i]
-	if d.r.Fixed && int(m.Pos) != i {
-		return Unmatched
-	}
-	if m.Ref >= 0 && m.Similarity == 1 {
-		return Reused
-	}
-	if IsCritical(d.r.Pieces, d.a.Target, i, d.r.Critical) || d.replacesCritical(i) {
-		return Critical
-	}
+	same := m.Ref >= 0 && m.Similarity == 1
 	switch {
-	case m.Ref < 0:
+	case same && !d.stuck(i):
+		return Reused
+	case !same && (IsCritical(d.r.Pieces, d.a.Target, i, d.r.Critical) || d.replacesCritical(i)):
+		return Critical
+	case m.Ref < 0 || d.stuck(i):
 		return Unmatched
 	case m.Similarity < d.r.TokenSimilarity:
 		return LowSimilarity
 	}
 	return Fuzzy
+}
+
+// stuck: the counterpart's keys would have to be moved, and cannot be.
+func (d *decider) stuck(i int) bool {
+	return d.r.Fixed && int(d.a.Matches[i].Pos) != i
 }
 
 // replacesCritical: the token stands where the reference had a critical one.
@@ -127,12 +133,23 @@ func (d *decider) afterJump(i int) {
 		}
 		return
 	}
-	p := d.a.Matches[i-1]
-	switch {
-	case p.Ref < 0:
+	if p := d.a.Matches[i-1]; p.Ref >= 0 {
+		d.afterStep(p, i)
+	} else {
 		d.afterInsertion(i)
+	}
+}
+
+// afterStep demands recomputing after the source went from p to token i's counterpart.
+// Of a long deletion it is not looked up what it had: something critical, most likely.
+func (d *decider) afterStep(p Match, i int) {
+	m := d.a.Matches[i]
+	switch {
 	case jumps(p.Ref, p.Pos, m.Ref, m.Pos):
 		d.seam(i)
+		if p.Ref == m.Ref && m.Pos > p.Pos {
+			d.demand(d.r.CriticalFollowers, Follows)
+		}
 	case m.Pos > p.Pos+1:
 		d.demand(d.lost(m.Ref, p.Pos+1, m.Pos), Follows)
 	}
@@ -162,20 +179,13 @@ func (d *decider) seam(i int) {
 // afterInsertion looks past tokens without a counterpart for where the source
 // was last.
 func (d *decider) afterInsertion(i int) {
-	m := d.a.Matches[i]
 	for j := i - 1; j >= 0; j-- {
-		p := d.a.Matches[j]
-		if p.Ref < 0 {
-			continue
+		if p := d.a.Matches[j]; p.Ref >= 0 {
+			d.afterStep(p, i)
+			return
 		}
-		if jumps(p.Ref, p.Pos, m.Ref, m.Pos) {
-			d.seam(i)
-		} else if m.Pos > p.Pos+1 {
-			d.demand(d.lost(m.Ref, p.Pos+1, m.Pos), Follows)
-		}
-		return
 	}
-	if m.Pos > nearJump {
+	if d.a.Matches[i].Pos > nearJump {
 		d.seam(i)
 	}
 }

@@ -147,6 +147,52 @@ func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {
 	if n := p.count(Reused); n != 100 {
 		t.Errorf("%d tokens reused, want the 100 that did not move", n)
 	}
+	NewSchedule(p, Costs{Token: 1}, Limits{Budget: 0})
+	for i, tok := range p.Tokens {
+		if tok.Reason == Fuzzy && int(tok.Pos) != i {
+			t.Fatalf("token %d is taken over from position %d", i, tok.Pos)
+		}
+	}
+}
+
+// A number that differs is followed as far where keys cannot be moved.
+func TestDecideWithFixedKeysFollowsCriticalTokens(t *testing.T) {
+	var x text
+	a := Align(x.tokens("a word more than "+strings.Replace(story, "narrow", "40", 1)), []Reference{{Tokens: x.tokens(story)}}, IdentitySigner(1), 4)
+	p := Decide(a, Rules{Critical: AllClasses, Pieces: x.piece, Fixed: true})
+	if got := p.Tokens[9].Reason; got != Critical {
+		t.Errorf("a number that differs and moved is %s, want critical", got)
+	}
+}
+
+// What a deletion leaves behind is recomputed though the token right behind it differs
+// too.
+func TestDecideRecomputesAfterADeletionBeforeAChange(t *testing.T) {
+	f := func(deleted, want string) {
+		t.Helper()
+		reference := strings.Replace(story, "narrow", deleted+" narrow", 1)
+		if got := reasons(t, reference, strings.Replace(story, "narrow", "winding", 1)); !strings.HasPrefix(got, want) {
+			t.Errorf("%q is gone:\n got %s\nwant %s…", deleted, got, want)
+		}
+	}
+	f("dusty", "rrrrrlfr")
+	f("40", "rrrrrlfffr")
+}
+
+// What follows a long deletion is recomputed as after a critical one at least, however
+// short a seam is.
+func TestDecideRecomputesAfterALongDeletion(t *testing.T) {
+	base := ids(1, 1200)
+	f := func(target []int32, want int) {
+		t.Helper()
+		p := Decide(Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{CriticalFollowers: 6, Seam: 4, FirstSeam: 4})
+		if got := p.Recomputed() - 1; got != want {
+			t.Errorf("%d tokens are recomputed, want %d", got, want)
+		}
+	}
+	f(slices.Concat(base[:400], base[800:]), 6)
+	f(slices.Concat(base[:400], ids(5000, 3), base[800:]), 3+6)
+	f(slices.Concat(base[400:800], base[:400]), 4+4) // moved, not deleted
 }
 
 func TestIsCriticalKnowsNumbersNegationsNamesAndIdentifiers(t *testing.T) {
