@@ -112,10 +112,16 @@ func (d *decider) stuck(i int) bool {
 	return d.r.Fixed && int(d.a.Matches[i].Pos) != i
 }
 
-// replacesCritical: the token stands where the reference had a critical one.
+// replacesCritical: the token stands where the reference had a critical one, or one that
+// with it looks like another name.
 func (d *decider) replacesCritical(i int) bool {
 	m := d.a.Matches[i]
-	return m.Ref >= 0 && IsCritical(d.r.Pieces, d.a.Refs[m.Ref].Tokens, int(m.Pos), d.r.Critical)
+	if m.Ref < 0 {
+		return false
+	}
+	ref := d.a.Refs[m.Ref].Tokens
+	return IsCritical(d.r.Pieces, ref, int(m.Pos), d.r.Critical) ||
+		renames(d.r.Pieces, d.a.Target, i, ref, int(m.Pos), d.r.Critical)
 }
 
 // afterJump demands recomputing where the source does not go on right behind
