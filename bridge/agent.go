@@ -53,11 +53,12 @@ func (fl *Filler) Cook(ctx context.Context, slot int, r *Recipe) (Filled, AgentR
 		return Filled{}, AgentReply{}, err
 	}
 	defer os.Remove(path)
+	written := time.Since(start)
 	reply, err := fl.Backend.Cook(ctx, slot, fl.Store.dir, filepath.Base(path), len(r.Tokens))
 	if err != nil {
 		return Filled{}, reply, err
 	}
-	compose := time.Duration(reply.Compose * float64(time.Millisecond))
+	compose := written + time.Duration(reply.Compose*float64(time.Millisecond))
 	return Filled{Tokens: len(r.Tokens), Cells: reply.Cells, Compose: compose, Inject: time.Since(start) - compose}, reply, nil
 }
 

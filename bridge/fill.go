@@ -31,7 +31,7 @@ type Fill struct {
 // Filled says what a fill did and cost.
 type Filled struct {
 	Tokens, Cells   int           // positions and cells in the slot
-	Compose, Inject time.Duration // writing states; restoring, computing in the middle and saving
+	Compose, Inject time.Duration // writing states or a recipe; restoring, computing in the middle and saving
 	Steps           []FilledStep  // one a stage, in order
 }
 

@@ -43,7 +43,7 @@ func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 		return coldFill
 	}
 	d.sh.step("compose", start)
-	d.lv.costs.cooked(done.Tokens, p.inside, reply.Recompute, float64(time.Since(start).Microseconds())/1000)
+	d.lv.costs.cooked(p.inside, done, reply)
 	d.report.Work = d.work(done, reply)
 	d.shared(p, done)
 	if done.Cells < done.Tokens && d.g.Policy.Retention < 1 {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"sync"
+	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/matcher"
@@ -10,12 +11,24 @@ import (
 
 // costs is the cost model of the backend, learnt from what it is seen to take.
 type costs struct {
-	mu                    sync.Mutex
-	token, stage, restore line
-	match                 line // finding out tokens, look-up, alignment, by the prompt's length
-	short                 [matcher.ShortBatches]float64
-	agent                 float64 // price of a token in the agent, in units of its prefill
-	agentFixed            float64 // ms of a recipe, however few tokens it computes
+	mu    sync.Mutex
+	token line // every request teaches it
+	prices
+	first prices    // what was expected before anything was seen
+	aged  time.Time // when the prices were last taken back towards those
+	now   func() time.Time
+}
+
+// prices are what sharing costs. Hardly any but requests that are shared, or looked up,
+// teach them: once they are too high nothing is shared, and so nothing more learnt. Since
+// what is slow may only have waited for other requests, it counts for no more than
+// maxSlower times what was expected first, and what was learnt fades (halfLife).
+type prices struct {
+	stage, restore line
+	match          line // finding out tokens, look-up, alignment, by the prompt's length
+	short          [matcher.ShortBatches]float64
+	agent          float64 // price of a token in the agent, in units of its prefill
+	agentFixed     float64 // ms of a recipe, however few tokens it computes
 }
 
 // Before anything is measured: what one copy of a state's bytes takes, and the
@@ -31,9 +44,11 @@ const (
 	agentPrice = 1.1
 	// agentFixedMS is what a recipe takes on a CPU besides what it computes.
 	agentFixedMS = 1
-	// maxSlower bounds what one slow recipe, or look-up, can teach: as many times what
-	// was expected.
+	// maxSlower bounds what something slow can teach: as many times what was expected.
 	maxSlower = 4
+	// halfLife is how long it takes until half of what the prices were found to be off by
+	// is forgotten.
+	halfLife = time.Hour
 	// matchMS and matchTokenMS are what it takes to find out that nothing is similar.
 	matchMS, matchTokenMS = 1, 0.004
 )
@@ -47,14 +62,16 @@ var shortBatches = [matcher.ShortBatches]float64{5, 4, 3.3, 2.9, 2.6, 2.6, 1.6, 
 func newCosts(p *bridge.Probed, bytesPerToken int64) *costs {
 	long, took := p.Longest(), p.AgentTook
 	tokenMS := long.PerToken() / (1 + positionGrowth/1000*(float64(long.At)+float64(long.N)/2))
-	c := &costs{agent: agentPrice, agentFixed: agentFixedMS}
+	c := &costs{prices: prices{agent: agentPrice, agentFixed: agentFixedMS}, now: time.Now}
 	if all := tokenMS * float64(took.Computed); took.N > 0 {
 		c.agentFixed = max(agentFixedMS, took.Recompute-agentPrice*all)
 	} else if all > 0 && took.Recompute > 0 {
 		c.agent = min(agentPrice, took.Recompute/all) // with kernels of its own it takes a fraction
 	}
 	c.token.prior(tokenMS, tokenMS*positionGrowth/1000)
-	c.short = shortFactors(p.Readings, c.model())
+	m := matcher.Costs{}
+	m.Token, m.TokenPos = c.token.fit()
+	c.short = shortFactors(p.Readings, m)
 	copyMS := float64(bytesPerToken) / copyBytesPerMS
 	c.stage.prior(stageMS, 3*copyMS)
 	c.match.prior(matchMS, matchTokenMS)
@@ -64,6 +81,7 @@ func newCosts(p *bridge.Probed, bytesPerToken int64) *costs {
 		each = (took.Rest - fixed) / float64(took.N)
 	}
 	c.restore.prior(fixed, each)
+	c.first, c.aged = c.prices, c.now()
 	return c
 }
 
@@ -104,12 +122,28 @@ func shortFactors(readings []bridge.Reading, m matcher.Costs) [matcher.ShortBatc
 func (c *costs) model() matcher.Costs {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.age()
 	m := matcher.Costs{Short: c.short}
 	m.Token, m.TokenPos = c.token.fit()
 	m.Stage, m.StagePos = c.stage.fit()
 	m.Restore, m.RestorePos = c.restore.fit()
 	m.Agent, m.AgentFixed = c.agent, c.agentFixed
 	return m
+}
+
+// age takes the prices back towards what was expected first, by the time that went by.
+func (c *costs) age() {
+	now := c.now()
+	fade := 1 - math.Exp2(-float64(now.Sub(c.aged))/float64(halfLife))
+	c.aged = now
+	c.stage.mix(c.first.stage, fade)
+	c.restore.mix(c.first.restore, fade)
+	c.match.mix(c.first.match, fade)
+	for k, first := range c.first.short {
+		c.short[k] += fade * (first - c.short[k])
+	}
+	c.agent += fade * (c.first.agent - c.agent)
+	c.agentFixed += fade * (c.first.agentFixed - c.agentFixed)
 }
 
 // longPrefill is the shortest prefill that tells the price of a token in a long
@@ -133,8 +167,9 @@ func (c *costs) prefilled(at, n int, ms float64) {
 	if long <= 0 {
 		return // the price of a token is not known yet
 	}
-	f := &c.short[matcher.Octave(n)]
-	*f += (1 - forget) * 3 * (ms/long - *f)
+	k := matcher.Octave(n)
+	f := &c.short[k]
+	*f += (1 - decayWeight) * 3 * (min(ms/long, maxSlower*c.first.short[k]) - *f)
 }
 
 // filled learns from the stages of a fill: what is not prefill is the stage's.
@@ -143,53 +178,52 @@ func (c *costs) filled(f bridge.Filled) {
 		if s.At == 0 {
 			continue // nothing was composed or restored
 		}
-		ms := float64(s.Took.Microseconds()) / 1000
+		ms := milliseconds(s.Took)
 		if i == len(f.Steps)-1 {
-			c.learn(&c.restore, s.At, ms)
+			c.learn(&c.restore, &c.first.restore, s.At, ms)
 			continue
 		}
-		c.learn(&c.stage, s.At, max(0, ms-s.Prefill.PromptMS))
+		c.learn(&c.stage, &c.first.stage, s.At, max(0, ms-s.Prefill.PromptMS))
 		c.prefilled(s.At, s.Prefill.PromptN, s.Prefill.PromptMS)
 	}
 }
 
-func (c *costs) learn(l *line, at int, ms float64) {
+// learn adds an observation to a price that is a line.
+func (c *costs) learn(l, first *line, at int, ms float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l.add(float64(at), ms)
+	l.add(float64(at), min(ms, maxSlower*first.at(at)))
 }
 
-// cooked learns from a recipe of n tokens that was expected to compute for want ms
-// at the price of a prefill, computed for got ms, and took ms in all.
+// cooked learns from a recipe that was expected to compute for want ms at the price of a
+// prefill. The time that it waited in the server is not in what the agent says.
 //
 // Of what it was off by, its fixed cost and its price are to blame in proportion to what
 // they were expected to come to. A line through the recipes would not do: most compute
 // about as many tokens, which says nothing of its slope.
-func (c *costs) cooked(n int, want, got, ms float64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.restore.add(float64(n), max(0, ms-got))
+func (c *costs) cooked(want float64, done bridge.Filled, reply bridge.AgentReply) {
+	c.learn(&c.restore, &c.first.restore, done.Tokens, milliseconds(done.Compose)+reply.Restore)
+	got := reply.Recompute
 	if want <= 0 || got <= 0 {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	expected := c.agentFixed + c.agent*want
-	off := (1 - forget) * (min(maxSlower, got/expected) - 1)
+	off := (1 - decayWeight) * (min(maxSlower, got/expected) - 1)
 	blame := c.agentFixed / expected
 	c.agentFixed *= 1 + off*blame
 	c.agent *= 1 + off*(1-blame)
 }
 
 // matched learns from what it took to look for something similar to a prompt of n tokens.
-// Where that cannot pay nothing is looked up, and so nothing more learnt: slow ones are
-// taken for no slower than maxSlower times what was expected at first.
-func (c *costs) matched(n int, ms float64) {
-	c.learn(&c.match, n, min(ms, maxSlower*(matchMS+matchTokenMS*float64(n))))
-}
+func (c *costs) matched(n int, ms float64) { c.learn(&c.match, &c.first.match, n, ms) }
 
 // least is what sharing a prompt of n tokens takes however little of it is computed, in ms.
 func (c *costs) least(n int, agent bool) float64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.age()
 	ms := c.match.at(n) + c.restore.at(n)
 	if agent {
 		ms += c.agentFixed
@@ -202,7 +236,7 @@ func (c *costs) least(n int, agent bool) float64 {
 type line struct{ w, x, y, xx, xy float64 }
 
 const (
-	forget      = 0.9  // weight of what was known at each new observation
+	decayWeight = 0.9  // weight of what was known at each new observation
 	priorWeight = 0.3  // of each of the two points that stand for the prior
 	priorSpan   = 4000 // positions between them
 )
@@ -215,9 +249,19 @@ func (l *line) prior(a, b float64) {
 
 func (l *line) add(x, y float64) {
 	for _, m := range []*float64{&l.w, &l.x, &l.y, &l.xx, &l.xy} {
-		*m *= forget
+		*m *= decayWeight
 	}
 	l.point(x, y, 1)
+}
+
+// mix makes part of l's weight that of another line.
+func (l *line) mix(other line, part float64) {
+	mine, its := 1-part, part*l.w/other.w
+	l.w = mine*l.w + its*other.w
+	l.x = mine*l.x + its*other.x
+	l.y = mine*l.y + its*other.y
+	l.xx = mine*l.xx + its*other.xx
+	l.xy = mine*l.xy + its*other.xy
 }
 
 func (l *line) point(x, y, w float64) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"testing"
+	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/matcher"
@@ -88,7 +89,7 @@ func TestCostsLearnTheAgent(t *testing.T) {
 		c := newCosts(p, 1000)
 		for i := range 200 {
 			want := token * float64(50+i%7*100)
-			c.cooked(1000, want, fixed+price*want, fixed+price*want+10)
+			c.cooked(want, bridge.Filled{Tokens: 1000}, bridge.AgentReply{Recompute: fixed + price*want})
 		}
 		for _, want := range []float64{5, 30, 60} {
 			if got, took := c.model().Inside(want), fixed+price*want; math.Abs(got-took) > .2*took {
@@ -96,7 +97,7 @@ func TestCostsLearnTheAgent(t *testing.T) {
 			}
 		}
 		before := c.model().Inside(30)
-		c.cooked(1000, 30, 1e5, 2e5)
+		c.cooked(30, bridge.Filled{Tokens: 1000}, bridge.AgentReply{Recompute: 1e5})
 		if got := c.model().Inside(30); got > 1.35*before {
 			t.Errorf("after one slow recipe one is expected to take %.1f ms, before it %.1f", got, before)
 		}
@@ -114,9 +115,75 @@ func TestCostsOfALookUpStayBounded(t *testing.T) {
 	for range 20 {
 		c.matched(1000, 60_000)
 	}
-	if ms := c.match.at(1000); ms > maxSlower*(matchMS+1000*matchTokenMS)*1.01 {
+	if ms := c.match.at(1000); ms > maxSlower*c.first.match.at(1000)*1.01 {
 		t.Errorf("a look-up is expected to take %.1f ms", ms)
 	}
+}
+
+// busy is a fill that had to wait for others in every stage, and a minute for its tail.
+func (c *costs) busy() {
+	c.filled(bridge.Filled{Steps: []bridge.FilledStep{
+		{At: 1000, Took: time.Minute, Prefill: bridge.Prefilled{PromptN: 8, PromptMS: 30_000}},
+		{At: 1500, Took: time.Minute}}})
+	c.prefilled(2000, 1, 60_000)
+}
+
+// TestCostsOfSharingStayBounded: that requests had to wait for others is no reason not to
+// share anything ever again.
+func TestCostsOfSharingStayBounded(t *testing.T) {
+	c := newCosts(slow(7), 1000)
+	for range 20 {
+		c.busy()
+	}
+	f := func(what string, got, first float64) {
+		t.Helper()
+		if got > maxSlower*first*1.01 {
+			t.Errorf("%s is expected to take %.1f, at first %.1f", what, got, first)
+		}
+	}
+	f("a stage", c.stage.at(1000), c.first.stage.at(1000))
+	f("a restore", c.restore.at(1500), c.first.restore.at(1500))
+	f("a token by itself", c.short[0], c.first.short[0])
+	f("a batch of eight", c.short[3], c.first.short[3])
+}
+
+// TestCostsOfARecipeAreTheAgents: how long it waited in the server is no matter.
+func TestCostsOfARecipeAreTheAgents(t *testing.T) {
+	c := newCosts(gpu(24), 1000)
+	for range 100 {
+		c.cooked(10, bridge.Filled{Tokens: 1000, Compose: 6 * time.Millisecond, Inject: time.Minute}, bridge.AgentReply{Recompute: 40, Restore: 8})
+	}
+	if ms := c.restore.at(1000); math.Abs(ms-14) > 1 {
+		t.Errorf("what is not computing is expected to take %.1f ms, and took 14", ms)
+	}
+}
+
+// TestCostsOfSharingFade: where nothing was shared for long it is tried again.
+func TestCostsOfSharingFade(t *testing.T) {
+	c := newCosts(slow(7), 1000)
+	now := c.aged
+	c.now = func() time.Time { return now }
+	first, least := c.model(), c.least(2000, true)
+	for range 20 {
+		c.busy()
+		c.matched(2000, 60_000)
+		c.cooked(10, bridge.Filled{Tokens: 2000}, bridge.AgentReply{Recompute: 60_000})
+	}
+	if c.least(2000, true) < 2*least {
+		t.Fatalf("sharing is expected to take %.1f ms at least, at first %.1f: nothing was learnt", c.least(2000, true), least)
+	}
+	now = now.Add(20 * halfLife)
+	f := func(what string, got, first float64) {
+		t.Helper()
+		if math.Abs(got-first) > .05*first {
+			t.Errorf("%s is expected to take %.2f, at first %.2f", what, got, first)
+		}
+	}
+	f("sharing", c.least(2000, true), least)
+	m := c.model()
+	f("a stage", m.Stage, first.Stage)
+	f("a token by itself", m.Short[0], first.Short[0])
+	f("what the agent computes", m.Inside(10), first.Inside(10))
 }
 
 // TestCostsLearnThePrefill: whatever the probe said, after some requests the model tells
