@@ -96,7 +96,7 @@ func arrange(c *launch.Command, o *besideOptions) (slots string, put func(cfg *c
 	if err := preload(c, o.agent); err != nil {
 		return "", nil, err
 	}
-	if given.Apart() {
+	if o.settings.file != "" { // which may keep tenants apart, if not now then once it is reloaded
 		c.Separate()
 	}
 	listen := o.settings.given("listen")
