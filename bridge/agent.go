@@ -72,7 +72,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
 	}
-	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
+	defer p.clear(ctx, 0)
 	files, remove, err := p.files(3)
 	if err != nil {
 		return AgentReply{}, err

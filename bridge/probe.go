@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -64,7 +65,7 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	}
 	defer remove()
 	file := files[0]
-	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
+	defer p.clear(ctx, 0)
 	out := &Probed{Props: p.Props}
 	tokens := p.prompt()
 	first, err := p.fill(ctx, file, tokens)
@@ -95,6 +96,18 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 		out.Readings = []Reading{first}
 	}
 	return out, nil
+}
+
+// clearTimeout bounds the emptying of a slot when all else is over. The server puts it off
+// while the slot is at work, and the sidecar may be waiting to end.
+const clearTimeout = 2 * time.Second
+
+// clear empties a slot, also where ctx has ended. Where it fails the next request only
+// finds a foreign prefix.
+func (p Prober) clear(ctx context.Context, slot int) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
+	defer cancel()
+	_ = p.Backend.Erase(ctx, slot)
 }
 
 // files makes n files that the server will save to, and so finds out whether the slot
@@ -298,7 +311,7 @@ func (p Prober) volatile(ctx context.Context, file string, tokens []int32) (bool
 	if _, err := p.Backend.Prefill(ctx, 1, tokens[:2]); err != nil {
 		return false, err
 	}
-	defer p.Backend.Erase(context.WithoutCancel(ctx), 1) //nolint:errcheck // best effort, as above
+	defer p.clear(ctx, 1)
 	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
 	return got.CacheN != len(tokens), err
 }
