@@ -164,11 +164,7 @@ func together(ctx context.Context, w *configs.Watcher, server *launch.Server, lo
 	ended := make(chan error, 1)
 	launched := false
 	begin := func(s *proxy.Server) {
-		server.Ready = func(restarts int) {
-			if restarts > 0 {
-				_ = s.Sharer().EmptySlots(run) // what the book says they hold is gone
-			}
-		}
+		server.Ended = func() { s.Sharer().Doubt("the server ended") }
 		launched = true
 		go func() {
 			err := server.Run(run)

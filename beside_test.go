@@ -133,6 +133,7 @@ func TestServeStartsTheServerAndEndsWithIt(t *testing.T) {
 	_ = syscall.Kill(first, syscall.SIGKILL)
 	eventually(t, "another server was started", func() bool { return b.server() != first })
 	eventually(t, "the sidecar answers again", func() bool { status, _ := b.complete("Hello."); return status == http.StatusOK })
+	eventually(t, "the new server is tried out", func() bool { return strings.Count(string(b.output()), `"message":"sharing"`) == 2 })
 
 	second := b.server()
 	_ = b.Process.Signal(syscall.SIGTERM)
