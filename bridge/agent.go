@@ -106,10 +106,8 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 
 // varied is a prompt of different tokens, all plain.
 func (p Prober) varied() []int32 {
-	tokens := p.prompt()[:agentTokens]
-	for i := range tokens {
-		tokens[i] -= int32(i*i) % (tokens[0]/2 + 1)
-	}
+	tokens := p.repeated(0, agentTokens)
+	vary(tokens)
 	return tokens
 }
 
