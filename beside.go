@@ -96,7 +96,7 @@ func arrange(c *launch.Command, o *besideOptions) (slots string, put func(cfg *c
 	if err := preload(c, o.agent); err != nil {
 		return "", nil, err
 	}
-	if given.Apart() {
+	if o.settings.file != "" { // which may keep tenants apart, if not now then once it is reloaded
 		c.Separate()
 	}
 	listen := o.settings.given("listen")
@@ -164,11 +164,7 @@ func together(ctx context.Context, w *configs.Watcher, server *launch.Server, lo
 	ended := make(chan error, 1)
 	launched := false
 	begin := func(s *proxy.Server) {
-		server.Ready = func(restarts int) {
-			if restarts > 0 {
-				_ = s.Sharer().EmptySlots(run) // what the book says they hold is gone
-			}
-		}
+		server.Ended = func() { s.Sharer().Doubt("the server ended") }
 		launched = true
 		go func() {
 			err := server.Run(run)

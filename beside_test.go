@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -132,6 +133,7 @@ func TestServeStartsTheServerAndEndsWithIt(t *testing.T) {
 	_ = syscall.Kill(first, syscall.SIGKILL)
 	eventually(t, "another server was started", func() bool { return b.server() != first })
 	eventually(t, "the sidecar answers again", func() bool { status, _ := b.complete("Hello."); return status == http.StatusOK })
+	eventually(t, "the new server is tried out", func() bool { return strings.Count(string(b.output()), `"message":"sharing"`) == 2 })
 
 	second := b.server()
 	_ = b.Process.Signal(syscall.SIGTERM)
@@ -285,6 +287,32 @@ func TestServeListensWhereItIsToldOrWhereTheServerWould(t *testing.T) {
 	f("127.0.0.1:8080", "", "--listen", "127.0.0.1:8080")
 	f("127.0.0.1:8080", "listen: 127.0.0.1:8080")
 	f("127.0.0.1:9000", "listen: 127.0.0.1:8080", "--listen", "127.0.0.1:9000")
+}
+
+// A configuration that keeps no tenants apart may do so once it is reloaded, when the
+// server's own cache cannot be turned off any more.
+func TestServeTurnsTheServersOwnCacheOffWhereAConfigurationIsGiven(t *testing.T) {
+	f := func(want bool, args ...string) {
+		t.Helper()
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		s := addSettings(flags, "listen")
+		if err := flags.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		command := &launch.Command{Args: []string{"true"}}
+		if _, _, err := arrange(command, &besideOptions{settings: s, agent: "off"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Contains(command.Env, "LLAMA_ARG_CACHE_RAM=0"); got != want {
+			t.Errorf("%v: the server's environment is %v", args, command.Env)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f(false)
+	f(true, "--config", file)
 }
 
 func TestServeCheckStartsAndMakesNothing(t *testing.T) {

@@ -73,7 +73,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
 	}
-	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
+	defer p.clear(ctx, 0)
 	files, remove, err := p.files(3)
 	if err != nil {
 		return AgentReply{}, err
@@ -107,10 +107,8 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 
 // varied is a prompt of different tokens, all plain.
 func (p Prober) varied() []int32 {
-	tokens := p.prompt()[:agentTokens]
-	for i := range tokens {
-		tokens[i] -= int32(i*i) % (tokens[0]/2 + 1)
-	}
+	tokens := p.repeated(0, agentTokens)
+	vary(tokens)
 	return tokens
 }
 

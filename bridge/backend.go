@@ -13,11 +13,16 @@ import (
 	"time"
 
 	"github.com/tidwall/gjson"
+	"golang.org/x/sys/unix"
 )
 
 // Backend is the HTTP client of the endpoints that llama-server offers to
 // whoever manages its slots. It is safe for concurrent use.
 type Backend struct {
+	// Gone, where given, is called with each error by which the server is seen to be away.
+	// Set it before the first call.
+	Gone func(error)
+
 	url    string
 	apiKey string
 	http   *http.Client
@@ -33,6 +38,9 @@ type BackendError struct {
 func (e *BackendError) Error() string {
 	return fmt.Sprintf("backend answered %s with status %d: %s", e.Path, e.Status, e.Body)
 }
+
+// ErrChanged says that the backend is not as it was probed: started with other settings.
+var ErrChanged = errors.New("the backend is not the one that was probed")
 
 // maxReply bounds the answers read from the backend: the token list of a long
 // prompt is a few megabytes.
@@ -63,8 +71,34 @@ func (b *Backend) own() string {
 // clients without one.
 func (b *Backend) Keyed() bool { return b.apiKey != "" }
 
-// call sends one request and returns the body of a 200 answer.
+// loading is in llama-server's answers (503) while it loads its model.
+const loading = "oading model"
+
+// Away tells whether an error says that the server is not there, or still loads its model:
+// it may be another one afterwards. One that only does not answer in time is not away.
+func Away(err error) bool {
+	var answer *BackendError
+	if errors.As(err, &answer) {
+		return answer.Status == http.StatusServiceUnavailable && strings.Contains(answer.Body, loading)
+	}
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return name.IsNotFound
+	}
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EHOSTUNREACH)
+}
+
+// call is send, with an eye on whether the server is there.
 func (b *Backend) call(ctx context.Context, method, path, auth string, body []byte) ([]byte, error) {
+	reply, err := b.send(ctx, method, path, auth, body)
+	if b.Gone != nil && Away(err) {
+		b.Gone(err)
+	}
+	return reply, err
+}
+
+// send makes one request and returns the body of a 200 answer.
+func (b *Backend) send(ctx context.Context, method, path, auth string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, b.url+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
@@ -112,6 +146,31 @@ type Props struct {
 	Multimodal bool
 	LoRA       string // JSON of the default adapters, "[]" for none
 	Template   string
+	// Start is another at each start of a server of 2026 and newer, "" in older ones: what
+	// stands for an image in a prompt, which nobody is to guess.
+	Start string
+}
+
+// Differs names what a later answer says otherwise, "" where the two are the same. Any
+// difference means that the server was started anew, or is another one.
+func (p Props) Differs(later Props) string {
+	for _, c := range []struct {
+		what string
+		same bool
+	}{
+		{"the model's path", p.ModelPath == later.ModelPath},
+		{"the build", p.Build == later.Build},
+		{"the number of slots", p.Slots == later.Slots},
+		{"the context", p.Context == later.Context},
+		{"the adapters", p.LoRA == later.LoRA},
+		{"the mark of its start", p.Start == later.Start},
+		{"something else", p == later},
+	} {
+		if !c.same {
+			return c.what
+		}
+	}
+	return ""
 }
 
 // Props asks for /props.
@@ -129,6 +188,7 @@ func (b *Backend) Props(ctx context.Context) (Props, error) {
 		Multimodal: g.Get("modalities.vision").Bool() || g.Get("modalities.audio").Bool(),
 		LoRA:       g.Get("default_generation_settings.params.lora").Raw,
 		Template:   g.Get("chat_template").String(),
+		Start:      g.Get("media_marker").String(),
 	}
 	if p.Slots < 1 {
 		return p, errors.New("the backend's /props names no slots (total_slots): is it llama-server?")
@@ -209,10 +269,13 @@ type Prefilled struct {
 func (b *Backend) Prefill(ctx context.Context, slot int, tokens []int32) (Prefilled, error) {
 	reply, err := b.post(ctx, "/completion", b.own(), map[string]any{
 		"prompt": tokens, "n_predict": 0, "id_slot": slot, "cache_prompt": true, "stream": false,
-		"n_cache_reuse": 0, "response_fields": []string{"timings"},
+		"n_cache_reuse": 0, "response_fields": []string{"timings", "id_slot"},
 	})
 	if err != nil {
 		return Prefilled{}, err
+	}
+	if used := gjson.GetBytes(reply, "id_slot"); used.Exists() && int(used.Int()) != slot {
+		return Prefilled{}, fmt.Errorf("%w: slot %d was asked for, slot %d computed", ErrChanged, slot, used.Int())
 	}
 	t := gjson.GetBytes(reply, "timings")
 	if !t.Get("cache_n").Exists() {

@@ -269,7 +269,7 @@ func (p *progress) reopen(st FillStage) error {
 	}
 	p.saved = s
 	if err := s.Layout.Equal(p.fl.Layout); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	if _, ok := s.Row(st.To - 1); !ok || len(s.Tokens) < int(st.To) {
 		return fmt.Errorf("the backend saved %d tokens after computing up to %d", len(s.Tokens), st.To)

@@ -42,6 +42,7 @@ type Model struct {
 	// Unshareable names why the model's KV cannot be shared, "" where it can.
 	Unshareable string
 
+	stamp  fileStamp
 	m      *mapping
 	embed  span
 	row    int64
@@ -62,6 +63,10 @@ const (
 // OpenModel reads the metadata of the GGUF file at path and maps its embedding
 // table. Errors wrap ErrModel, or are the operating system's.
 func OpenModel(path string) (*Model, error) {
+	stamp, err := targetStamp(path) // before it is read: a change in between is seen later
+	if err != nil {
+		return nil, err
+	}
 	m, err := mapFile(path)
 	if err != nil {
 		return nil, err
@@ -71,7 +76,15 @@ func OpenModel(path string) (*Model, error) {
 		_ = m.close()
 		return nil, fmt.Errorf("%w %s: %w", ErrModel, path, err)
 	}
+	model.stamp = stamp
 	return model, nil
+}
+
+// Replaced tells whether another file is at the model's path now, or other content. One
+// that is gone was not replaced, or not yet.
+func (m *Model) Replaced() bool {
+	now, err := targetStamp(m.Path)
+	return err == nil && now != m.stamp
 }
 
 func readModel(path string, m *mapping) (*Model, error) {

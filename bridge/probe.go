@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -21,6 +22,9 @@ type Probed struct {
 	// RoPE is nil where keys cannot be moved; Why then says why.
 	RoPE *RoPE
 	Why  string
+	// Witness tells the model's weights from others; nil where the cache's types cannot be
+	// read.
+	Witness Witness
 	// Volatile: a slot filled a moment ago is emptied as soon as another request
 	// starts (--cache-idle-slots with --kv-unified).
 	Volatile bool
@@ -34,9 +38,13 @@ type Probed struct {
 // ErrUnshareable is wrapped where a backend works but its KV cannot be shared.
 var ErrUnshareable = errors.New("cannot be shared")
 
-// probeTokens is the length of the probe's prompt: one token over and over, so
-// that the first layer's keys differ by their rotation alone.
-const probeTokens = 96
+// The probe's prompt is probeTokens long: alikeTokens times the same, so that the first
+// layer's keys differ by their rotation alone, and others behind them, on which the weights
+// show (Witness).
+const (
+	probeTokens = 96
+	alikeTokens = 80
+)
 
 // Prober tries out a backend before anything is shared through it.
 type Prober struct {
@@ -64,7 +72,7 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	}
 	defer remove()
 	file := files[0]
-	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
+	defer p.clear(ctx, 0)
 	out := &Probed{Props: p.Props}
 	tokens := p.prompt()
 	first, err := p.fill(ctx, file, tokens)
@@ -95,6 +103,18 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 		out.Readings = []Reading{first}
 	}
 	return out, nil
+}
+
+// clearTimeout bounds the emptying of a slot when all else is over. The server puts it off
+// while the slot is at work, and the sidecar may be waiting to end.
+const clearTimeout = 2 * time.Second
+
+// clear empties a slot, also where ctx has ended. Where it fails the next request only
+// finds a foreign prefix.
+func (p Prober) clear(ctx context.Context, slot int) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
+	defer cancel()
+	_ = p.Backend.Erase(ctx, slot)
 }
 
 // files makes n files that the server will save to, and so finds out whether the slot
@@ -131,7 +151,19 @@ func (p Prober) refuse() error {
 }
 
 // prompt is the one by which the backend is tried out.
-func (p Prober) prompt() []int32 { return p.repeated(0, probeTokens) }
+func (p Prober) prompt() []int32 {
+	tokens := p.repeated(0, probeTokens)
+	vary(tokens[alikeTokens:])
+	return tokens
+}
+
+// vary makes different tokens of one that is repeated, all plain.
+func vary(tokens []int32) {
+	id := tokens[0]
+	for i := range tokens {
+		tokens[i] = id - int32((i+1)*(i+1))%(id/2+1)
+	}
+}
 
 // repeated is a token n times: the k-th of some that are surely in the vocabulary and
 // surely plain, since ids at the middle of the table are ordinary pieces of text.
@@ -178,6 +210,7 @@ func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
 	out.Layout = s.Layout
 	out.Key = p.key(out)
 	out.RoPE, out.Why = p.rope(s)
+	out.Witness = p.witness(s)
 	return nil
 }
 
@@ -214,13 +247,16 @@ func (p Prober) rope(s *State) (*RoPE, string) {
 // server's own: four-bit keys are off by some 8 % each.
 const maxTurnError = 0.2
 
-// checkRoPE turns the first layer's key of position 1 to the last position and
-// compares it with the server's. In the first layer the key depends on token and
-// position alone, and all tokens are the same.
+// checkRoPE turns the first layer's key of position 1 to the last position of the same
+// token and compares it with the server's. In the first layer the key depends on token and
+// position alone.
 func checkRoPE(k *Kernels, s *State, rope *RoPE) error {
 	l := s.Layout.Layers[0]
 	src := s.Layer(0)
 	last := int32(s.Cells() - 1)
+	for s.Tokens[last] != s.Tokens[1] {
+		last--
+	}
 	from, known := s.Row(1)
 	to, knownToo := s.Row(last)
 	if !known || !knownToo {
@@ -298,7 +334,7 @@ func (p Prober) volatile(ctx context.Context, file string, tokens []int32) (bool
 	if _, err := p.Backend.Prefill(ctx, 1, tokens[:2]); err != nil {
 		return false, err
 	}
-	defer p.Backend.Erase(context.WithoutCancel(ctx), 1) //nolint:errcheck // best effort, as above
+	defer p.clear(ctx, 1)
 	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
 	return got.CacheN != len(tokens), err
 }

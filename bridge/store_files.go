@@ -314,9 +314,13 @@ type fileStamp struct {
 	inode       uint64
 }
 
-func stampOf(path string) (fileStamp, error) {
+// stampOf is that of the file itself, targetStamp of what a link leads to.
+func stampOf(path string) (fileStamp, error)     { return stampBy(unix.Lstat, path) }
+func targetStamp(path string) (fileStamp, error) { return stampBy(unix.Stat, path) }
+
+func stampBy(stat func(string, *unix.Stat_t) error, path string) (fileStamp, error) {
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
+	if err := stat(path, &st); err != nil {
 		return fileStamp{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return fileStamp{st.Size, st.Mtim.Nano(), st.Ino}, nil

@@ -140,7 +140,8 @@ func (p *Pending) open() (fileStamp, *State, error) {
 	return stamp, state, nil
 }
 
-// checked is what the backend saved, validated.
+// checked is what the backend saved, validated. Errors wrap ErrChanged where Check refuses
+// it: the backend saves otherwise than it did.
 func (p *Pending) checked() (*State, error) {
 	state, err := OpenState(p.Path())
 	if err != nil || p.s.o.Check == nil {
@@ -148,7 +149,7 @@ func (p *Pending) checked() (*State, error) {
 	}
 	if err := p.s.o.Check(state); err != nil {
 		_ = state.Close()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	return state, nil
 }

@@ -83,7 +83,7 @@ func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	if err == nil {
 		err = m.calibrate(report.Pairs, w)
 	}
-	return errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), end())
+	return errors.Join(err, m.sidecar.cleanUp(ctx), end())
 }
 
 // calibrate reckons the levels from the trials and stores them.

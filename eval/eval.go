@@ -83,7 +83,7 @@ func Run(ctx context.Context, o Options) error {
 		m.frontier = func(*Result) []variant { return frontier() }
 	}
 	report, err := m.runAll(ctx, pairs, o)
-	err = errors.Join(err, m.sidecar.forget(context.WithoutCancel(ctx)), m.publish(report, &o), end())
+	err = errors.Join(err, m.sidecar.cleanUp(ctx), m.publish(report, &o), end())
 	if err != nil {
 		return err
 	}

@@ -37,8 +37,8 @@ const (
 	tellEvery = 5 * time.Second
 	// reportTime bounds the wait for the report of a request that was answered.
 	reportTime = 30 * time.Second
-	// closeTime bounds the sidecar's end.
-	closeTime = 10 * time.Second
+	// closeTime bounds the sidecar's end, cleanTime the forgetting before it.
+	closeTime, cleanTime = 10 * time.Second, time.Minute
 )
 
 // startSidecar returns once it shares with the backend; what it waits for meanwhile
@@ -150,6 +150,14 @@ func (s *sidecar) forget(ctx context.Context) error {
 	err := s.sharer.Forget(ctx)
 	s.drop() // of requests that nobody asked a report of
 	return err
+}
+
+// cleanUp is forget at the end of a run, also of one that was broken off: what is still
+// under way must not keep it waiting for ever.
+func (s *sidecar) cleanUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+	defer cancel()
+	return s.forget(ctx)
 }
 
 func (s *sidecar) close() error {

@@ -33,9 +33,9 @@ type Server struct {
 	Command *Command
 	URL     string
 	Log     zerolog.Logger
-	// Ready is called each time the server answers after a start; restarts counts
-	// the starts before it.
-	Ready func(restarts int)
+	// Ended, where given, is called each time the server has ended by itself, before it is
+	// started again.
+	Ended func()
 
 	running atomic.Pointer[process]
 }
@@ -58,9 +58,6 @@ func (s *Server) Run(ctx context.Context) error {
 		if ready {
 			failed, began = 0, time.Now()
 			s.Log.Info().Str("url", s.URL).Msg("llama-server is ready")
-			if s.Ready != nil {
-				s.Ready(restarts)
-			}
 		}
 		select {
 		case <-ctx.Done():
@@ -71,6 +68,9 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if s.Ended != nil {
+			s.Ended()
 		}
 		if !ready {
 			if failed++; restarts == 0 || failed > hopeless {

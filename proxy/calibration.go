@@ -213,11 +213,7 @@ func (sh *Sharer) Calibrate(c *Calibration) error {
 	if err != nil {
 		return err
 	}
-	path := sh.calibrationPath(lv.key)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := writeWhole(sh.calibrationPath(lv.key), b); err != nil {
 		return err
 	}
 	lv.calibration.Store(c)

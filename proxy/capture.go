@@ -95,7 +95,7 @@ func (d *Decision) verify(o Outcome) bool {
 		return true
 	}
 	if o.CacheN == d.expect {
-		d.sh.mismatches.Store(0)
+		d.sh.strikes.Store(0)
 		return true
 	}
 	d.sh.log.Warn().Str("id", d.g.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")
@@ -145,7 +145,7 @@ func (d *Decision) capture(o Outcome, taken bool) {
 		err = d.keep(p)
 		d.sh.step("capture", start)
 	}
-	d.sh.captured(err)
+	d.sh.captured(d.lv, err)
 }
 
 // saveWorthy saves the slot, or says why it is not worth it.
@@ -241,7 +241,7 @@ func (d *Decision) keep(p *bridge.Pending) error {
 }
 
 // captured counts and logs the result of a capture.
-func (sh *Sharer) captured(err error) {
+func (sh *Sharer) captured(lv *live, err error) {
 	switch {
 	case err == nil:
 		sh.metrics.Captures.WithLabelValues("kept").Inc()
@@ -253,5 +253,8 @@ func (sh *Sharer) captured(err error) {
 	default:
 		sh.metrics.Captures.WithLabelValues("failed").Inc()
 		sh.log.Warn().Err(err).Msg("reference not kept")
+		if errors.Is(err, bridge.ErrChanged) {
+			sh.doubt(lv, err.Error(), reprobeAfter)
+		}
 	}
 }

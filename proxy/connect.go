@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
 )
 
 const (
@@ -14,8 +16,8 @@ const (
 	// was not there, reprobeAfter after one that was refused or went wrong.
 	probeEvery   = time.Second
 	reprobeAfter = time.Minute
-	// maxMismatches in a row turn sharing off until the backend is probed again.
-	maxMismatches = 3
+	// maxStrikes in a row turn sharing off until the backend is probed again.
+	maxStrikes = 3
 )
 
 // watch keeps live true: it probes until the backend answers, and again whenever
@@ -48,6 +50,7 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 		sh.because("the backend is not ready")
 		return probeEvery
 	}
+	doubts := sh.doubts.Load()
 	lv, err := sh.probe(ctx)
 	defer sh.tried.Store(true)
 	if err != nil {
@@ -55,14 +58,21 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 			sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
 		}
 		sh.because(err.Error())
+		if bridge.Away(err) {
+			return probeEvery
+		}
 		return reprobeAfter
 	}
-	sh.mismatches.Store(0)
+	sh.strikes.Store(0)
 	sh.live.Store(lv)
 	sh.metrics.Sharing.Set(1)
 	sh.gauges(lv)
 	sh.announce(lv)
 	sh.running.Go(func() { sh.keepIndexed(lv) })
+	sh.running.Go(func() { sh.attend(lv) })
+	if sh.doubts.Load() != doubts {
+		sh.doubt(lv, "the backend went away while it was probed", probeEvery)
+	}
 	return 0
 }
 

@@ -50,7 +50,7 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 		return
 	}
 	reason = d.fill(ctx, p)
-	if reason == "" && d.uncertain() {
+	if reason == "" && (d.uncertain() || d.sh.live.Load() != d.lv) {
 		reason = coldUnavailable
 	}
 	if reason != "" {
@@ -239,15 +239,29 @@ func (sh *Sharer) fillFailed(d *Decision, err error) {
 	}
 	sh.log.Warn().Err(err).Str("id", d.g.ID).Int("slot", d.slot.id).Msg("injection failed, the request goes cold")
 	d.report.RestoreFailed = errors.Is(err, bridge.ErrNotTaken)
-	if d.report.RestoreFailed || errors.Is(err, context.DeadlineExceeded) { // a save that never ends
+	var refused *bridge.BackendError
+	switch {
+	case errors.Is(err, bridge.ErrChanged):
+		sh.doubt(d.lv, err.Error(), reprobeAfter)
+	case d.report.RestoreFailed, errors.Is(err, context.DeadlineExceeded): // a save that never ends
 		sh.mismatch(d.lv)
+	case errors.As(err, &refused), errors.Is(err, bridge.ErrCorrupt): // of what it saved between two stages
+		sh.strike(d.lv)
 	}
 }
 
-// mismatch counts a restore that the backend's cache_n did not confirm.
+// mismatch counts a restore that the backend's cache_n did not confirm. Where another
+// request may empty a slot at any time it says nothing of the backend.
 func (sh *Sharer) mismatch(lv *live) {
 	sh.metrics.Mismatches.Inc()
-	if sh.mismatches.Add(1) >= maxMismatches && !lv.probed.Volatile {
-		sh.doubt(lv, "the backend repeatedly did not take what it restored", reprobeAfter)
+	if !lv.probed.Volatile {
+		sh.strike(lv)
+	}
+}
+
+// strike counts a fill that failed, and it was the backend's doing.
+func (sh *Sharer) strike(lv *live) {
+	if sh.strikes.Add(1) >= maxStrikes {
+		sh.doubt(lv, "the backend repeatedly did not take what was filled in", reprobeAfter)
 	}
 }

@@ -84,6 +84,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 		return nil, err
 	}
 	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
+	sh.testify(lv)
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
 	lv.tokens = tokenizer{sh.backend, lv.model}
 	sh.loadCalibration(lv)

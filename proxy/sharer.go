@@ -28,12 +28,13 @@ type Sharer struct {
 	index   *matcher.Index
 
 	// live is what is known of the backend; nil while nothing can be shared.
-	live       atomic.Pointer[live]
-	whyNot     atomic.Pointer[string]
-	tried      atomic.Bool // the backend was tried out, whatever came of it
-	mismatches atomic.Int32
-	observer   atomic.Pointer[func(Report)]
-	trial      atomic.Pointer[Trial]
+	live     atomic.Pointer[live]
+	whyNot   atomic.Pointer[string]
+	tried    atomic.Bool // the backend was tried out, whatever came of it
+	strikes  atomic.Int32
+	doubts   atomic.Int64
+	observer atomic.Pointer[func(Report)]
+	trial    atomic.Pointer[Trial]
 
 	reprobe chan struct{}
 	stop    context.CancelFunc
@@ -60,6 +61,7 @@ func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, er
 	}
 	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, reprobe: make(chan struct{}, 1),
 		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
+	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
 	sh.because("the backend was not reached yet")
 	ctx, stop := context.WithCancel(context.Background())

@@ -1,0 +1,59 @@
+package proxy
+
+import (
+	"context"
+	"time"
+)
+
+// What shows that the backend may not be the one that was probed. A server that is started
+// anew, perhaps by somebody else, may have other weights under the same name, another KV
+// type or fewer slots, and takes most of what it is given all the same.
+
+const (
+	// attendEvery is how often the backend is looked at, lookTimeout how long it may take:
+	// one that is busy with its connections is no other.
+	attendEvery = time.Second
+	lookTimeout = 5 * time.Second
+)
+
+// Doubt has the backend probed anew before anything more is shared. It may be called at any
+// time, as when the server was seen to end.
+func (sh *Sharer) Doubt(why string) {
+	sh.doubts.Add(1)
+	if lv := sh.live.Load(); lv != nil {
+		sh.doubt(lv, why, probeEvery)
+	}
+}
+
+// attend looks at the backend until it was seen to be another one. That it is away the
+// client of the bridge notices.
+func (sh *Sharer) attend(lv *live) {
+	tick := time.NewTicker(attendEvery)
+	defer tick.Stop()
+	for {
+		if what := sh.changed(lv); what != "" {
+			sh.doubt(lv, "the backend may have been started anew: "+what+" changed", probeEvery)
+			return
+		}
+		select {
+		case <-lv.ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// changed names what is not as it was when the backend was probed, "" where nothing is
+// known to be otherwise.
+func (sh *Sharer) changed(lv *live) string {
+	if lv.model != nil && lv.model.Replaced() {
+		return "the model file"
+	}
+	ctx, cancel := context.WithTimeout(lv.ctx, lookTimeout)
+	defer cancel()
+	props, err := sh.backend.Props(ctx)
+	if err != nil {
+		return ""
+	}
+	return lv.probed.Props.Differs(props)
+}
