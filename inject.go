@@ -35,6 +35,7 @@ func injectCommand() *cobra.Command {
 	pull := string(o.Settings.PullPolicy)
 	flags.StringVar(&o.Settings.Image, "image", "", "`IMAGE` of the sidecar")
 	flags.StringVar(&pull, "image-pull-policy", pull, "Always, IfNotPresent or Never")
+	flags.StringVar(&o.Settings.PullSecret, "pull-secret", "", "`NAME` of a Secret in the pods' namespaces by which they pull the image; default: the pods' own")
 	flags.StringVar(&o.Listen, "listen", ":9443", "`HOST:PORT` of the webhook")
 	flags.StringVar(&o.Admin, "admin", ":8090", "`HOST:PORT` of /healthz, /readyz, /metrics")
 	flags.StringVar(&o.CertDir, "cert-dir", "", "`DIR` with tls.crt and tls.key, read again when they change")

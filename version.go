@@ -30,7 +30,7 @@ func kernels() string {
 	return k.Name()
 }
 
-// release is set by packaging/release when it links.
+// release is set when packaging/release or docker/Dockerfile link.
 var release string
 
 // version is the release and the commit, as far as the build knew them.

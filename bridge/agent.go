@@ -210,9 +210,10 @@ func inOrder(s *State, x []float32, columns bool) ([]float32, error) {
 // After an error the slot's content is unknown: erase it.
 func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens int) (AgentReply, error) {
 	path := filepath.Join(dir, file+".reply")
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return AgentReply{}, fmt.Errorf("cannot remove the agent's last reply: %w", err)
+	if err := makeReply(path); err != nil {
+		return AgentReply{}, fmt.Errorf("cannot make the file for the agent's reply: %w", err)
 	}
+	defer os.Remove(path)
 	n, err := b.Restore(ctx, slot, file)
 	reply, replied := readReply(path)
 	switch {
@@ -228,14 +229,22 @@ func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens i
 	return reply, nil
 }
 
-// readReply reads and removes a reply. Where the server cannot write there, there
-// is none.
+// makeReply makes the empty file that the agent writes its reply to, anew. It is made here,
+// since what the server's user makes this one may not be able to read.
+func makeReply(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// readReply reads a reply. Where no agent wrote there is none.
 func readReply(path string) (AgentReply, bool) {
 	var r AgentReply
 	data, err := os.ReadFile(path)
-	if err != nil {
-		return r, false
-	}
-	_ = os.Remove(path)
-	return r, json.Unmarshal(data, &r) == nil
+	return r, err == nil && json.Unmarshal(data, &r) == nil
 }

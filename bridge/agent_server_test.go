@@ -3,7 +3,9 @@ package bridge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -338,6 +340,43 @@ func TestAgentMovesWhatTheRecipeMoves(t *testing.T) {
 	}
 	f("f16", lab.BackendOptions{})
 	f("V transposed", lab.BackendOptions{FlashAttention: "off"})
+}
+
+// TestAgentRepliesOnlyWhereItIsAsked: it makes no file, follows no link, and what it wrote is
+// gone once it was read.
+func TestAgentRepliesOnlyWhereItIsAsked(t *testing.T) {
+	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{})})
+	recipe, other := filepath.Join(k.lab.SlotDir, "a.recipe"), filepath.Join(t.TempDir(), "other")
+	for path, text := range map[string]string{recipe: "sskr, but no recipe", other: "as it was"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, reply := context.Background(), recipe+".reply"
+	gone := func() {
+		t.Helper()
+		if _, err := os.Lstat(reply); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("there is a reply: %v", err)
+		}
+	}
+	if _, err := k.backend.Restore(ctx, 1, "a.recipe"); err == nil {
+		t.Error("what is no recipe was carried out")
+	}
+	gone()
+	if err := os.Symlink(other, reply); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.backend.Restore(ctx, 1, "a.recipe"); err == nil {
+		t.Error("what is no recipe was carried out")
+	}
+	if text, err := os.ReadFile(other); err != nil || string(text) != "as it was" {
+		t.Errorf("the agent followed a link, and wrote %q (%v)", text, err)
+	}
+	_, err := k.backend.Cook(ctx, 1, k.lab.SlotDir, "a.recipe", 1)
+	if err == nil || !strings.Contains(err.Error(), "the agent could not carry out the recipe") {
+		t.Errorf("%v: expected the agent's reason", err)
+	}
+	gone()
 }
 
 // TestAgentWhereCellsAreScattered: where the server has no run of cells for the prompt,

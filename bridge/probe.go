@@ -189,7 +189,7 @@ func (p Prober) fill(ctx context.Context, file string, tokens []int32) (Reading,
 		return Reading{}, err
 	}
 	if _, _, err = p.Backend.Save(ctx, 0, filepath.Base(file)); err != nil {
-		return Reading{}, fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path: %w", err)
+		return Reading{}, fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path, as the sidecar's user or one who can write its files: %w", err)
 	}
 	return got.reading(), nil
 }
@@ -201,7 +201,7 @@ func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
 		return fmt.Errorf("the backend's state %w: %w", ErrUnshareable, err)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read what the backend saved as %s: is --slot-dir the directory given to it as --slot-save-path? %w", filepath.Base(file), err)
+		return fmt.Errorf("cannot read what the backend saved as %s: is --slot-dir the directory given to it as --slot-save-path, and are both the same user? %w", filepath.Base(file), err)
 	}
 	defer s.Close()
 	if len(s.Tokens) != len(tokens) || len(s.Pos) != len(tokens) {

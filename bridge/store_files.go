@@ -25,12 +25,12 @@ import (
 //	ssk-<run>-<id>.tmp         metadata of any run's reference, being written by this one
 //	ssk-<run>-<n>.saved        what the backend saved, until it is written anew as .bin
 //	ssk-<run>-s<n>.scratch     composed states
-//	ssk-<run>-r<n>.recipe      recipes, and with .reply behind it the agent's replies
+//	ssk-<run>-r<n>.recipe      recipes, and with .reply behind it what the agent writes its replies to
 //	ssk-<run>-p<n>.state       states and recipes by which the backend is tried out
 //
 // No other file in the directory is ever touched.
 var (
-	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|saved)|-[0-9a-f]{16}-[0-9a-f]{1,12}\.tmp|-s[0-9]{1,6}\.scratch|(?:-r[0-9]{1,12}\.recipe|-p[0-9]\.state)(?:\.reply(?:\.new)?)?)$`)
+	fileName = regexp.MustCompile(`^ssk-([0-9a-f]{16})(?:\.lock|-[0-9a-f]{1,12}\.(?:bin|json|saved)|-[0-9a-f]{16}-[0-9a-f]{1,12}\.tmp|-s[0-9]{1,6}\.scratch|(?:-r[0-9]{1,12}\.recipe|-p[0-9]\.state)(?:\.reply)?)$`)
 	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
 )
 

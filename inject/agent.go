@@ -77,7 +77,7 @@ func (p *planner) noAgent() string {
 		return "LD_PRELOAD comes from elsewhere, so nothing can be appended to it"
 	}
 	for _, m := range p.c.VolumeMounts {
-		if inside(agentPath, m.MountPath) || inside(m.MountPath, agentPath) {
+		if overlap(agentPath, m.MountPath) {
 			return "there is a volume at " + m.MountPath
 		}
 	}

@@ -31,6 +31,9 @@ func (c *change) apply(raw []byte) ([]byte, error) {
 	e.extend(server, "volumeMounts", asAny(c.mounts))
 	e.extend(spec, "volumes", asAny(c.volumes))
 	e.extend(spec, "initContainers", asAny(c.initContainers))
+	if c.pullSecret != "" {
+		e.extend(spec, "imagePullSecrets", []any{&corev1.LocalObjectReference{Name: c.pullSecret}})
+	}
 	if c.podResources != nil {
 		e.set(spec, "resources", c.podResources)
 	}

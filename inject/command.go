@@ -71,6 +71,8 @@ func parseCommand(c *corev1.Container, named bool) (*command, error) {
 		case base == "llama-server":
 			cmd.first = i + 1
 			return cmd, nil
+		case base == "env" && path.Base(cmd.words[min(i+1, len(cmd.words)-1)]) != "llama-server":
+			return nil, refuse(kindCommand, "container %q has env change its variables (%s), which nobody sees here; want them in the container's env", c.Name, abbreviate(c.Command))
 		case i == 0 && !slices.Contains(wrappers, base):
 			return nil, refuse(kindCommand, "container %q runs %s, which is not llama-server; want its command to name it", c.Name, abbreviate(c.Command))
 		}

@@ -602,8 +602,15 @@ func (c *cluster) testDown(t *testing.T) {
 	if s := status(pod); s != "" {
 		t.Errorf("status %q of a pod that nobody saw", s)
 	}
+	for _, phase := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed} {
+		over := c.pod(t, "down", testPod(t, nil))
+		over.Status.Phase = phase
+		if err := c.client.Status().Update(ctxOf(t), over); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c.start(t)
-	until(t, "the missed pod is counted", func() bool { return c.metric(t, "semsharekv_inject_missed_pods") == "1" })
+	until(t, "the missed pod is counted, and none that is over", func() bool { return c.metric(t, "semsharekv_inject_missed_pods") == "1" })
 	wantInjected(t, c.pod(t, "down", testPod(t, nil)))
 }
 

@@ -23,6 +23,7 @@ const (
 	adminPortName = "semshare-admin"
 	configPath    = "/semsharekv/config"
 	configKey     = "semsharekv.yaml"
+	programPath   = "/opt/semsharekv" // of the sidecar's image
 	keyVariable   = "SEMSHAREKV_API_KEY"
 )
 
@@ -43,6 +44,7 @@ type change struct {
 	mounts    []corev1.VolumeMount
 	resources corev1.ResourceRequirements // the server's
 
+	pullSecret     string                       // added to the pod's
 	podResources   *corev1.ResourceRequirements // nil where the pod has none of its own
 	initContainers []corev1.Container
 	volumes        []corev1.Volume
@@ -85,9 +87,12 @@ func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
 		}
 	}
 	p.showModel()
-	p.addConfig()
+	if err := p.addConfig(); err != nil {
+		return nil, err
+	}
 	p.separate()
 	p.addAgent()
+	p.addPullSecret()
 	if err := p.addSidecar(); err != nil {
 		return nil, err
 	}
@@ -194,10 +199,10 @@ func (p *planner) checkNames() error {
 // it there by name, and a declaration does not say who listens.
 func (p *planner) arrangePorts() error {
 	var err error
-	if p.listenHost, err = p.clientHost(); err != nil {
+	if p.listen, err = p.clientPort(); err != nil {
 		return err
 	}
-	if p.listen, err = p.clientPort(); err != nil {
+	if p.listenHost, err = p.clientHost(); err != nil {
 		return err
 	}
 	taken := p.declaredPorts()
@@ -236,25 +241,6 @@ func (p *planner) declaredPorts() map[int]bool {
 	return ports
 }
 
-// clientHost is the address that the server was told to listen on; empty, all of
-// them, where the pod does not say: images set it in their environment.
-func (p *planner) clientHost() (string, error) {
-	v, given, known := p.cmd.value(optHost)
-	switch {
-	case !given || !known:
-		return "", nil
-	case strings.Contains(v, ".sock") || strings.Contains(v, "/"):
-		return "", refuse(kindServer, "the server listens on a Unix socket (--host %s); want an address", v)
-	case strings.Contains(v, ","):
-		return "", nil
-	case v == "localhost":
-		return "127.0.0.1", nil
-	case strings.Contains(v, ":"):
-		return "[" + strings.Trim(v, "[]") + "]", nil
-	}
-	return v, nil
-}
-
 // clientPort is the port that clients use: the annotation's, the server's, or
 // where neither is given the one that is declared.
 func (p *planner) clientPort() (int, error) {
@@ -269,19 +255,23 @@ func (p *planner) clientPort() (int, error) {
 		}
 		return n, nil
 	}
-	var declared []int
-	for _, port := range p.c.Ports {
-		if port.Protocol == corev1.ProtocolTCP || port.Protocol == "" {
-			declared = append(declared, int(port.ContainerPort))
-		}
-	}
-	switch {
+	switch declared := p.serverPorts(); {
 	case len(declared) == 0 || slices.Contains(declared, serverPort):
 		return serverPort, nil
 	case len(declared) == 1:
 		return declared[0], nil
 	}
 	return 0, refuse(kindPort, "the server's port is not given and container %q declares several; want annotation %slisten-port", p.c.Name, Prefix)
+}
+
+// serverPorts are the TCP ports that the server's container declares.
+func (p *planner) serverPorts() (ports []int) {
+	for _, port := range p.c.Ports {
+		if port.Protocol == corev1.ProtocolTCP || port.Protocol == "" {
+			ports = append(ports, int(port.ContainerPort))
+		}
+	}
+	return ports
 }
 
 // checkPrivilege refuses a port that a server which is root may listen on and the
@@ -305,7 +295,7 @@ func (p *planner) arrangeSlots() error {
 	}
 	p.slotDir, p.ownSlots = p.s.SlotPath, true
 	for _, m := range p.c.VolumeMounts {
-		if inside(p.slotDir, m.MountPath) || inside(m.MountPath, p.slotDir) {
+		if overlap(p.slotDir, m.MountPath) {
 			return refuse(kindVolume, "container %q has a volume at %s; want annotation %sslot-path to name a path that is free", p.c.Name, m.MountPath, Prefix)
 		}
 	}
@@ -341,6 +331,9 @@ func (p *planner) shareSlots(dir string, known bool) error {
 		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume mounted read-only", dir)
 	case m.SubPathExpr != "":
 		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume mounted with subPathExpr %q, which holds for its container only", dir, m.SubPathExpr)
+	}
+	if overlap(m.MountPath, programPath) {
+		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume at %s, where the sidecar has its program", dir, m.MountPath)
 	}
 	mount := *m
 	p.sidecarMounts = append(p.sidecarMounts, mount)
@@ -387,6 +380,10 @@ func inside(file, dir string) bool {
 	file, dir = path.Clean(file), path.Clean(dir)
 	return file == dir || dir == "/" || strings.HasPrefix(file, dir+"/")
 }
+
+// overlap reports whether one of two paths lies in the other, so that what is mounted there
+// would hide it, or be the same.
+func overlap(a, b string) bool { return inside(a, b) || inside(b, a) }
 
 // keepIdleSlots asks the server not to put away slots that were just filled. It
 // does so by a variable: servers that do not know the option would end at a flag.
@@ -465,7 +462,7 @@ func optional(from *corev1.EnvVarSource) bool {
 func (p *planner) showModel() {
 	file, _, known := p.cmd.value(optModel)
 	m := p.mountOf(file)
-	if !known || !path.IsAbs(file) || m == nil || m.SubPathExpr != "" {
+	if !known || !path.IsAbs(file) || m == nil || m.SubPathExpr != "" || overlap(m.MountPath, programPath) {
 		p.note("model=not visible to the sidecar")
 		return
 	}
@@ -477,13 +474,28 @@ func (p *planner) showModel() {
 	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: m.Name, MountPath: m.MountPath, SubPath: m.SubPath, ReadOnly: true})
 }
 
-func (p *planner) addConfig() {
+func (p *planner) addConfig() error {
 	if p.s.Config == "" {
-		return
+		return nil
+	}
+	for _, m := range p.sidecarMounts {
+		if overlap(m.MountPath, configPath) {
+			return refuse(kindVolume, "container %q has a volume at %s, where the sidecar has its configuration", p.c.Name, m.MountPath)
+		}
 	}
 	p.volumes = append(p.volumes, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{
 		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: p.s.Config}}}})
 	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: configVolume, MountPath: configPath, ReadOnly: true})
+	return nil
+}
+
+// addPullSecret lets the pod pull the sidecar's image. The secrets of its ServiceAccount are
+// in the pod already.
+func (p *planner) addPullSecret() {
+	name := p.s.PullSecret
+	if !slices.Contains(p.pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: name}) {
+		p.pullSecret = name
+	}
 }
 
 // separate has the server keep no prompts in a cache of its own, which knows no

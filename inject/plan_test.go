@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 )
@@ -137,7 +138,7 @@ func TestWhatStandsInTheServersCommandIsHeeded(t *testing.T) {
 		c.Image = "mine:1"
 		c.Command = []string{"/usr/bin/tini", "--", "/app/llama-server", "--port", "9300"}
 		c.Args = []string{"-m", "/m"}
-	}, ":9300", "/usr/bin/tini -- /app/llama-server --port 18080", "-m /m --host 127.0.0.1 --slot-save-path /semsharekv/slots")
+	}, "127.0.0.1:9300", "/usr/bin/tini -- /app/llama-server --port 18080", "-m /m --host 127.0.0.1 --slot-save-path /semsharekv/slots")
 	f(func(c *corev1.Container) {
 		c.Image = "registry:5000/x/llama.cpp:full-cuda-b9000@sha256:0"
 		c.Args = []string{"--server", "-m", "/m"}
@@ -146,6 +147,88 @@ func TestWhatStandsInTheServersCommandIsHeeded(t *testing.T) {
 		c.Args = []string{"-m", "/m"}
 		c.Ports = []corev1.ContainerPort{{Name: "http", ContainerPort: 9400}}
 	}, ":9400", "", "-m /m "+moved)
+}
+
+// A server that only its own pod can reach is not opened to others.
+func TestTheSidecarListensWhereTheServerWould(t *testing.T) {
+	f := func(want string, edit func(p *corev1.Pod)) {
+		t.Helper()
+		after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			server(p).Args = []string{"-m", "/m"}
+			server(p).Ports, server(p).ReadinessProbe = nil, nil
+			edit(p)
+		}))
+		if got := follows(sidecar(t, after).Args, "--listen"); got != want {
+			t.Errorf("the sidecar listens on %q, want %q", got, want)
+		}
+	}
+	image := func(name string, args ...string) func(p *corev1.Pod) {
+		return func(p *corev1.Pod) { server(p).Image, server(p).Args = name, append(args, "-m", "/m") }
+	}
+	host := func(v string) func(p *corev1.Pod) {
+		return func(p *corev1.Pod) { server(p).Args = []string{"--host", v} }
+	}
+	probed := func(h string, port int) func(p *corev1.Pod) {
+		return func(p *corev1.Pod) {
+			image("me/llama-server:1")(p)
+			get := &corev1.HTTPGetAction{Host: h, Port: intstr.FromInt(port)}
+			server(p).LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: get}}
+		}
+	}
+	f(":8080", image("ghcr.io/ggml-org/llama.cpp:server-cuda"))
+	f("127.0.0.1:8080", image("ghcr.io/ggml-org/llama.cpp:full", "--server"))
+	f("127.0.0.1:8080", image("me/llama-server:1"))
+	f(":8080", func(p *corev1.Pod) {
+		image("me/llama-server:1")(p)
+		server(p).Ports = []corev1.ContainerPort{{ContainerPort: 8080}}
+	})
+	f("127.0.0.1:8080", func(p *corev1.Pod) {
+		image("me/llama-server:1")(p)
+		server(p).Args = []string{"--port", "8080"}
+		server(p).Ports = []corev1.ContainerPort{{ContainerPort: 9090}}
+	})
+	f(":8080", probed("", 8080))
+	f("127.0.0.1:8080", probed("", 9090))
+	f("127.0.0.1:8080", probed("10.0.0.1", 8080))
+	f("127.0.0.1:8080", host("127.0.0.1,::1"))
+	f("[::1]:8080", host("::1, localhost"))
+	f(":8080", host("10.0.0.1,0.0.0.0"))
+	f("10.0.0.1:8080", host("10.0.0.1"))
+	f("[fd00::1]:8080", func(p *corev1.Pod) {
+		host("$(HOST)")(p)
+		annotate(p, "listen-host", "fd00::1")
+	})
+}
+
+func TestAPullSecretIsAdded(t *testing.T) {
+	f := func(edit func(p *corev1.Pod), want ...corev1.LocalObjectReference) {
+		t.Helper()
+		in := newInjector(t)
+		in.settings.PullSecret = "ours"
+		after, _ := decide(t, in, testPod(t, edit))
+		sidecar(t, after)
+		if got := after.Spec.ImagePullSecrets; !slices.Equal(got, want) {
+			t.Errorf("pull secrets %v, want %v", got, want)
+		}
+	}
+	named := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+	f(nil, named("ours"))
+	f(func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{named("theirs")} }, named("theirs"), named("ours"))
+	f(func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{named("ours")} }, named("ours"))
+	f(func(p *corev1.Pod) { annotate(p, "pull-secret", "mine") }, named("mine"))
+}
+
+// A model that lies where the sidecar has its program would hide it.
+func TestTheSidecarKeepsItsProgram(t *testing.T) {
+	after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+		server(p).Args = []string{"-m", "/opt/m.gguf"}
+		server(p).VolumeMounts[0].MountPath = "/opt"
+	}))
+	for _, m := range sidecar(t, after).VolumeMounts {
+		if m.MountPath == "/opt" {
+			t.Errorf("the sidecar has a volume at %s", m.MountPath)
+		}
+	}
 }
 
 func TestImagesOfAServerAreKnownByTheirWholeName(t *testing.T) {
@@ -430,6 +513,12 @@ var refusals = []struct {
 	{kindAnnotation, "semsharekv.io/slotsize is not known", func(p *corev1.Pod) { annotate(p, "slotsize", "1Gi") }},
 	{kindAnnotation, "want a size", func(p *corev1.Pod) { annotate(p, "slot-size", "much") }},
 	{kindAnnotation, "want an absolute path", func(p *corev1.Pod) { annotate(p, "slot-path", "slots") }},
+	{kindAnnotation, "lies in /semsharekv/agent", func(p *corev1.Pod) { annotate(p, "slot-path", "/semsharekv/agent/") }},
+	{kindAnnotation, "lies in /semsharekv/agent", func(p *corev1.Pod) { annotate(p, "slot-path", "/semsharekv") }},
+	{kindAnnotation, "lies in /semsharekv/config", func(p *corev1.Pod) { annotate(p, "slot-path", "/semsharekv/config") }},
+	{kindAnnotation, "lies in /opt/semsharekv", func(p *corev1.Pod) { annotate(p, "slot-path", "/opt") }},
+	{kindAnnotation, "without spaces", func(p *corev1.Pod) { annotate(p, "image", " x") }},
+	{kindAnnotation, "want an address", func(p *corev1.Pod) { annotate(p, "listen-host", "everywhere") }},
 	{kindAnnotation, "want a port", func(p *corev1.Pod) { annotate(p, "listen-port", "70000") }},
 	{kindAnnotation, "want one of off, exact, fuzzy", func(p *corev1.Pod) { annotate(p, "reuse", "all") }},
 	{kindAnnotation, "exceeds the slot directory's", func(p *corev1.Pod) { annotate(p, "budget", "100Gi") }},
@@ -444,6 +533,10 @@ var refusals = []struct {
 	{kindCommand, "runs a shell line", func(p *corev1.Pod) {
 		server(p).Command, server(p).Args = []string{"/bin/sh", "-c", "exec llama-server -m /m --port 8080"}, nil
 	}},
+	{kindCommand, "has env change its variables", func(p *corev1.Pod) {
+		server(p).Command = []string{"tini", "--", "env", "LLAMA_ARG_HOST=127.0.0.1", "llama-server"}
+	}},
+	{kindCommand, "has env change its variables", func(p *corev1.Pod) { server(p).Command = []string{"env", "-i", "llama-server"} }},
 	{kindCommand, "is not llama-server", func(p *corev1.Pod) {
 		annotate(p, "container", "llama")
 		server(p).Command = []string{"/start.sh"}
@@ -455,6 +548,16 @@ var refusals = []struct {
 	{kindCommand, "neither command nor args", func(p *corev1.Pod) { server(p).Image, server(p).Args = "me/llama-server:1", nil }},
 	{kindServer, "--ssl-key-file", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--ssl-key-file", "/k") }},
 	{kindServer, "Unix socket", func(p *corev1.Pod) { server(p).Args = []string{"--host", "/run/llama.sock"} }},
+	{kindServer, "Unix socket", func(p *corev1.Pod) {
+		annotate(p, "listen-host", "0.0.0.0")
+		server(p).Args = []string{"--host", "/run/llama.sock"}
+	}},
+	{kindServer, "--host \"\" cannot be told", func(p *corev1.Pod) {
+		server(p).Args = []string{"-m", "/m"}
+		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_HOST", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}}}}
+	}},
+	{kindServer, "--host \"$(HOST)\" cannot be told", func(p *corev1.Pod) { server(p).Args = []string{"--host", "$(HOST)"} }},
+	{kindServer, "on one address", func(p *corev1.Pod) { server(p).Args = []string{"--host", "127.0.0.1,10.0.0.1"} }},
 	{kindServer, "--api-prefix", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--api_prefix", "/x") }},
 	{kindServer, "--api-key-file", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--api-key-file", "/k") }},
 	{kindServer, "API key is optional", func(p *corev1.Pod) {
@@ -483,6 +586,15 @@ var refusals = []struct {
 	{kindPort, "listens on port 80 as root", func(p *corev1.Pod) { server(p).Args = []string{"-m", "/m", "--port", "80"} }},
 	{kindVolume, "has a volume at /semsharekv", func(p *corev1.Pod) {
 		server(p).VolumeMounts = append(server(p).VolumeMounts, corev1.VolumeMount{Name: "models", MountPath: "/semsharekv"})
+	}},
+	{kindVolume, "where the sidecar has its configuration", func(p *corev1.Pod) {
+		annotate(p, "config", "routes")
+		server(p).Args = []string{"-m", "/semsharekv/config/m.gguf"}
+		server(p).VolumeMounts[0].MountPath = configPath
+	}},
+	{kindVolume, "where the sidecar has its program", func(p *corev1.Pod) {
+		server(p).Args = append(server(p).Args, "--slot-save-path", "/opt/slots")
+		server(p).VolumeMounts[0].MountPath = "/opt"
 	}},
 	{kindVolume, "on no volume", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--slot-save-path", "/slots") }},
 	{kindVolume, "read-only", func(p *corev1.Pod) {

@@ -9,6 +9,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
@@ -79,6 +80,32 @@ func TestThePolicyDoesWhatTheWebhookDoes(t *testing.T) {
 	same("policy", func(p *corev1.Pod) {
 		server(p).SecurityContext = &corev1.SecurityContext{RunAsUser: number(2000), RunAsGroup: number(3)}
 	})
+	// Where it listens.
+	for _, image := range []string{"llama.cpp:server", "me/llama-server:1"} {
+		hidden := func(more func(p *corev1.Pod)) func(p *corev1.Pod) {
+			return func(p *corev1.Pod) {
+				server(p).Image, server(p).Ports, server(p).ReadinessProbe = image, nil, nil
+				more(p)
+			}
+		}
+		host := func(v string) func(p *corev1.Pod) {
+			return hidden(func(p *corev1.Pod) { server(p).Args = []string{"-m", "/m", "--host", v} })
+		}
+		probe := func(h corev1.ProbeHandler) func(p *corev1.Pod) {
+			return hidden(func(p *corev1.Pod) {
+				server(p).Args = []string{"-m", "/m"}
+				server(p).LivenessProbe = &corev1.Probe{ProbeHandler: h}
+			})
+		}
+		same("policy", probe(corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt(8080)}}))
+		same("policy", probe(corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(8080)}}))
+		same("policy", probe(corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt(8080), Host: "10.0.0.1"}}))
+		same("policy", probe(corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(9090)}}))
+		same("policy", host("127.0.0.1,::1"))
+		same("policy", host("::1, localhost"))
+		same("policy", host("10.0.0.1,[::]"))
+		same("policy", host("10.0.0.1"))
+	}
 	same("all", func(p *corev1.Pod) { p.Annotations = nil })
 	same("restricted", func(p *corev1.Pod) {
 		p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes, RunAsUser: number(1000), RunAsGroup: number(1001),

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidwall/gjson"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -146,6 +147,17 @@ func (n *node) here(c *corev1.Container, s string) string {
 		s = strings.ReplaceAll(s, m.MountPath, n.volumes[m.Name])
 	}
 	return s
+}
+
+// sharing is a field of the line by which the sidecar says how it shares.
+func (n *node) sharing(field string) string {
+	text, _ := os.ReadFile(filepath.Join(n.root, sidecarName+".log"))
+	for line := range strings.Lines(string(text)) {
+		if gjson.Get(line, "message").Str == "sharing" {
+			return gjson.Get(line, field).Str
+		}
+	}
+	return ""
 }
 
 func (n *node) log(container string) string {
@@ -300,6 +312,13 @@ func (c *cluster) testServes(t *testing.T) {
 	if did := ask("Again now. "+tale("1812"), "X-Private", "yes"); strings.HasPrefix(did, "shared") {
 		t.Errorf("a prompt of a route that is off was %q", did)
 	}
+	// The server is the test's user, root in CI, and the sidecar is not.
+	if kernels := n.sharing("agent_kernels"); kernels == "" {
+		t.Errorf("the sidecar reads nothing of what the agent replies\n%s", n.log(sidecarName))
+	}
+	if left, err := filepath.Glob(filepath.Join(n.volumes[slotsVolume], "*.re*")); err != nil || len(left) > 0 {
+		t.Errorf("recipes or replies are left: %v (%v)", left, err)
+	}
 	if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", n.procs["llama"].Process.Pid)); err != nil || !strings.Contains(string(maps), agentLibrary) {
 		t.Errorf("the server has not loaded %s (%v)", agentLibrary, err)
 	}
@@ -329,9 +348,6 @@ func buildSidecar(t testing.TB) string {
 		t.Fatalf("cannot build the sidecar: %v\n%s", err, out)
 	}
 	kernels, agent := filepath.Join("..", "bin", "libsemshare.so"), filepath.Join("..", "bin", agentLibrary)
-	if _, err := os.Stat(agent); err != nil {
-		agent = kernels // that a library is copied and loaded is what is tested
-	}
 	copyFile(t, kernels, filepath.Join(dir, "libsemshare.so"))
 	copyFile(t, agent, filepath.Join(dir, agentLibrary))
 	return program

@@ -3,10 +3,12 @@ package inject
 import (
 	"fmt"
 	"maps"
+	"net"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -29,8 +31,12 @@ type Settings struct {
 	// Image is the sidecar's image; its entrypoint is semsharekv.
 	Image      string
 	PullPolicy corev1.PullPolicy
+	// PullSecret names a Secret in the pod's namespace by which the image is pulled.
+	PullSecret string
 	// Container names the llama-server's container; empty: found.
 	Container string
+	// ListenHost is the address that clients use; empty: the server's own.
+	ListenHost string
 	// ListenPort is the port that clients use; 0: the server's own.
 	ListenPort int
 	// BackendPort is where the server is moved to, AdminPort where the sidecar's
@@ -74,13 +80,20 @@ func DefaultSettings() Settings {
 // annotations are those that a pod can set, by the name behind the prefix.
 var annotations = map[string]func(s *Settings, v string) error{
 	"container":    func(s *Settings, v string) error { s.Container = v; return nil },
-	"image":        func(s *Settings, v string) error { s.Image = v; return notEmpty(v) },
+	"image":        func(s *Settings, v string) error { s.Image = v; return image(v) },
+	"pull-secret":  func(s *Settings, v string) error { s.PullSecret = v; return notEmpty(v) },
+	"listen-host":  func(s *Settings, v string) error { s.ListenHost = v; return address(v) },
 	"listen-port":  func(s *Settings, v string) error { return port(&s.ListenPort, v) },
 	"backend-port": func(s *Settings, v string) error { return port(&s.BackendPort, v) },
 	"admin-port":   func(s *Settings, v string) error { return port(&s.AdminPort, v) },
 	"slot-path": func(s *Settings, v string) error {
 		if s.SlotPath = path.Clean(v); !path.IsAbs(v) || s.SlotPath == "/" || strings.ContainsAny(v, ":$") {
 			return fmt.Errorf("want an absolute path")
+		}
+		for _, own := range []string{agentPath, configPath, programPath} {
+			if overlap(s.SlotPath, own) {
+				return fmt.Errorf("want a path that neither is, has nor lies in %s", own)
+			}
 		}
 		return nil
 	},
@@ -124,6 +137,21 @@ func (s Settings) with(pod map[string]string) (Settings, error) {
 func notEmpty(v string) error {
 	if v == "" {
 		return fmt.Errorf("want a name")
+	}
+	return nil
+}
+
+// image checks what the API server would refuse the whole pod for.
+func image(v string) error {
+	if v == "" || strings.ContainsFunc(v, unicode.IsSpace) {
+		return fmt.Errorf("want an image's name without spaces")
+	}
+	return nil
+}
+
+func address(v string) error {
+	if v != "localhost" && net.ParseIP(v) == nil {
+		return fmt.Errorf("want an address, as 0.0.0.0 or 127.0.0.1")
 	}
 	return nil
 }
@@ -181,6 +209,9 @@ func user(p **int64, v string) error {
 
 // Check reports the first of the settings that cannot be.
 func (s *Settings) Check() error {
+	if err := image(s.Image); err != nil {
+		return fmt.Errorf("the image is %q; %w", s.Image, err)
+	}
 	switch s.PullPolicy {
 	case corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 	default:

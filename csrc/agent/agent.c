@@ -459,17 +459,17 @@ static void plain(char * text) {
     }
 }
 
+/* The file is the sidecar's, which made it before it asked: the server's user may be another
+ * one, whose files the sidecar could neither read nor tell from those of others. */
 static void reply(struct job * j, const char * path, struct error * err) {
-    char name[4096], temporary[4096 + 8];
+    char name[4096];
     if (snprintf(name, sizeof name, "%s.reply", path) >= (int) sizeof name) {
         return;
     }
-    snprintf(temporary, sizeof temporary, "%s.new", name);
-    unlink(temporary);
-    const int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const int fd = open(name, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
     FILE * f = fd < 0 ? NULL : fdopen(fd, "w");
     if (f == NULL) {
-        return; /* the server may not write there; the sidecar sees the result anyway */
+        return; /* nobody asked, or no longer; the sidecar sees the result anyway */
     }
     plain(err->text);
     plain(j->aside.text);
@@ -480,7 +480,6 @@ static void reply(struct job * j, const char * path, struct error * err) {
     fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"kernels\":\"%s\",\"error\":\"%s\"}\n",
             AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, j->kernels != NULL ? j->kernels : "", err->text);
     fclose(f);
-    rename(temporary, name);
 }
 
 /* ---- a recipe, start to end ---- */

@@ -9,8 +9,8 @@ enum { AGENT_VERSION = 1 };
 /* What llama_state_seq_load_file does, for a recipe: composes the rows in the server's
  * cache and computes there what the recipe says; where they cannot be made there (see
  * cache.h) the real function restores the result. Returns 0, the sequence empty or
- * untouched, where it fails. Beside the recipe it leaves a JSON file with ".reply" appended
- * to the name, which says what was done, how long it took, or why it failed. */
+ * untouched, where it fails. Into the file of the recipe's name with ".reply" appended, which
+ * must be there, it writes as JSON what was done, how long it took, or why it failed. */
 size_t agent_restore(const struct abi * abi, const char * missing, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count);
 
 /* What the agent keeps between recipes belongs to who holds its lock. */

@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(struct recipe_head) == 128, "the layout of a recipe");
@@ -47,14 +46,14 @@ bool recipe_is(const char * path) {
 }
 
 static uint8_t * slurp(const char * path, size_t * size) {
-    struct stat st;
     uint8_t * bytes = NULL;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return NULL;
     }
-    if (fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size <= RECIPE_MAX_BYTES) {
-        *size = (size_t) st.st_size;
+    const int64_t n = state_file_bytes(fd);
+    if (n > 0 && n <= RECIPE_MAX_BYTES) {
+        *size = (size_t) n;
         bytes = malloc(*size);
     }
     if (bytes != NULL && !read_all(fd, bytes, *size)) {

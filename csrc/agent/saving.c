@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_RANGES = 4096 };
@@ -76,16 +75,26 @@ static void keep(const struct saving * s, const char * name, const struct state 
     free(there);
 }
 
+static int64_t bytes_of(int dir, const char * name) {
+    const int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return -1;
+    }
+    const int64_t size = state_file_bytes(fd);
+    close(fd);
+    return size;
+}
+
 /* Opens the file that was saved. */
 static void keep_file(const struct saving * s, const char * path) {
     struct error err;
-    struct stat st;
     const char * slash = strrchr(path, '/');
     const char * name = slash == NULL ? path : slash + 1;
     struct state * ref = malloc(sizeof *ref);
     const int dir = agent_open_dir(path);
-    if (ref != NULL && dir >= 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-        if (state_open(ref, dir, name, (uint64_t) st.st_size, &err)) {
+    const int64_t size = dir >= 0 ? bytes_of(dir, name) : -1;
+    if (ref != NULL && size > 0) {
+        if (state_open(ref, dir, name, (uint64_t) size, &err)) {
             keep(s, name, ref);
         }
         state_close(ref);

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define STATE_MAGIC 0x67677371u /* "ggsq" */
@@ -157,14 +156,18 @@ bool state_parse(struct state * s, struct error * err) {
     return true;
 }
 
+int64_t state_file_bytes(int fd) {
+    const off_t size = lseek(fd, 0, SEEK_END);
+    return lseek(fd, 0, SEEK_SET) == 0 ? size : -1;
+}
+
 bool state_open(struct state * s, int dir, const char * name, uint64_t size, struct error * err) {
-    struct stat st;
     memset(s, 0, sizeof *s);
     const int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
         return fail(err, "reference %s cannot be opened", name);
     }
-    const bool fits = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 && (uint64_t) st.st_size == size;
+    const bool fits = size > 0 && state_file_bytes(fd) == (int64_t) size;
     void * data = fits ? mmap(NULL, (size_t) size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
     close(fd);
     if (data == MAP_FAILED) {

@@ -43,6 +43,9 @@ struct state {
     uint8_t * v[STATE_MAX_LAYERS];
 };
 
+/* The bytes of an open file, which is then at its start; below 0 where that cannot be told. */
+int64_t state_file_bytes(int fd);
+
 /* Maps and checks the state of that name in the directory, which must have size bytes.
  * Close it with state_close, also after a failure. */
 bool state_open(struct state * s, int dir, const char * name, uint64_t size, struct error * err);
