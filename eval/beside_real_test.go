@@ -75,7 +75,7 @@ func TestMeasuringBesideASidecarThatServes(t *testing.T) {
 	kept := references(t, b.SlotDir, 2)
 
 	out := filepath.Join(dir, "out")
-	o := Options{Config: measured(b.URL, b.SlotDir), Pairs: filepath.Join(dir, "pairs.jsonl"), Out: out, AnswerTokens: 1, Progress: io.Discard}
+	o := Options{Config: measured(b.URL, b.SlotDir), Pairs: filepath.Join(dir, "pairs.jsonl"), Out: out, AnswerTokens: 1, Limit: 1, Progress: io.Discard}
 	t.Run("in a full directory nothing is measured, and an earlier report stays", func(t *testing.T) {
 		earlier := writeEarlier(t, out, "report.json")
 		o := o
@@ -210,6 +210,6 @@ func stickyBackend(t *testing.T, backend, text string, interrupt func()) string 
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		pass.ServeHTTP(w, r)
 	}))
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 	return s.URL
 }
