@@ -12,10 +12,10 @@ func calibrateCommand() *cobra.Command {
 		Short: "Measure what recomputing buys with this model, for quality.kl to go by",
 		Long: "Measure, on pairs of prompts, what leaving out and what recomputing more tokens buys and costs with the model that the backend has,\n" +
 			"and store it in the slot directory: from then on serve turns quality.kl into the share that each request needs.\n" +
-			"The backend must have the agent, and do nothing else meanwhile.",
+			"The backend must have the agent, and do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.",
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired")
+	s := addSettings(cmd.Flags(), "backend", "slot-dir", "budget", "model", "library", "unrepaired")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs; default: those shipped")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
@@ -28,7 +28,7 @@ func calibrateCommand() *cobra.Command {
 		}
 		c.Backend.Way = "agent"
 		c.Defaults.Quality.KL = 0 // of an earlier calibration nothing is to show
-		o.Config, o.Backend, o.SlotDir = c, c.Backend.URL, c.Backend.SlotDir
+		o.Config = c
 		return eval.Calibrate(cmd.Context(), o, cmd.OutOrStdout())
 	}
 	return cmd

@@ -13,9 +13,12 @@ func evalCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "eval --backend URL --slot-dir DIR --pairs FILE.jsonl --out DIR",
 		Short: "Measure speed and quality on pairs of prompts and write a report",
-		Args:  cobra.NoArgs,
+		Long: "Measure, on pairs of prompts, how much sooner answers start when the second draws on the first, and how far they are from unshared ones,\n" +
+			"and write a report. The backend must do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.\n" +
+			"All pairs are of one tenant of their own, whatever the configuration says.",
+		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "model", "library", "unrepaired", "way", "retention", "quality-kl")
+	s := addSettings(cmd.Flags(), "backend", "slot-dir", "budget", "model", "library", "unrepaired", "way", "retention", "quality-kl")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs")
 	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html, with --other for rounding.json")
@@ -38,7 +41,7 @@ func evalCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		o.Config, o.Backend, o.SlotDir = c, c.Backend.URL, c.Backend.SlotDir
+		o.Config = c
 		return eval.Run(cmd.Context(), o)
 	}
 	return cmd

@@ -111,12 +111,11 @@ func (s *settings) given(name string) bool {
 	return s.flags.Changed(name) || configs.Gives(s.file, name)
 }
 
-// measured is the configuration where the sidecar is only measured: it listens on a
-// free port, so that the backend may have the one that serve would take.
+// measured is the configuration where the sidecar is only measured.
 func (s *settings) measured() (*configs.Config, error) {
 	return configs.Load(s.file, func(c *configs.Config) {
 		s.override(c)
-		c.Listen, c.Admin = freePort, freePort
+		eval.Measured(c)
 	})
 }
 

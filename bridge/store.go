@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,9 @@ type StoreOptions struct {
 	// Model is the key of the model whose references are used. Those of other
 	// models are kept as long as there is room, and never returned.
 	Model string
+	// Own leaves alone what other runs made: it counts against the budget, but is neither
+	// returned nor evicted.
+	Own bool
 	// Check, where given, refuses states on top of the codec's own checks (say,
 	// those of another layout).
 	Check func(*State) error
@@ -235,7 +239,13 @@ func (s *Store) Stats() StoreStats {
 	return st
 }
 
-func (s *Store) foreign(e *entry) bool { return e.meta.Model != s.o.Model }
+// foreign references are never returned.
+func (s *Store) foreign(e *entry) bool {
+	return e.meta.Model != s.o.Model || s.o.Own && !s.made(e.meta.ID)
+}
+
+// made tells whether this run made the reference of that id.
+func (s *Store) made(id string) bool { return strings.HasPrefix(id, s.run.id+"-") }
 
 // Hit notes that a reference saved the backend that many tokens.
 func (s *Store) Hit(id string, savedTokens int) {

@@ -219,11 +219,12 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// adopt takes over the reference of that id, if it is whole; else it deletes it.
+// adopt takes over the reference of that id, if it is whole; else it deletes it, unless
+// what others made is to be left alone.
 func (s *Store) adopt(id string) *entry {
 	rec, err := s.readMeta(id)
 	if err != nil {
-		if errors.Is(err, ErrCorrupt) {
+		if errors.Is(err, ErrCorrupt) && !s.o.Own {
 			s.stats.Dropped["damaged"]++
 			_ = os.Remove(s.metaPath(id))
 			_ = os.Remove(s.statePath(id))
@@ -283,7 +284,7 @@ func (s *Store) late(name string) bool {
 	case ".bin", ".saved":
 		id := idOf(name)
 		_, reserved := s.reserved[id]
-		return strings.HasPrefix(id, s.run.id) && !reserved && s.entries[id] == nil
+		return s.made(id) && !reserved && s.entries[id] == nil
 	case ".scratch":
 		return s.scratch.abandoned(name)
 	}

@@ -105,7 +105,7 @@ func (s *Store) pin(id string) (*entry, error) {
 		return nil, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
 	if s.foreign(e) {
-		return nil, fmt.Errorf("%w: %s is of another model", ErrNoReference, id)
+		return nil, fmt.Errorf("%w: %s is of another model or, where only its own are used, another run", ErrNoReference, id)
 	}
 	e.pins++
 	return e, nil

@@ -206,27 +206,15 @@ func (b *backend) chat(ctx context.Context, text string, slot int) (time.Duratio
 			done = true
 			continue
 		}
-		var event struct {
-			Choices []struct {
-				Delta struct {
-					Content   string `json:"content"`
-					Reasoning string `json:"reasoning_content"`
-				} `json:"delta"`
-			} `json:"choices"`
-			Timings *timings        `json:"timings"`
-			Error   json.RawMessage `json:"error"`
+		content, t, err := readEvent(data)
+		if err != nil {
+			return 0, last, fmt.Errorf("%s: %w", b.url, err)
 		}
-		if err := json.Unmarshal(data, &event); err != nil {
-			return 0, last, fmt.Errorf("%s: an event that is no JSON: %w", b.url, err)
-		}
-		if event.Error != nil {
-			return 0, last, fmt.Errorf("%s: %.*s", b.url, maxFault, event.Error)
-		}
-		if ttft == 0 && len(event.Choices) > 0 && event.Choices[0].Delta.Content+event.Choices[0].Delta.Reasoning != "" {
+		if content && ttft == 0 {
 			ttft = time.Since(start)
 		}
-		if event.Timings != nil {
-			last = *event.Timings
+		if t != nil {
+			last = *t
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -239,6 +227,29 @@ func (b *backend) chat(ctx context.Context, text string, slot int) (time.Duratio
 		ttft = time.Since(start)
 	}
 	return ttft, last, nil
+}
+
+// readEvent tells whether an event of a streamed answer has content, and the timings where
+// it has any. An event that is an error is one.
+func readEvent(data []byte) (content bool, t *timings, err error) {
+	var event struct {
+		Choices []struct {
+			Delta struct {
+				Content   string `json:"content"`
+				Reasoning string `json:"reasoning_content"`
+			} `json:"delta"`
+		} `json:"choices"`
+		Timings *timings        `json:"timings"`
+		Error   json.RawMessage `json:"error"`
+	}
+	if err := json.Unmarshal(data, &event); err != nil {
+		return false, nil, fmt.Errorf("an event that is no JSON: %w", err)
+	}
+	if event.Error != nil {
+		return false, nil, fmt.Errorf("%.*s", maxFault, event.Error)
+	}
+	content = len(event.Choices) > 0 && event.Choices[0].Delta.Content+event.Choices[0].Delta.Reasoning != ""
+	return content, event.Timings, nil
 }
 
 // completion is what a greedy completion says.

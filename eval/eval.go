@@ -18,10 +18,8 @@ import (
 
 // Options say what is measured and where the report goes.
 type Options struct {
-	// Backend is the base URL of the llama-server.
-	Backend string
-	// SlotDir is the server's --slot-save-path, as seen from here.
-	SlotDir string
+	// Config is the sidecar's configuration, complete and valid, with Measured over it.
+	Config *configs.Config
 	// Pairs is the JSONL file of pairs; Out the folder of report.json and
 	// report.html, or of rounding.json, made when absent.
 	Pairs, Out string
@@ -38,25 +36,19 @@ type Options struct {
 	// Other is the base URL of another server of the same model. With it nothing is
 	// shared: the answers of the two are compared, in rounding.json.
 	Other string
-	// Config is the sidecar's configuration; nil means configs.Default. Its
-	// backend and slot directory are replaced by those above where they are set.
-	Config *configs.Config
-	// Unrepaired overrides the configuration's, of the defaults and of every
-	// route, where it is set.
-	Unrepaired configs.Unrepaired
 	// Log takes the sidecar's own log.
 	Log zerolog.Logger
 	// Progress takes the progress bar; nil means standard error.
 	Progress io.Writer
 }
 
-// Run measures every pair and writes the report. What is wrong with the input
-// is reported before any work; a pair that cannot be measured is reported with
-// its error, and the run goes on. When ctx ends, the report holds the pairs
-// measured until then and the error is ctx's.
+// Run measures every pair and writes the report. What is wrong with the input, or with
+// the folder of the report, is reported before any work; a pair that cannot be measured is
+// reported with its error, and the run goes on. When ctx ends, the report holds the pairs
+// measured until then and the error is ctx's. Where none was measured an earlier report
+// stays.
 func Run(ctx context.Context, o Options) error {
-	cfg, err := o.config()
-	if err != nil {
+	if err := o.check(); err != nil {
 		return err
 	}
 	pairs, err := ReadPairs(o.Pairs)
@@ -66,13 +58,15 @@ func Run(ctx context.Context, o Options) error {
 	if o.Limit > 0 && len(pairs) > o.Limit {
 		pairs = pairs[:o.Limit]
 	}
-	if err := o.makeOut(); err != nil {
+	if o.Other != "" {
+		return runRounding(ctx, pairs, o)
+	}
+	out, err := openOutput(o.Out, reportFiles...)
+	if err != nil {
 		return err
 	}
-	if o.Other != "" {
-		return runRounding(ctx, cfg, pairs, o)
-	}
-	m, end, err := start(ctx, cfg, &o)
+	defer out.close()
+	m, end, err := start(ctx, &o)
 	if err != nil {
 		return err
 	}
@@ -83,41 +77,28 @@ func Run(ctx context.Context, o Options) error {
 		m.frontier = func(*Result) []variant { return frontier() }
 	}
 	report, err := m.runAll(ctx, pairs, o)
-	err = errors.Join(err, m.sidecar.cleanUp(ctx), m.publish(report, &o), end())
-	if err != nil {
+	return errors.Join(err, m.publish(report, &o, out), end())
+}
+
+// publish completes the report and writes it. One without figures is an error.
+func (m *bench) publish(report *Report, o *Options, out *output) error {
+	if err := report.noFigures(); err != nil {
 		return err
 	}
-	if n := report.Summary.Groups[everything].Errors; n == len(pairs) {
-		return fmt.Errorf("none of the %d pairs could be measured; the first says: %s", n, report.Pairs[0].Error)
-	}
-	return nil
-}
-
-// makeOut makes the folder of the report, where there is to be one.
-func (o *Options) makeOut() error {
-	if o.Out == "" {
-		return nil
-	}
-	if err := os.MkdirAll(o.Out, 0o755); err != nil {
-		return fmt.Errorf("cannot make the folder of the report: %w", err)
-	}
-	return nil
-}
-
-// publish completes the report and writes it.
-func (m *bench) publish(report *Report, o *Options) error {
 	report.Summary.Machine = thisMachine()
 	model := cmp.Or(m.cfg.Backend.Model, m.props.ModelPath)
 	report.Summary.Backend = describeBackend(m.props, model, fileHash(model))
-	report.Summary.Settings = settings(o, m.cfg)
+	report.Summary.Settings = settings(o)
 	if !m.sidecar.sharer.Calibrated() {
 		report.Summary.Settings.QualityKL = 0 // there is nothing to go by
 	}
-	return report.write(o.Out)
+	return report.write(out)
 }
 
-// start makes a bench of the backend and a sidecar of its own; end closes that.
-func start(ctx context.Context, cfg *configs.Config, o *Options) (m *bench, end func() error, err error) {
+// start makes a bench of the backend and a sidecar of its own; end closes that, and leaves
+// neither references nor filled slots behind.
+func start(ctx context.Context, o *Options) (m *bench, end func() error, err error) {
+	cfg := o.Config
 	direct := newBackend(cfg.Backend.URL, cfg.Backend.APIKey)
 	p, err := direct.props(ctx)
 	if err != nil {
@@ -128,37 +109,12 @@ func start(ctx context.Context, cfg *configs.Config, o *Options) (m *bench, end 
 		return nil, nil, err
 	}
 	m = &bench{cfg: cfg, props: p, direct: direct, sidecar: s, client: newBackend(s.url, cfg.Backend.APIKey), answer: o.AnswerTokens, repeats: max(1, o.Repeats)}
-	return m, s.close, nil
-}
-
-// config is a copy of the configuration with the options over it. Everything that is
-// wrong with either is reported here.
-func (o *Options) config() (*configs.Config, error) {
-	cfg := configs.Default()
-	if o.Config != nil {
-		c := *o.Config
-		c.Routes = append([]configs.Route(nil), c.Routes...)
-		cfg = &c
-	}
-	cfg.Listen, cfg.Admin = Listen, Listen
-	if o.Backend != "" {
-		cfg.Backend.URL = o.Backend
-	}
-	if o.SlotDir != "" {
-		cfg.Backend.SlotDir = o.SlotDir
-	}
-	if o.Unrepaired != "" {
-		cfg.Defaults.Unrepaired = o.Unrepaired
-		for i := range cfg.Routes {
-			cfg.Routes[i].Unrepaired = o.Unrepaired
-		}
-	}
-	return cfg, errors.Join(cfg.Validate(), o.check(cfg))
+	return m, func() error { return errors.Join(s.leave(), s.close()) }, nil
 }
 
 // check reports what is wrong with the options.
-func (o *Options) check(cfg *configs.Config) error {
-	switch {
+func (o *Options) check() error {
+	switch cfg := o.Config; {
 	case o.Repeats < 0:
 		return fmt.Errorf("%d repeats: at least 1 is needed, or 0 for one", o.Repeats)
 	case o.AnswerTokens < 1:
@@ -178,12 +134,12 @@ func (o *Options) check(cfg *configs.Config) error {
 	return nil
 }
 
-func settings(o *Options, cfg *configs.Config) Settings {
-	d := &cfg.Defaults
+func settings(o *Options) Settings {
+	d := &o.Config.Defaults
 	return Settings{
 		Pairs: o.Pairs, AnswerTokens: o.AnswerTokens, Unrepaired: string(d.Unrepaired),
 		MinSimilarity: d.MinSimilarity, MinTokens: d.MinTokens, Critical: d.Critical, Followers: d.Followers,
-		AfterCritical: d.CriticalFollowers, Seam: d.Seam, References: d.References, Threads: cfg.Backend.Threads,
+		AfterCritical: d.CriticalFollowers, Seam: d.Seam, References: d.References, Threads: o.Config.Backend.Threads,
 		AgentFollowers: d.AgentFollowers, AgentShareFirst: d.AgentShareFirst, AgentShareLast: d.AgentShareLast, AgentAttended: d.AgentAttended,
 		Retention: d.Retention, QualityKL: d.Quality.KL,
 	}

@@ -2,10 +2,12 @@ package eval
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/proxy"
 )
@@ -102,8 +104,12 @@ func (m *bench) onlyReference(ctx context.Context, p Pair) error {
 	if _, _, err := m.client.chat(ctx, p.Reference, -1); err != nil {
 		return fmt.Errorf("reference through the sidecar: %w", err)
 	}
-	if _, err := m.sidecar.last(ctx); err != nil {
+	report, err := m.sidecar.last(ctx)
+	if err != nil {
 		return err
+	}
+	if errors.Is(report.NotKept, bridge.ErrNotAdmitted) {
+		return fmt.Errorf("%w; what others keep in the slot directory is left alone: raise store.budget_bytes (--budget) for this run, or make room there", report.NotKept)
 	}
 	// What is shared must come from the store, not from what the slot still holds.
 	return m.sidecar.sharer.EmptySlots(ctx)

@@ -2,9 +2,11 @@ package eval
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -99,23 +101,28 @@ type Settings struct {
 	QualityKL       float64 `json:"quality_kl,omitempty"`
 }
 
-func (r *Report) write(dir string) error {
-	if err := writeJSON(dir, "report.json", r); err != nil {
-		return err
+// noFigures says why the report has none; nil where it has some.
+func (r *Report) noFigures() error {
+	if len(r.Pairs) == 0 {
+		return errors.New("no pair was measured")
 	}
-	page, err := r.html()
-	if err != nil {
-		return fmt.Errorf("report.html: %w", err)
+	if slices.ContainsFunc(r.Pairs, func(p Result) bool { return p.Error == "" }) {
+		return nil
 	}
-	return os.WriteFile(filepath.Join(dir, "report.html"), page, 0o644)
+	return fmt.Errorf("none of the %d pairs could be measured; the first says: %s", len(r.Pairs), r.Pairs[0].Error)
 }
 
-func writeJSON(dir, name string, v any) error {
-	b, err := json.MarshalIndent(v, "", " ")
+// reportFiles are those of a report.
+var reportFiles = []string{"report.json", "report.html"}
+
+func (r *Report) write(out *output) error {
+	page, err := r.html()
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		err = fmt.Errorf("report.html: %w", err)
+	} else {
+		err = out.write("report.html", page)
 	}
-	return os.WriteFile(filepath.Join(dir, name), append(b, '\n'), 0o644)
+	return errors.Join(out.writeJSON("report.json", r), err)
 }
 
 // readReport reads the report.json of the folder.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/semsharekv/semsharekv/configs"
 )
 
 // Two servers that compute the same prompt in another order of additions, one of them
@@ -39,7 +37,13 @@ type RoundingPair struct {
 
 // runRounding answers the pairs' targets by both servers and writes rounding.json. The
 // pairs measured until an error are in it; without any it is not written.
-func runRounding(ctx context.Context, cfg *configs.Config, pairs []Pair, o Options) error {
+func runRounding(ctx context.Context, pairs []Pair, o Options) error {
+	out, err := openOutput(o.Out, "rounding.json")
+	if err != nil {
+		return err
+	}
+	defer out.close()
+	cfg := o.Config
 	servers := [2]*backend{newBackend(cfg.Backend.URL, cfg.Backend.APIKey), newBackend(o.Other, cfg.Backend.APIKey)}
 	models, err := compared(ctx, servers)
 	if err != nil {
@@ -60,7 +64,7 @@ func runRounding(ctx context.Context, cfg *configs.Config, pairs []Pair, o Optio
 		return fmt.Errorf("%s could not be measured: %w", pairs[0].ID, err)
 	}
 	r.sumUp()
-	return errors.Join(err, writeJSON(o.Out, "rounding.json", &r))
+	return errors.Join(err, out.writeJSON("rounding.json", &r))
 }
 
 // compared describes the servers, which must serve one model. A file that both name is

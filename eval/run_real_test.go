@@ -21,7 +21,7 @@ import (
 func TestRunOnARealServer(t *testing.T) {
 	b := lab.StartBackend(t, lab.BackendOptions{Context: 4096})
 	dir := t.TempDir()
-	o := Options{Backend: b.URL, SlotDir: b.SlotDir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Repeats: 3, Progress: io.Discard}
+	o := Options{Config: measured(b.URL, b.SlotDir), Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Repeats: 3, Progress: io.Discard}
 	if err := Run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestTwoServersDifferByRounding(t *testing.T) {
 	b := lab.StartBackend(t, lab.BackendOptions{Context: 2048, Slots: 1, FlashAttention: "on"})
 	other := lab.StartBackend(t, lab.BackendOptions{Context: 2048, Slots: 1, FlashAttention: "off"})
 	dir := t.TempDir()
-	o := Options{Backend: b.URL, SlotDir: b.SlotDir, Other: other.URL, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Limit: 1, Progress: io.Discard}
+	o := Options{Config: measured(b.URL, b.SlotDir), Other: other.URL, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 4, Limit: 1, Progress: io.Discard}
 	if r := roundingRun(t, o); r.KLMean <= 0 || r.KLMean > .1 || len(r.Pairs) != 1 || r.Pairs[0].Tokens < 300 {
 		t.Errorf("without flash attention: %+v; expected some divergence, below 0.1", r)
 	}

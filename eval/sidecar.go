@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,17 @@ type sidecar struct {
 // Listen is where a sidecar that is measured listens: on a free port.
 const Listen = "127.0.0.1:0"
 
+// Measured makes a configuration that of a sidecar that is measured: on free ports, so that
+// the backend may have the one that serve would take, and with all prompts of one tenant,
+// who is nobody else's, in this run or another.
+func Measured(c *configs.Config) {
+	c.Listen, c.Admin = Listen, Listen
+	c.Defaults.Tenant = configs.Tenant{Source: "shared", Name: "eval " + rand.Text()}
+	for i := range c.Routes {
+		c.Routes[i].Tenant = c.Defaults.Tenant
+	}
+}
+
 const (
 	// readyTime bounds the wait until the sidecar has probed the backend.
 	readyTime = 2 * time.Minute
@@ -37,14 +49,14 @@ const (
 	tellEvery = 5 * time.Second
 	// reportTime bounds the wait for the report of a request that was answered.
 	reportTime = 30 * time.Second
-	// closeTime bounds the sidecar's end, cleanTime the forgetting before it.
-	closeTime, cleanTime = 10 * time.Second, time.Minute
+	// closeTime bounds the sidecar's end, and before it that of tidying up.
+	closeTime = 10 * time.Second
 )
 
 // startSidecar returns once it shares with the backend; what it waits for meanwhile
 // goes to out.
 func startSidecar(ctx context.Context, cfg *configs.Config, log zerolog.Logger, out io.Writer) (*sidecar, error) {
-	server, err := proxy.New(cfg, log)
+	server, err := proxy.NewMeasured(cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -144,18 +156,17 @@ func (s *sidecar) last(ctx context.Context) (proxy.Report, error) {
 	return r, s.sharer.Drain(ctx)
 }
 
-// forget leaves nothing of one run to the next: it drops every reference and empties the
-// backend's slots.
+// forget leaves nothing of one run to the next: it drops the references that were made here
+// and empties the backend's slots.
 func (s *sidecar) forget(ctx context.Context) error {
 	err := s.sharer.Forget(ctx)
 	s.drop() // of requests that nobody asked a report of
 	return err
 }
 
-// cleanUp is forget at the end of a run, also of one that was broken off: what is still
-// under way must not keep it waiting for ever.
-func (s *sidecar) cleanUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+// leave is forget at the end, however that came; the backend may no longer answer.
+func (s *sidecar) leave() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	return s.forget(ctx)
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
 )
 
@@ -28,9 +27,9 @@ func TestABackendThatRefusesIsNotWaitedFor(t *testing.T) {
 	}))
 	defer backend.Close()
 	dir := t.TempDir()
-	cfg := configs.Default()
+	cfg := measured(backend.URL, dir)
 	cfg.Index.Redis = lab.StartRedis(t).URL
-	o := Options{Config: cfg, Backend: backend.URL, SlotDir: dir, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 1, Progress: io.Discard}
+	o := Options{Config: cfg, Pairs: writeShortPairs(t, dir), Out: filepath.Join(dir, "out"), AnswerTokens: 1, Progress: io.Discard}
 	began := time.Now()
 	err := Run(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "--slot-save-path") {

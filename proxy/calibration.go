@@ -64,7 +64,8 @@ type Level struct {
 // certainty is by how many standard errors the mean over all such pairs may be above that
 // of the measured ones. Were losses normal, more than two would be, by Student's t, one
 // model in 25 that is measured on nine pairs, one in 20 on six, one in 14 on four, one in
-// 7 on two. They are not normal, and the cheapest of several levels is the luckiest.
+// 7 on two. It is more: losses are not normal, and of four levels, or eight, the cheapest
+// that seems to meet a target is taken, which is often one that was lucky.
 const certainty = 2
 
 // LeastPairs is how many pairs of a kind tell something of it: with fewer the standard

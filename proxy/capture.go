@@ -145,6 +145,7 @@ func (d *Decision) capture(o Outcome, taken bool) {
 		err = d.keep(p)
 		d.sh.step("capture", start)
 	}
+	d.report.NotKept = err
 	d.sh.captured(d.lv, err)
 }
 

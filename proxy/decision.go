@@ -126,4 +126,5 @@ type Report struct {
 	CacheN        int
 	Cells         int // cells of the prompt in the live cache
 	RestoreFailed bool
+	NotKept       error // why the prompt became no reference, where it was answered; nil where it did
 }

@@ -102,7 +102,7 @@ func (sh *Sharer) openStore(lv *live) (err error) {
 	}
 	layout := &lv.probed.Layout
 	lv.stored = layout
-	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key, Kernels: sh.kernels, Threads: sh.threads(),
+	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key, Own: sh.own, Kernels: sh.kernels, Threads: sh.threads(),
 		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
 	if compression != nil {
 		lv.stored = compression.Layout(layout)

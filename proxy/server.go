@@ -57,12 +57,22 @@ type Server struct {
 // listeners, and the backend may come up later. Without a slot directory nothing
 // is shared.
 func New(cfg *configs.Config, log zerolog.Logger) (*Server, error) {
+	return newServer(cfg, log, false)
+}
+
+// NewMeasured is New for a sidecar that is only measured: of the references in the slot
+// directory it uses, evicts and forgets those alone that it made itself.
+func NewMeasured(cfg *configs.Config, log zerolog.Logger) (*Server, error) {
+	return newServer(cfg, log, true)
+}
+
+func newServer(cfg *configs.Config, log zerolog.Logger, measured bool) (*Server, error) {
 	up, err := newUpstream(cfg.Backend.URL, cfg.Backend.Connect)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{log: log, upstream: up, metrics: NewMetrics()}
-	if s.sharer, err = openSharer(cfg, log, s.metrics); err != nil {
+	if s.sharer, err = openSharer(cfg, log, s.metrics, measured); err != nil {
 		return nil, err
 	}
 	s.config.Store(cfg)

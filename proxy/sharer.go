@@ -26,6 +26,7 @@ type Sharer struct {
 	backend *bridge.Backend
 	kernels *bridge.Kernels
 	index   *matcher.Index
+	own     bool // references of other runs are left alone
 
 	// live is what is known of the backend; nil while nothing can be shared.
 	live     atomic.Pointer[live]
@@ -46,7 +47,7 @@ type Sharer struct {
 
 // newSharer opens the index and begins to find out about the backend, which need
 // not be up yet. Errors are of the configuration: everything else is retried.
-func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, error) {
+func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*Sharer, error) {
 	if err := os.MkdirAll(cfg.Backend.SlotDir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot use the slot directory %q: %w", cfg.Backend.SlotDir, err)
 	}
@@ -59,7 +60,7 @@ func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, er
 	if err != nil {
 		return nil, err
 	}
-	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, reprobe: make(chan struct{}, 1),
+	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, own: own, reprobe: make(chan struct{}, 1),
 		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
@@ -71,11 +72,11 @@ func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, er
 }
 
 // openSharer makes the sharer of a configuration that names a slot directory.
-func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics) (*Sharer, error) {
+func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*Sharer, error) {
 	if cfg.Backend.SlotDir == "" {
 		return &Sharer{}, nil
 	}
-	return newSharer(cfg, log, m)
+	return newSharer(cfg, log, m, own)
 }
 
 // Close ends captures under way and gives everything back.
@@ -128,8 +129,8 @@ func (sh *Sharer) Drain(ctx context.Context) error {
 	return sh.active.wait(ctx)
 }
 
-// Forget drops all references, those that are just being captured too, and empties all
-// slots.
+// Forget drops all references that it may use, those that are just being captured too, and
+// empties all slots.
 func (sh *Sharer) Forget(ctx context.Context) error {
 	if err := sh.Drain(ctx); err != nil {
 		return err
