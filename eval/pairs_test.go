@@ -71,9 +71,12 @@ func TestThePairsInTheRepositoryAreGood(t *testing.T) {
 			if p.Group == "number" && (p.Answer == "" || strings.Contains(p.Reference, p.Answer) || !strings.Contains(p.Target, p.Answer)) {
 				t.Errorf("%s: %s: the answer %q must be in the target alone", name, p.ID, p.Answer)
 			}
+			if p.Group == "sought" && (p.Answer == "" || !strings.Contains(p.Reference, p.Answer) || !strings.Contains(p.Target, p.Answer)) {
+				t.Errorf("%s: %s: the answer %q must be in both texts", name, p.ID, p.Answer)
+			}
 		}
-		if len(groups) != 8 {
-			t.Errorf("%s: groups %v, want 8", name, groups)
+		if len(groups) != len(groupsInWords) {
+			t.Errorf("%s: groups %v, want %d", name, groups, len(groupsInWords))
 		}
 	}
 }

@@ -93,7 +93,7 @@ func share(f, g Fingerprint) float64 {
 
 func TestFingerprintsOfRealTexts(t *testing.T) {
 	s := IdentitySigner(1)
-	least := map[string]float64{"edited": .7, "template": .7, "reordered": .9, "retrieved": .6, "releases": .2, "synonyms": .2, "number": .8}
+	least := map[string]float64{"edited": .7, "template": .7, "reordered": .9, "sought": .9, "opinion": .9, "retrieved": .6, "releases": .2, "synonyms": .2, "number": .8}
 	for _, p := range realPairs(t) {
 		got := share(s.Fingerprint(words(p.Target)), s.Fingerprint(words(p.Reference)))
 		if want, alike := least[p.Group]; alike && got < want {

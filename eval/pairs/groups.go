@@ -20,7 +20,7 @@ const perGroup = 8
 // all makes every group; the order of the pairs is the order of the report.
 func (m *maker) all() ([]Pair, error) {
 	var pairs []Pair
-	for _, group := range []func() ([]Pair, error){m.edited, m.template, m.reordered, m.retrieved, m.releases, m.synonyms, m.number, m.unrelated} {
+	for _, group := range []func() ([]Pair, error){m.edited, m.template, m.reordered, m.sought, m.opinion, m.retrieved, m.releases, m.synonyms, m.number, m.unrelated} {
 		p, err := group()
 		if err != nil {
 			return nil, err
@@ -114,30 +114,76 @@ func changeSentence(paragraph, other string) string {
 }
 
 // reordered: three to five retrieved documents in another order, with the same
-// question.
+// question about all of them.
 func (m *maker) reordered() ([]Pair, error) {
 	var pairs []Pair
 	for i := range perGroup {
-		id := m.id("reordered", i)
-		n := 3 + i%3
-		docs := make([]string, n)
-		for k := range docs {
-			docs[k] = fmt.Sprintf("<document title=%q>\n%s\n</document>",
-				m.lib.prose[(i+k*3)%len(m.lib.prose)].name, join(m.prose(i+k*3, length(i)/n)))
-		}
-		order := random(id).Perm(n)
-		if inPlace(order) {
-			order = append(order[1:], order[0])
-		}
-		moved := make([]string, n)
-		for k, o := range order {
-			moved[k] = docs[o]
-		}
-		const question = "Which topics do these documents treat? Answer in one short paragraph."
-		pairs = append(pairs, Pair{ID: id, Group: "reordered",
-			Reference: asked(strings.Join(docs, "\n\n"), question), Target: asked(strings.Join(moved, "\n\n"), question)})
+		pairs = append(pairs, m.inAnotherOrder("reordered", i, i, "Which topics do these documents treat? Answer in one short paragraph.", ""))
 	}
 	return pairs, nil
+}
+
+// sought: other parts of the documents in another order; one of them has a fact that
+// the question asks for. The fact is the same in both prompts.
+func (m *maker) sought() ([]Pair, error) {
+	var pairs []Pair
+	for i := range perGroup {
+		f := facts[i]
+		p := m.inAnotherOrder("sought", i, i+perGroup, f.question, f.sentence)
+		p.Answer = f.reference
+		pairs = append(pairs, p)
+	}
+	return pairs, nil
+}
+
+// openQuestions want something of the documents as a whole, or of one of them.
+var openQuestions = [perGroup]string{
+	"Which of these documents should a newcomer read first, and why?",
+	"What is the most important rule that these documents state?",
+	"Who are these documents written for?",
+	"Write a title for a page that collects these documents.",
+	"What do these documents have in common?",
+	"Name one thing that a reader must not do, according to these documents.",
+	"Which commands or tools do these documents mention?",
+	"Summarise the first of these documents in one sentence.",
+}
+
+// opinion: still other parts of the documents in another order, each with another
+// open question.
+func (m *maker) opinion() ([]Pair, error) {
+	var pairs []Pair
+	for i, question := range openQuestions {
+		pairs = append(pairs, m.inAnotherOrder("opinion", i, i+2*perGroup, question, ""))
+	}
+	return pairs, nil
+}
+
+// inAnotherOrder is the i-th pair of a group: three to five documents, the first of
+// them the from-th text of the library, with a question, and the same in another
+// order. A fact, where there is one, stands in the middle of one of the documents.
+func (m *maker) inAnotherOrder(group string, i, from int, question, fact string) Pair {
+	id := m.id(group, i)
+	r := random(id)
+	n := 3 + i%3
+	docs := make([]string, n)
+	for k := range docs {
+		paragraphs := m.prose(from+k*3, length(i)/n)
+		if fact != "" && k == i%n {
+			paragraphs[len(paragraphs)/2] += "\n\n" + fact
+		}
+		docs[k] = fmt.Sprintf("<document title=%q>\n%s\n</document>",
+			m.lib.prose[(from+k*3)%len(m.lib.prose)].name, join(paragraphs))
+	}
+	order := r.Perm(n)
+	if inPlace(order) {
+		order = append(order[1:], order[0])
+	}
+	moved := make([]string, n)
+	for k, o := range order {
+		moved[k] = docs[o]
+	}
+	return Pair{ID: id, Group: group,
+		Reference: asked(strings.Join(docs, "\n\n"), question), Target: asked(strings.Join(moved, "\n\n"), question)}
 }
 
 func inPlace(order []int) bool {
