@@ -44,6 +44,10 @@ type AgentReply struct {
 // are to a server without the agent.
 var ErrNoAgent = errors.New("no agent in the server: start llama-server with LD_PRELOAD=libsemshare-agent.so to have tokens recomputed inside it")
 
+// ErrLost says that the server broke off while the agent was at work in it, as it does
+// where the agent ends it.
+var ErrLost = errors.New("the backend was lost while the agent carried out a recipe")
+
 // Cook has the agent carry out a recipe into a slot. After an error the slot's
 // content is unknown: erase it.
 func (fl *Filler) Cook(ctx context.Context, slot int, r *Recipe) (Filled, AgentReply, error) {
@@ -215,19 +219,32 @@ func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens i
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return AgentReply{}, fmt.Errorf("cannot remove the agent's last reply: %w", err)
 	}
-	n, err := b.Restore(ctx, slot, file)
+	// A recipe that ends the server would end it a second time.
+	n, err := b.once().Restore(ctx, slot, file)
 	reply, replied := readReply(path)
 	switch {
 	case replied && reply.Error != "":
 		return reply, fmt.Errorf("the agent could not carry out the recipe: %s", reply.Error)
 	case err != nil && !replied:
-		return reply, fmt.Errorf("%w (%w)", ErrNoAgent, err)
+		return reply, unheard(ctx, err)
 	case err != nil:
 		return reply, err
 	case n != tokens:
 		return reply, fmt.Errorf("%w: the agent restored %d tokens, the recipe has %d", ErrNotTaken, n, tokens)
 	}
 	return reply, nil
+}
+
+// unheard is what it means that a recipe's restore ended in err and no agent replied.
+func unheard(ctx context.Context, err error) error {
+	var answer *BackendError
+	switch {
+	case errors.As(err, &answer):
+		return fmt.Errorf("%w (%w)", ErrNoAgent, err)
+	case ctx.Err() != nil:
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrLost, err)
 }
 
 // readReply reads and removes a reply. Where the server cannot write there, there

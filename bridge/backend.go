@@ -21,6 +21,7 @@ type Backend struct {
 	url    string
 	apiKey string
 	http   *http.Client
+	fresh  *http.Client // of connections that serve one request each
 }
 
 // BackendError is an answer of the backend other than 200.
@@ -45,7 +46,16 @@ func NewBackend(url, apiKey string, connect time.Duration) *Backend {
 	t.DialContext = (&net.Dialer{Timeout: connect}).DialContext
 	t.Proxy = nil // the backend is next door; a proxy of the environment is not meant for it
 	t.MaxIdleConnsPerHost = 16
-	return &Backend{url: strings.TrimRight(url, "/"), apiKey: apiKey, http: &http.Client{Transport: t}}
+	alone := t.Clone()
+	alone.DisableKeepAlives = true
+	return &Backend{url: strings.TrimRight(url, "/"), apiKey: apiKey, http: &http.Client{Transport: t}, fresh: &http.Client{Transport: alone}}
+}
+
+// once asks over new connections alone, on which net/http repeats nothing.
+func (b *Backend) once() *Backend {
+	o := *b
+	o.http = b.fresh
+	return &o
 }
 
 // Close drops the idle connections.
@@ -70,7 +80,7 @@ func (b *Backend) call(ctx context.Context, method, path, auth string, body []by
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	// All that is asked here may be asked twice. net/http then tries again where
+	// All that is asked here may be asked twice (but see once). net/http then tries again where
 	// the server closed a kept connection, as llama-server does after 5 s; an
 	// empty value is not sent.
 	req.Header["Idempotency-Key"] = nil

@@ -95,31 +95,3 @@ func passages(p *matcher.Plan, end int) (passage []uint16, sample []bool) {
 func (d *Decision) work(done bridge.Filled, reply bridge.AgentReply) float64 {
 	return (float64(reply.Keys)/float64(max(1, reply.Layers)) + float64(len(d.tokens)-done.Tokens)) / float64(len(d.tokens))
 }
-
-// agent reports whether slots are filled by the agent.
-func (lv *live) agent() bool { return lv.whyNoAgent.Load() == nil }
-
-// dismiss goes on by the slot way after the agent failed.
-func (lv *live) dismiss(sh *Sharer, err error) {
-	why := err.Error()
-	if lv.whyNoAgent.CompareAndSwap(nil, &why) {
-		sh.log.Warn().Err(err).Msg("the agent failed: slots are filled through saved states until the backend is probed again")
-	}
-}
-
-// chooseWay tries the agent out where the configuration wants it.
-func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober) error {
-	why := "backend.way is slot"
-	if sh.cfg.Backend.Way != "slot" {
-		reply, err := prober.Agent(ctx, lv.probed)
-		if lv.agentKernels = reply.Kernels; err == nil {
-			return nil
-		}
-		if sh.cfg.Backend.Way == "agent" {
-			return err
-		}
-		why = err.Error()
-	}
-	lv.whyNoAgent.Store(&why)
-	return nil
-}

@@ -35,6 +35,10 @@ type Sharer struct {
 	observer   atomic.Pointer[func(Report)]
 	trial      atomic.Pointer[Trial]
 
+	// lostWith is the build and model of the backend that was lost while the agent was tried
+	// out in it, "" none; who probes owns it.
+	lostWith string
+
 	reprobe chan struct{}
 	stop    context.CancelFunc
 	stopped <-chan struct{}
