@@ -38,6 +38,8 @@ type AgentReply struct {
 	Recompute float64 `json:"recompute_ms"`
 	Restore   float64 `json:"restore_ms"`
 	Error     string  `json:"error"`
+	// NoCells: the error is that the server's cache has no free cells for the prompt.
+	NoCells bool `json:"no_cells"`
 }
 
 // ErrNoAgent says that the server treats recipes as the corrupt files that they
@@ -223,6 +225,8 @@ func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens i
 	n, err := b.once().Restore(ctx, slot, file)
 	reply, replied := readReply(path)
 	switch {
+	case replied && reply.NoCells:
+		return reply, fmt.Errorf("%w: the agent could not carry out the recipe: %s", ErrNoCells, reply.Error)
 	case replied && reply.Error != "":
 		return reply, fmt.Errorf("the agent could not carry out the recipe: %s", reply.Error)
 	case err != nil && !replied:

@@ -241,10 +241,21 @@ func (b *Backend) Save(ctx context.Context, slot int, file string) (tokens int, 
 	return int(gjson.GetBytes(reply, "n_saved").Int()), gjson.GetBytes(reply, "n_written").Int(), nil
 }
 
+// ErrNoCells says that the server's cache has no free cells for what is to be restored: under
+// --kv-unified other slots may hold them.
+var ErrNoCells = errors.New("no free cells in the backend's cache")
+
+// noCells is in the server's answer where it has none, and where it takes a file for damaged.
+const noCells = "available space in KV cache"
+
 // Restore reads a state file of the slot directory into the slot. The server's
 // word is no proof that it took: compare cache_n of the next request.
 func (b *Backend) Restore(ctx context.Context, slot int, file string) (tokens int, err error) {
 	reply, err := b.slot(ctx, slot, "restore", map[string]any{"filename": file})
+	var answer *BackendError
+	if errors.As(err, &answer) && strings.Contains(answer.Body, noCells) {
+		err = fmt.Errorf("%w: %w", ErrNoCells, err)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -253,8 +264,14 @@ func (b *Backend) Restore(ctx context.Context, slot int, file string) (tokens in
 
 // Erase empties the slot.
 func (b *Backend) Erase(ctx context.Context, slot int) error {
-	_, err := b.slot(ctx, slot, "erase", map[string]any{})
+	_, err := b.Empty(ctx, slot)
 	return err
+}
+
+// Empty is Erase, and returns how many tokens the slot held.
+func (b *Backend) Empty(ctx context.Context, slot int) (tokens int, err error) {
+	reply, err := b.slot(ctx, slot, "erase", map[string]any{})
+	return int(gjson.GetBytes(reply, "n_erased").Int()), err
 }
 
 func (b *Backend) slot(ctx context.Context, slot int, action string, body any) ([]byte, error) {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -33,15 +32,21 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 // cook has the agent carry the plan out; a reason means that it failed.
 func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
 	start := time.Now()
-	done, reply, err := d.lv.filler.Cook(ctx, d.slot.id, d.tried(d.levelled(d.recipe(p, refs))))
+	r := d.tried(d.levelled(d.recipe(p, refs)))
+	var done bridge.Filled
+	var reply bridge.AgentReply
+	err := d.withRoom(ctx, func() (err error) {
+		done, reply, err = d.lv.filler.Cook(ctx, d.slot.id, r)
+		return err
+	})
 	d.report.Compose, d.report.Inject = done.Compose, done.Inject
 	if err != nil {
-		d.sh.fillFailed(d, err)
-		if ctx.Err() == nil && !errors.Is(err, bridge.ErrNotTaken) {
-			d.lv.dismiss(d.sh, err)
+		if ctx.Err() == nil {
+			d.lv.agentFailed(d.sh, err)
 		}
-		return coldFill
+		return d.fillFailed(err)
 	}
+	d.lv.failures.Store(0)
 	d.sh.step("compose", start)
 	d.lv.costs.cooked(p.inside, done, reply)
 	d.report.Work = d.work(done, reply)

@@ -31,7 +31,8 @@ type live struct {
 	agentKernels string
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
-	users      tracker // requests that hold on to the store and the model
+	failures   atomic.Int32 // of the agent, in a row
+	users      tracker      // requests that hold on to the store and the model
 	ctx        context.Context
 	cancel     context.CancelFunc // ends what runs beside requests
 }

@@ -200,6 +200,31 @@ func (s *slots) oldest() (old *slot) {
 	return old
 }
 
+// takeOldest takes the idle slot used least recently of those that fit, without waiting; nil
+// where there is none.
+func (s *slots) takeOldest(fits func(*slot) bool) (old *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.all {
+		if !sl.busy && fits(sl) && (old == nil || sl.used.Before(old.used)) {
+			old = sl
+		}
+	}
+	if old != nil {
+		old.busy = true
+	}
+	return old
+}
+
+// emptied gives back a slot that was taken to be emptied. It stays the next to be used.
+func (s *slots) emptied(sl *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl.busy, sl.doubted, sl.generation = false, false, 0
+	sl.nobodys()
+	s.wake()
+}
+
 // release gives the slot back, holding what it is said to hold. Where that is nothing, it
 // is nobody's: the backend may have left in it what was there before.
 func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int) {

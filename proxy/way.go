@@ -15,7 +15,19 @@ var errAgentFatal = errors.New("the agent was not tried: the backend was lost wh
 // agent reports whether slots are filled by the agent.
 func (lv *live) agent() bool { return lv.whyNoAgent.Load() == nil }
 
-// dismiss goes on by the slot way after the agent failed.
+// maxFailures of the agent in a row have slots filled by the slot way.
+const maxFailures = 3
+
+// agentFailed counts a recipe that failed, if that may be the agent's doing.
+func (lv *live) agentFailed(sh *Sharer, err error) {
+	switch {
+	case errors.Is(err, bridge.ErrNotTaken), errors.Is(err, bridge.ErrNoCells):
+	case errors.Is(err, bridge.ErrNoAgent), lv.failures.Add(1) >= maxFailures:
+		lv.dismiss(sh, err)
+	}
+}
+
+// dismiss goes on by the slot way.
 func (lv *live) dismiss(sh *Sharer, err error) {
 	why := err.Error()
 	if lv.whyNoAgent.CompareAndSwap(nil, &why) {
