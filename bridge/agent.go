@@ -79,6 +79,9 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
 	}
+	if n := probed.Props.Adapters; n > 0 {
+		return AgentReply{}, fmt.Errorf("the server has %d LoRA adapters, and the agent computes without", n)
+	}
 	defer p.Backend.Erase(context.WithoutCancel(ctx), 0) //nolint:errcheck // best effort: the next request only finds a foreign prefix
 	files, remove, err := p.files(3)
 	if err != nil {

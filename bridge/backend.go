@@ -120,11 +120,15 @@ type Props struct {
 	Slots      int
 	Context    int // tokens of one slot
 	Multimodal bool
-	LoRA       string // JSON of the default adapters, "[]" for none
-	Template   string
+	// LoRA names the adapters that are applied where a request names none, and their scales,
+	// as JSON; "[]" for none.
+	LoRA string
+	// Adapters counts those that are loaded: one that is not applied can be at any time.
+	Adapters int
+	Template string
 }
 
-// Props asks for /props.
+// Props asks for /props and /lora-adapters.
 func (b *Backend) Props(ctx context.Context) (Props, error) {
 	reply, err := b.call(ctx, http.MethodGet, "/props", b.own(), nil)
 	if err != nil {
@@ -137,16 +141,43 @@ func (b *Backend) Props(ctx context.Context) (Props, error) {
 		Slots:      int(g.Get("total_slots").Int()),
 		Context:    int(g.Get("default_generation_settings.n_ctx").Int()),
 		Multimodal: g.Get("modalities.vision").Bool() || g.Get("modalities.audio").Bool(),
-		LoRA:       g.Get("default_generation_settings.params.lora").Raw,
 		Template:   g.Get("chat_template").String(),
 	}
 	if p.Slots < 1 {
 		return p, errors.New("the backend's /props names no slots (total_slots): is it llama-server?")
 	}
-	if p.LoRA == "" {
-		p.LoRA = "[]"
+	p.LoRA, p.Adapters, err = b.adapters(ctx)
+	return p, err
+}
+
+// adapters asks for /lora-adapters, since /props names only those of a request.
+func (b *Backend) adapters(ctx context.Context) (applied string, loaded int, err error) {
+	const path = "/lora-adapters"
+	reply, err := b.call(ctx, http.MethodGet, path, b.own(), nil)
+	var answer *BackendError
+	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
+		return "[]", 0, nil // a server that knows none
 	}
-	return p, nil
+	if err != nil {
+		return "", 0, err
+	}
+	all := gjson.ParseBytes(reply)
+	if !all.IsArray() {
+		return "", 0, fmt.Errorf("cannot read the backend's answer to %s: expected a list", path)
+	}
+	type adapter struct {
+		Path  string  `json:"path"`
+		Scale float64 `json:"scale"`
+	}
+	active := []adapter{}
+	for _, a := range all.Array() {
+		loaded++
+		if scale := a.Get("scale").Float(); scale != 0 {
+			active = append(active, adapter{a.Get("path").String(), scale})
+		}
+	}
+	text, err := json.Marshal(active)
+	return string(text), loaded, err
 }
 
 // Health reports whether the backend has its model loaded.

@@ -86,6 +86,30 @@ func WriteFile(path string, o Options) error {
 	return os.WriteFile(path, b.Bytes(), 0o600)
 }
 
+// WriteAdapter writes a LoRA adapter of rank 1 for a llama with that embedding length: to the
+// query and value projections of the first layer it adds products of random vectors, as large
+// as what they are added to.
+func WriteAdapter(path string, embedding, values int, seed uint64) error {
+	g := &file{}
+	for _, v := range []struct {
+		key   string
+		value any
+	}{{"general.type", "adapter"}, {"general.architecture", "llama"}, {"adapter.type", "lora"}, {"adapter.lora.alpha", float32(1)}} {
+		if err := g.add(v.key, v.value); err != nil {
+			return err
+		}
+	}
+	r := rand.New(rand.NewPCG(seed, 2))
+	for _, w := range []struct {
+		name string
+		out  int
+	}{{"blk.0.attn_q.weight", embedding}, {"blk.0.attn_v.weight", values}} {
+		g.tensor(w.name+".lora_a", gauss(r, embedding, 1/math.Sqrt(float64(embedding))), embedding, 1)
+		g.tensor(w.name+".lora_b", gauss(r, w.out, 1), 1, w.out)
+	}
+	return os.WriteFile(path, g.assemble(), 0o600)
+}
+
 // Write writes the model to w.
 func Write(w io.Writer, o Options) error {
 	o = o.withDefaults()
