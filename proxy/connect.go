@@ -63,6 +63,9 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	sh.gauges(lv)
 	sh.announce(lv)
 	sh.running.Go(func() { sh.keepIndexed(lv) })
+	if sh.scales.set.Load() != lv.scales {
+		sh.doubt(lv, scalesSet, 0) // while it was probed
+	}
 	return 0
 }
 

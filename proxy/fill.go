@@ -67,9 +67,9 @@ func (d *Decision) pin(prefix int, reason string) {
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
 	}
-	if d.State != StateExact && (d.g.Apart || d.slot.generation == thinned) {
+	if d.State != StateExact && (d.g.Apart || d.slot.generation == thinned || d.otherAdapters()) {
 		// Another's prompt or nobody knows whose, or a few tokens of a cache that lacks
-		// some: this one's KV may yet become a reference.
+		// some or was computed by other adapters: this one's KV may yet become a reference.
 		d.set("cache_prompt", "false")
 	}
 }
@@ -81,6 +81,9 @@ func (d *Decision) fill(ctx context.Context, p *planned) string {
 	if err != nil {
 		d.sh.log.Warn().Err(err).Str("id", d.g.ID).Msg("reference not usable")
 		return coldReference
+	}
+	if err := d.settle(ctx); err != nil {
+		return d.fillFailed(err)
 	}
 	if p.recipe {
 		return d.cook(ctx, p, refs)

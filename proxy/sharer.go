@@ -45,6 +45,7 @@ type Sharer struct {
 	running sync.WaitGroup
 	active  tracker // requests between Prepare and the end of Finish
 	loose   loose
+	scales  scales
 }
 
 // newSharer opens the index and begins to find out about the backend, which need
