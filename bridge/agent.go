@@ -38,11 +38,17 @@ type AgentReply struct {
 	Recompute float64 `json:"recompute_ms"`
 	Restore   float64 `json:"restore_ms"`
 	Error     string  `json:"error"`
+	// NoCells: the error is that the server's cache has no free cells for the prompt.
+	NoCells bool `json:"no_cells"`
 }
 
 // ErrNoAgent says that the server treats recipes as the corrupt files that they
 // are to a server without the agent.
 var ErrNoAgent = errors.New("no agent in the server: start llama-server with LD_PRELOAD=libsemshare-agent.so to have tokens recomputed inside it")
+
+// ErrLost says that the server broke off while the agent was at work in it, as it does
+// where the agent ends it.
+var ErrLost = errors.New("the backend was lost while the agent carried out a recipe")
 
 // Cook has the agent carry out a recipe into a slot. After an error the slot's
 // content is unknown: erase it.
@@ -72,6 +78,9 @@ const agentTokens = 64
 func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
+	}
+	if n := probed.Props.Adapters; n > 0 {
+		return AgentReply{}, fmt.Errorf("the server has %d LoRA adapters, and the agent computes without", n)
 	}
 	defer p.clear(ctx, 0)
 	files, remove, err := p.files(3)
@@ -214,13 +223,16 @@ func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens i
 		return AgentReply{}, fmt.Errorf("cannot make the file for the agent's reply: %w", err)
 	}
 	defer os.Remove(path)
-	n, err := b.Restore(ctx, slot, file)
+	// A recipe that ends the server would end it a second time.
+	n, err := b.once().Restore(ctx, slot, file)
 	reply, replied := readReply(path)
 	switch {
+	case replied && reply.NoCells:
+		return reply, fmt.Errorf("%w: the agent could not carry out the recipe: %s", ErrNoCells, reply.Error)
 	case replied && reply.Error != "":
 		return reply, fmt.Errorf("the agent could not carry out the recipe: %s", reply.Error)
 	case err != nil && !replied:
-		return reply, fmt.Errorf("%w (%w)", ErrNoAgent, err)
+		return reply, unheard(ctx, err)
 	case err != nil:
 		return reply, err
 	case n != tokens:
@@ -240,6 +252,18 @@ func makeReply(path string) error {
 		return err
 	}
 	return f.Close()
+}
+
+// unheard is what it means that a recipe's restore ended in err and no agent replied.
+func unheard(ctx context.Context, err error) error {
+	var answer *BackendError
+	switch {
+	case errors.As(err, &answer):
+		return fmt.Errorf("%w (%w)", ErrNoAgent, err)
+	case ctx.Err() != nil:
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrLost, err)
 }
 
 // readReply reads a reply. Where no agent wrote there is none.

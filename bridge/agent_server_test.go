@@ -169,6 +169,7 @@ func TestAgentRecomputesWhatTheServerComputes(t *testing.T) {
 	f("qwen3", tinymodel.Options{Arch: "qwen3", Layers: 4}, lab.BackendOptions{}, 3e-3)
 	f("llama, no heads share keys", tinymodel.Options{Layers: 4, Heads: 4, HeadsKV: 4}, lab.BackendOptions{}, 3e-3)
 	f("llama, four heads share keys", tinymodel.Options{Layers: 4, Heads: 8, HeadsKV: 2, HeadDim: 32}, lab.BackendOptions{}, 3e-3)
+	f("llama, table kept twice", tinymodel.Options{Layers: 4, PackedTable: true}, lab.BackendOptions{}, 3e-3)
 	f("llama, as many layers as one graph has", tinymodel.Options{Layers: 64}, lab.BackendOptions{}, 3e-3)
 	f("qwen2, q8_0", tinymodel.Options{Arch: "qwen2", Layers: 4}, lab.BackendOptions{TypeK: "q8_0", TypeV: "q8_0", FlashAttention: "on"}, 3e-2)
 }

@@ -26,6 +26,7 @@ type Backend struct {
 	url    string
 	apiKey string
 	http   *http.Client
+	fresh  *http.Client // of connections that serve one request each
 }
 
 // BackendError is an answer of the backend other than 200.
@@ -53,7 +54,16 @@ func NewBackend(url, apiKey string, connect time.Duration) *Backend {
 	t.DialContext = (&net.Dialer{Timeout: connect}).DialContext
 	t.Proxy = nil // the backend is next door; a proxy of the environment is not meant for it
 	t.MaxIdleConnsPerHost = 16
-	return &Backend{url: strings.TrimRight(url, "/"), apiKey: apiKey, http: &http.Client{Transport: t}}
+	alone := t.Clone()
+	alone.DisableKeepAlives = true
+	return &Backend{url: strings.TrimRight(url, "/"), apiKey: apiKey, http: &http.Client{Transport: t}, fresh: &http.Client{Transport: alone}}
+}
+
+// once asks over new connections alone, on which net/http repeats nothing.
+func (b *Backend) once() *Backend {
+	o := *b
+	o.http = b.fresh
+	return &o
 }
 
 // Close drops the idle connections.
@@ -104,7 +114,7 @@ func (b *Backend) send(ctx context.Context, method, path, auth string, body []by
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	// All that is asked here may be asked twice. net/http then tries again where
+	// All that is asked here may be asked twice (but see once). net/http then tries again where
 	// the server closed a kept connection, as llama-server does after 5 s; an
 	// empty value is not sent.
 	req.Header["Idempotency-Key"] = nil
@@ -144,16 +154,21 @@ type Props struct {
 	Slots      int
 	Context    int // tokens of one slot
 	Multimodal bool
-	LoRA       string // JSON of the default adapters, "[]" for none
 	Template   string
+	// LoRA names the adapters that are applied where a request names none, and their scales,
+	// as JSON; "[]" for none.
+	LoRA string
+	// Adapters counts those that are loaded: one that is not applied can be at any time.
+	Adapters int
 	// Start is another at each start of a server of 2026 and newer, "" in older ones: what
 	// stands for an image in a prompt, which nobody is to guess.
 	Start string
 }
 
-// Differs names what a later answer says otherwise, "" where the two are the same. Any
-// difference means that the server was started anew, or is another one.
+// Differs names what a later answer to Look says otherwise, "" where the two are the same.
+// Any difference means that the server was started anew, or is another one.
 func (p Props) Differs(later Props) string {
+	later.LoRA, later.Adapters = p.LoRA, p.Adapters
 	for _, c := range []struct {
 		what string
 		same bool
@@ -162,7 +177,6 @@ func (p Props) Differs(later Props) string {
 		{"the build", p.Build == later.Build},
 		{"the number of slots", p.Slots == later.Slots},
 		{"the context", p.Context == later.Context},
-		{"the adapters", p.LoRA == later.LoRA},
 		{"the mark of its start", p.Start == later.Start},
 		{"something else", p == later},
 	} {
@@ -173,8 +187,18 @@ func (p Props) Differs(later Props) string {
 	return ""
 }
 
-// Props asks for /props.
+// Props asks for /props and /lora-adapters.
 func (b *Backend) Props(ctx context.Context) (Props, error) {
+	p, err := b.Look(ctx)
+	if err == nil {
+		p.LoRA, p.Adapters, err = b.adapters(ctx)
+	}
+	return p, err
+}
+
+// Look asks for /props alone, which the server answers at once whatever it is at, and which
+// does not wake one that sleeps. Of adapters it says nothing.
+func (b *Backend) Look(ctx context.Context) (Props, error) {
 	reply, err := b.call(ctx, http.MethodGet, "/props", b.own(), nil)
 	if err != nil {
 		return Props{}, err
@@ -186,17 +210,43 @@ func (b *Backend) Props(ctx context.Context) (Props, error) {
 		Slots:      int(g.Get("total_slots").Int()),
 		Context:    int(g.Get("default_generation_settings.n_ctx").Int()),
 		Multimodal: g.Get("modalities.vision").Bool() || g.Get("modalities.audio").Bool(),
-		LoRA:       g.Get("default_generation_settings.params.lora").Raw,
 		Template:   g.Get("chat_template").String(),
 		Start:      g.Get("media_marker").String(),
 	}
 	if p.Slots < 1 {
 		return p, errors.New("the backend's /props names no slots (total_slots): is it llama-server?")
 	}
-	if p.LoRA == "" {
-		p.LoRA = "[]"
-	}
 	return p, nil
+}
+
+// adapters asks for /lora-adapters, since /props names only those of a request.
+func (b *Backend) adapters(ctx context.Context) (applied string, loaded int, err error) {
+	const path = "/lora-adapters"
+	reply, err := b.call(ctx, http.MethodGet, path, b.own(), nil)
+	var answer *BackendError
+	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
+		return "[]", 0, nil // a server that knows none
+	}
+	if err != nil {
+		return "", 0, err
+	}
+	all := gjson.ParseBytes(reply)
+	if !all.IsArray() {
+		return "", 0, fmt.Errorf("cannot read the backend's answer to %s: expected a list", path)
+	}
+	type adapter struct {
+		Path  string  `json:"path"`
+		Scale float64 `json:"scale"`
+	}
+	active := []adapter{}
+	for _, a := range all.Array() {
+		loaded++
+		if scale := a.Get("scale").Float(); scale != 0 {
+			active = append(active, adapter{a.Get("path").String(), scale})
+		}
+	}
+	text, err := json.Marshal(active)
+	return string(text), loaded, err
 }
 
 // Health reports whether the backend has its model loaded.
@@ -294,10 +344,21 @@ func (b *Backend) Save(ctx context.Context, slot int, file string) (tokens int, 
 	return int(gjson.GetBytes(reply, "n_saved").Int()), gjson.GetBytes(reply, "n_written").Int(), nil
 }
 
+// ErrNoCells says that the server's cache has no free cells for what is to be restored: under
+// --kv-unified other slots may hold them.
+var ErrNoCells = errors.New("no free cells in the backend's cache")
+
+// noCells is in the server's answer where it has none, and where it takes a file for damaged.
+const noCells = "available space in KV cache"
+
 // Restore reads a state file of the slot directory into the slot. The server's
 // word is no proof that it took: compare cache_n of the next request.
 func (b *Backend) Restore(ctx context.Context, slot int, file string) (tokens int, err error) {
 	reply, err := b.slot(ctx, slot, "restore", map[string]any{"filename": file})
+	var answer *BackendError
+	if errors.As(err, &answer) && strings.Contains(answer.Body, noCells) {
+		err = fmt.Errorf("%w: %w", ErrNoCells, err)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -306,8 +367,14 @@ func (b *Backend) Restore(ctx context.Context, slot int, file string) (tokens in
 
 // Erase empties the slot.
 func (b *Backend) Erase(ctx context.Context, slot int) error {
-	_, err := b.slot(ctx, slot, "erase", map[string]any{})
+	_, err := b.Empty(ctx, slot)
 	return err
+}
+
+// Empty is Erase, and returns how many tokens the slot held.
+func (b *Backend) Empty(ctx context.Context, slot int) (tokens int, err error) {
+	reply, err := b.slot(ctx, slot, "erase", map[string]any{})
+	return int(gjson.GetBytes(reply, "n_erased").Int()), err
 }
 
 func (b *Backend) slot(ctx context.Context, slot int, action string, body any) ([]byte, error) {

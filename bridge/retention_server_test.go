@@ -75,6 +75,7 @@ func TestAgentDraftsWhatTheServerAnswers(t *testing.T) {
 		})
 	}
 	f("llama", tinymodel.Options{}, lab.BackendOptions{}, 1)
+	f("llama, table kept twice", tinymodel.Options{PackedTable: true}, lab.BackendOptions{}, 1)
 	f("llama, many follow", tinymodel.Options{}, lab.BackendOptions{}, 700)
 	f("qwen2, V transposed", tinymodel.Options{Arch: "qwen2"}, lab.BackendOptions{FlashAttention: "off"}, 5)
 	f("qwen3", tinymodel.Options{Arch: "qwen3"}, lab.BackendOptions{}, 40)

@@ -65,8 +65,8 @@ func (x *examination) backend() *backend {
 	if b.props.Multimodal {
 		x.ok("multimodal", "prompts with images or sound pass through unshared")
 	}
-	if b.props.LoRA != "[]" {
-		x.ok("LoRA", "the server has adapters; prompts share only under the same ones")
+	if n := b.props.Adapters; n > 0 {
+		x.ok("LoRA", "%d adapters, applied: %s; prompts share only under the same ones, and the agent is not used", n, b.props.LoRA)
 	}
 	return b
 }

@@ -63,20 +63,25 @@ func TestSharingWithoutAnAgentGoesTheSlotWay(t *testing.T) {
 	s.want(s.complete(tale("1847")), "shared")
 }
 
-// TestSharingGoesOnWhenTheAgentFails: the request goes cold, the next ones go the
-// slot way.
+// TestSharingGoesOnWhenTheAgentFails: the requests go cold, and after three in a row the next
+// ones go the slot way.
 func TestSharingGoesOnWhenTheAgentFails(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Context: 4096, Preload: agentLibrary(t)}, nil)
 	s.want(s.complete(tale("1812")), "cold")
 	rope := *s.live().probed.RoPE
 	rope.HeadDim = 2 * rope.HeadDim // what the agent must refuse
 	s.live().probed.RoPE = &rope
-	s.want(s.complete(tale("1847")), "cold")
-	if s.live().agent() {
-		t.Error("the agent failed and is still used")
+	for i, year := range []string{"1847", "1848", "1849"} {
+		if !s.live().agent() {
+			t.Errorf("after %d failures the agent is no longer used", i)
+		}
+		s.want(s.complete(tale(year)), "cold")
+		if err := s.server.sharer.EmptySlots(context.Background()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := s.server.sharer.EmptySlots(context.Background()); err != nil {
-		t.Fatal(err)
+	if s.live().agent() {
+		t.Error("the agent failed three times and is still used")
 	}
 	s.want(s.complete(tale("1913")), "shared")
 }

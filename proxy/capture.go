@@ -43,6 +43,7 @@ func (d *Decision) release() {
 	case d.all:
 		d.lv.slots.releaseAll()
 	case d.slot != nil:
+		d.slot.adapters = unknownAdapters
 		d.lv.slots.release(d.slot, "", nil, d.generation)
 	}
 }
@@ -115,6 +116,11 @@ func (d *Decision) free(taken bool) {
 	if !taken { // some part of the prompt, perhaps, or what was there before
 		held, generation = nil, max(generation, d.slot.generation)
 	}
+	if taken || d.slot.adapters == d.g.Adapters {
+		d.slot.adapters = d.g.Adapters
+	} else {
+		d.slot.adapters = unknownAdapters
+	}
 	d.lv.slots.release(d.slot, d.g.Tenant, held, generation)
 	d.slot = nil
 }
@@ -153,7 +159,7 @@ func (d *Decision) capture(o Outcome, taken bool) {
 func (d *Decision) saveWorthy(o Outcome) (*bridge.Pending, error) {
 	cfg := d.sh.cfg.Store
 	switch {
-	case d.g.Policy.Reuse != configs.ReuseFuzzy:
+	case d.g.Policy.Reuse != configs.ReuseFuzzy, d.g.Adapters != "":
 		return nil, errNotFuzzy
 	case len(d.tokens) < cfg.MinTokens:
 		return nil, errTooShort

@@ -70,8 +70,11 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	sh.announce(lv)
 	sh.running.Go(func() { sh.keepIndexed(lv) })
 	sh.running.Go(func() { sh.attend(lv) })
-	if sh.doubts.Load() != doubts {
+	switch { // while it was probed
+	case sh.doubts.Load() != doubts:
 		sh.doubt(lv, "the backend went away while it was probed", probeEvery)
+	case sh.scales.set.Load() != lv.scales:
+		sh.doubt(lv, scalesSet, 0)
 	}
 	return 0
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -33,15 +32,21 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 // cook has the agent carry the plan out; a reason means that it failed.
 func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
 	start := time.Now()
-	done, reply, err := d.lv.filler.Cook(ctx, d.slot.id, d.tried(d.levelled(d.recipe(p, refs))))
+	r := d.tried(d.levelled(d.recipe(p, refs)))
+	var done bridge.Filled
+	var reply bridge.AgentReply
+	err := d.withRoom(ctx, func() (err error) {
+		done, reply, err = d.lv.filler.Cook(ctx, d.slot.id, r)
+		return err
+	})
 	d.report.Compose, d.report.Inject = done.Compose, done.Inject
 	if err != nil {
-		d.sh.fillFailed(d, err)
-		if ctx.Err() == nil && !errors.Is(err, bridge.ErrNotTaken) {
-			d.lv.dismiss(d.sh, err)
+		if ctx.Err() == nil {
+			d.lv.agentFailed(d.sh, err)
 		}
-		return coldFill
+		return d.fillFailed(err)
 	}
+	d.lv.failures.Store(0)
 	d.sh.step("compose", start)
 	d.lv.costs.cooked(p.inside, done, reply)
 	d.report.Work = d.work(done, reply)
@@ -94,32 +99,4 @@ func passages(p *matcher.Plan, end int) (passage []uint16, sample []bool) {
 // request's part included.
 func (d *Decision) work(done bridge.Filled, reply bridge.AgentReply) float64 {
 	return (float64(reply.Keys)/float64(max(1, reply.Layers)) + float64(len(d.tokens)-done.Tokens)) / float64(len(d.tokens))
-}
-
-// agent reports whether slots are filled by the agent.
-func (lv *live) agent() bool { return lv.whyNoAgent.Load() == nil }
-
-// dismiss goes on by the slot way after the agent failed.
-func (lv *live) dismiss(sh *Sharer, err error) {
-	why := err.Error()
-	if lv.whyNoAgent.CompareAndSwap(nil, &why) {
-		sh.log.Warn().Err(err).Msg("the agent failed: slots are filled through saved states until the backend is probed again")
-	}
-}
-
-// chooseWay tries the agent out where the configuration wants it.
-func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober) error {
-	why := "backend.way is slot"
-	if sh.cfg.Backend.Way != "slot" {
-		reply, err := prober.Agent(ctx, lv.probed)
-		if lv.agentKernels = reply.Kernels; err == nil {
-			return nil
-		}
-		if sh.cfg.Backend.Way == "agent" {
-			return err
-		}
-		why = err.Error()
-	}
-	lv.whyNoAgent.Store(&why)
-	return nil
 }

@@ -57,8 +57,11 @@ type Generation struct {
 	Prompt        Prompt
 	Policy        configs.Policy
 	Route         string
-	// Tenant is a digest of who asks; "" means no identity, hence no sharing.
+	// Tenant is a digest of who asks, and of Adapters where there are any; "" means no
+	// identity, hence no sharing.
 	Tenant string
+	// Adapters are the LoRA adapters that the body names, as it writes them; "" none.
+	Adapters string
 	// Off is why this request must not be shared, or "".
 	Off string
 	// Apart: the configuration knows more than one tenant.

@@ -67,9 +67,9 @@ func (d *Decision) pin(prefix int, reason string) {
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
 	}
-	if d.State != StateExact && (d.g.Apart || d.slot.generation == thinned) {
+	if d.State != StateExact && (d.g.Apart || d.slot.generation == thinned || d.otherAdapters()) {
 		// Another's prompt or nobody knows whose, or a few tokens of a cache that lacks
-		// some: this one's KV may yet become a reference.
+		// some or was computed by other adapters: this one's KV may yet become a reference.
 		d.set("cache_prompt", "false")
 	}
 }
@@ -82,15 +82,21 @@ func (d *Decision) fill(ctx context.Context, p *planned) string {
 		d.sh.log.Warn().Err(err).Str("id", d.g.ID).Msg("reference not usable")
 		return coldReference
 	}
+	if err := d.settle(ctx); err != nil {
+		return d.fillFailed(err)
+	}
 	if p.recipe {
 		return d.cook(ctx, p, refs)
 	}
 	f := bridge.Fill{Slot: d.slot.id, Tokens: d.tokens, Stages: stages(p), Refs: refs, Threads: d.sh.threads()}
-	done, err := d.lv.filler.Fill(ctx, f)
+	var done bridge.Filled
+	err = d.withRoom(ctx, func() (err error) {
+		done, err = d.lv.filler.Fill(ctx, f)
+		return err
+	})
 	d.report.Compose, d.report.Inject = done.Compose, done.Inject
 	if err != nil {
-		d.sh.fillFailed(d, err)
-		return coldFill
+		return d.fillFailed(err)
 	}
 	d.sh.metrics.Steps.WithLabelValues("compose").Observe(done.Compose.Seconds())
 	d.sh.metrics.Steps.WithLabelValues("inject").Observe(done.Inject.Seconds())
@@ -232,10 +238,15 @@ func (d *Decision) erase(sl *slot) bool {
 	return err == nil
 }
 
-// fillFailed logs and counts a failed fill.
-func (sh *Sharer) fillFailed(d *Decision, err error) {
-	if errors.Is(err, context.Canceled) {
-		return // the client left
+// fillFailed logs and counts a failed fill, and returns why the request is cold.
+func (d *Decision) fillFailed(err error) (reason string) {
+	sh := d.sh
+	switch {
+	case errors.Is(err, context.Canceled): // the client left
+		return coldFill
+	case errors.Is(err, bridge.ErrNoCells):
+		sh.log.Info().Err(err).Str("id", d.g.ID).Int("slot", d.slot.id).Msg("no room for what was to be injected, the request goes cold")
+		return coldCells
 	}
 	sh.log.Warn().Err(err).Str("id", d.g.ID).Int("slot", d.slot.id).Msg("injection failed, the request goes cold")
 	d.report.RestoreFailed = errors.Is(err, bridge.ErrNotTaken)
@@ -248,6 +259,7 @@ func (sh *Sharer) fillFailed(d *Decision, err error) {
 	case errors.As(err, &refused), errors.Is(err, bridge.ErrCorrupt): // of what it saved between two stages
 		sh.strike(d.lv)
 	}
+	return coldFill
 }
 
 // mismatch counts a restore that the backend's cache_n did not confirm. Where another

@@ -15,7 +15,7 @@ const leastBytes = 2
 // knows of a prompt that it would not respect, the request goes the whole way.
 func (d *Decision) hopeless() bool {
 	pol := &d.g.Policy
-	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.g.Tenant) {
+	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.g.Adapters != "" || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.g.Tenant) {
 		return false
 	}
 	n := d.g.Prompt.mostTokens()

@@ -31,9 +31,12 @@ type live struct {
 	agentKernels string
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
-	users      tracker // requests that hold on to the store and the model
-	ctx        context.Context
-	cancel     context.CancelFunc // ends what runs beside requests
+	failures   atomic.Int32 // of the agent, in a row
+	// scales were set that often before the probe.
+	scales int64
+	users  tracker // requests that hold on to the store and the model
+	ctx    context.Context
+	cancel context.CancelFunc // ends what runs beside requests
 }
 
 func (lv *live) close() {
@@ -56,11 +59,12 @@ func (lv *live) retire() {
 
 // probe tries out the backend and builds what sharing needs.
 func (sh *Sharer) probe(ctx context.Context) (*live, error) {
+	scales := sh.scales.set.Load()
 	props, err := sh.backend.Props(ctx)
 	if err != nil {
 		return nil, err
 	}
-	lv := &live{model: sh.openModel(props)}
+	lv := &live{model: sh.openModel(props), scales: scales}
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
 	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}
 	if lv.probed, err = prober.Probe(ctx); err == nil {

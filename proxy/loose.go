@@ -8,9 +8,10 @@ import (
 // loose counts the requests under way whose slot the backend chooses, which may be any:
 // until they are over the book of slots cannot be believed, and then not for what it said
 // before. Where tenants are kept apart there are such only while nothing is known of the
-// backend's slots, or from a configuration before.
+// backend's slots, or from a configuration before. One that names LoRA adapters matters
+// whoever the tenants are (see adapters.go).
 type loose struct {
-	under atomic.Int64
+	under, adapted atomic.Int64 // adapted: those of them that name adapters
 	// apart: tenants were kept apart at some time, so that it matters.
 	apart atomic.Bool
 }
@@ -23,6 +24,9 @@ func (d *Decision) sentLoose(ctx context.Context) {
 	}
 	if d.isLoose = d.Slot < 0 && !d.all && d.unsafe == "" && ctx.Err() == nil; d.isLoose {
 		d.sh.loose.under.Add(1)
+		if d.g.Adapters != "" {
+			d.sh.loose.adapted.Add(1)
+		}
 	}
 }
 
@@ -31,14 +35,24 @@ func (d *Decision) overLoose() {
 	if !d.isLoose {
 		return
 	}
-	if lv := d.sh.live.Load(); lv != nil && d.sh.loose.apart.Load() {
+	if lv := d.sh.live.Load(); lv != nil && (d.sh.loose.apart.Load() || d.g.Adapters != "") {
 		lv.slots.doubt()
+	}
+	if d.g.Adapters != "" {
+		d.sh.loose.adapted.Add(-1)
 	}
 	d.sh.loose.under.Add(-1)
 }
 
-// uncertain: another tenant's prompt may be in the request's slot, whatever the book says:
-// a loose request is under way, or was since the slot was taken or the backend doubted.
+// uncertain: another tenant's prompt may be in the request's slot, or what other adapters
+// computed, whatever the book says: a loose request is under way, or was since the slot was
+// taken or the backend doubted.
 func (d *Decision) uncertain() bool {
-	return d.g.Apart && (d.sh.loose.under.Load() > 0 || d.sh.live.Load() != d.lv || d.slot != nil && d.lv.slots.isDoubted(d.slot))
+	switch l := &d.sh.loose; {
+	case l.adapted.Load() > 0, d.lv.rescaled(d.sh), d.slot != nil && d.lv.slots.isDoubted(d.slot):
+		return true
+	case d.g.Apart:
+		return l.under.Load() > 0 || d.sh.live.Load() != d.lv
+	}
+	return false
 }

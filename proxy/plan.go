@@ -51,6 +51,8 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 	d.tokens, d.report.Tokens = tokens, tokens
 	pol := &d.g.Policy
 	switch {
+	case d.g.Adapters != "":
+		return nil, offLoRA
 	case pol.Reuse == configs.ReuseExact:
 		return nil, coldExactOnly
 	case len(tokens) < pol.MinTokens:

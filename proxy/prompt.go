@@ -60,8 +60,6 @@ func offBody(body gjson.Result) string {
 		return offTwice
 	case several(body.Get):
 		return offSeveral
-	case body.Get("lora.#").Int() > 0:
-		return offLoRA
 	case cache.Exists() && cache.Type == gjson.False:
 		return offNoCache
 	case slot.Type == gjson.Number && slot.Num >= 0:

@@ -88,7 +88,6 @@ func TestOffBody(t *testing.T) {
 	f(`{"n_cmpl":3}`, offSeveral)
 	f(`{"cache_prompt":false}`, offNoCache)
 	f(`{"id_slot":0}`, offPinned)
-	f(`{"lora":[{"id":0,"scale":1}]}`, offLoRA)
 }
 
 func TestResponsesBecomeChat(t *testing.T) {

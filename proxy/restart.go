@@ -51,7 +51,7 @@ func (sh *Sharer) changed(lv *live) string {
 	}
 	ctx, cancel := context.WithTimeout(lv.ctx, lookTimeout)
 	defer cancel()
-	props, err := sh.backend.Props(ctx)
+	props, err := sh.backend.Look(ctx)
 	if err != nil {
 		return ""
 	}

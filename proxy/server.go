@@ -296,7 +296,8 @@ func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, 
 		doc = gjson.ParseBytes(body)
 	}
 	g.Route, g.Policy = route(cfg, x.path, stringOf(doc.Get("model"), ""), h)
-	g.Tenant = tenant(g.Policy.Tenant, h)
+	g.Tenant, g.Adapters = tenant(g.Policy.Tenant, h), adaptersOf(doc)
+	g.adapted()
 	wish, _ := header(h, controlHeader)
 	switch {
 	case g.Off != "":
@@ -319,7 +320,12 @@ func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []by
 	if x.decision != nil {
 		x.decision.Forwarded()
 	}
+	heeded := func(bool) {}
+	if setsScales(x.method, x.path) {
+		heeded = x.server.sharer.setting()
+	}
 	a, err := x.server.upstream.do(x.ctx, head, &ctx.Request.Header, body)
+	heeded(err != nil || a.head.StatusCode() == fasthttp.StatusOK)
 	if err != nil {
 		x.fail(err)
 		if errors.Is(x.err, errDraining) {

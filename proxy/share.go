@@ -24,6 +24,7 @@ const (
 	coldBusy        = "no slot free"
 	coldReference   = "reference lost"
 	coldFill        = "injection failed"
+	coldCells       = "no free cells"
 	coldClientGone  = "client gone"
 	coldFault       = "fault in sharing"
 	coldExactOnly   = "no exact prefix"

@@ -37,12 +37,17 @@ type Sharer struct {
 	observer atomic.Pointer[func(Report)]
 	trial    atomic.Pointer[Trial]
 
+	// lostWith is the build and model of the backend that was lost while the agent was tried
+	// out in it, "" none; who probes owns it.
+	lostWith string
+
 	reprobe chan struct{}
 	stop    context.CancelFunc
 	stopped <-chan struct{}
 	running sync.WaitGroup
 	active  tracker // requests between Prepare and the end of Finish
 	loose   loose
+	scales  scales
 }
 
 // newSharer opens the index and begins to find out about the backend, which need

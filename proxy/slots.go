@@ -34,6 +34,9 @@ type slot struct {
 	tokens []int32 // what it holds, as far as is known
 	// generation of the KV it holds: 0 computed, more where composed.
 	generation int
+	// adapters of the request that filled it, as it named them: "" those that the backend
+	// applies by itself.
+	adapters string
 	// doubted: whoever has it, something else may have been put in meanwhile.
 	doubted bool
 }
@@ -45,7 +48,7 @@ const thinned = math.MaxInt
 func newSlots(n int) *slots {
 	s := &slots{freed: make(chan struct{})}
 	for i := range n {
-		s.all = append(s.all, &slot{id: i})
+		s.all = append(s.all, &slot{id: i, adapters: unknownAdapters})
 	}
 	return s
 }
@@ -145,6 +148,7 @@ func (s *slots) releaseAll() {
 	for _, sl := range s.all {
 		sl.busy, sl.doubted, sl.used = false, false, time.Now()
 		sl.nobodys()
+		sl.adapters = unknownAdapters
 	}
 	s.wake()
 }
@@ -157,6 +161,7 @@ func (s *slots) doubt() {
 		sl.doubted = sl.busy
 		if !sl.busy {
 			sl.nobodys()
+			sl.adapters = unknownAdapters
 		}
 	}
 }
@@ -200,6 +205,31 @@ func (s *slots) oldest() (old *slot) {
 	return old
 }
 
+// takeOldest takes the idle slot used least recently of those that fit, without waiting; nil
+// where there is none.
+func (s *slots) takeOldest(fits func(*slot) bool) (old *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.all {
+		if !sl.busy && fits(sl) && (old == nil || sl.used.Before(old.used)) {
+			old = sl
+		}
+	}
+	if old != nil {
+		old.busy = true
+	}
+	return old
+}
+
+// emptied gives back a slot that was taken to be emptied. It stays the next to be used.
+func (s *slots) emptied(sl *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl.busy, sl.doubted, sl.generation = false, false, 0
+	sl.nobodys()
+	s.wake()
+}
+
 // release gives the slot back, holding what it is said to hold. Where that is nothing, it
 // is nobody's: the backend may have left in it what was there before.
 func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int) {
@@ -207,6 +237,9 @@ func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int)
 	defer s.mu.Unlock()
 	sl.busy, sl.used = false, time.Now()
 	sl.tenant, sl.tokens, sl.generation = tenant, tokens, generation
+	if sl.doubted {
+		sl.adapters = unknownAdapters
+	}
 	if sl.doubted || len(tokens) == 0 {
 		sl.doubted = false
 		sl.nobodys()

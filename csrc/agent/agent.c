@@ -44,6 +44,7 @@ struct job {
     int32_t device;
     int32_t brought; /* references that had to be brought to the device */
     struct error aside;  /* why they do not lie in the cache */
+    bool no_cells;       /* why it failed: the server had none for the sequence */
     struct model * model;
     struct recomputed did;
     struct attention attention; /* of an answer, where one is drafted */
@@ -233,12 +234,17 @@ static bool lay_in_cache(struct job * j, int32_t seq, struct error * err) {
 }
 
 /* Finds room for the rows: in the cache where that can be, else aside, to be restored from
- * there. */
+ * there. Where the server has no cells for the whole state, it will have none for it later;
+ * but what was drafted goes before. */
 static bool lay_out(struct job * j, int32_t seq, struct error * err) {
     const struct state_layout layout = j->made.layout;
     j->in_cache = lay_in_cache(j, seq, &j->aside);
     if (j->in_cache) {
         return true;
+    }
+    if (j->cache.no_cells && !recipe_drafts(&j->recipe)) {
+        j->no_cells = true;
+        return fail(err, "%s", j->aside.text);
     }
     state_close(&j->made);
     j->made.layout = layout;
@@ -425,6 +431,7 @@ static size_t finish_aside(struct job * j, int32_t seq, int32_t * tokens, size_t
     }
     const size_t got = j->abi->load_file(j->ctx, j->path, seq, tokens, capacity, count);
     if (got == 0) {
+        j->no_cells = true; /* the state is sound */
         fail(err, "the server refused the state made by the recipe");
     }
     return got;
@@ -477,8 +484,8 @@ static void reply(struct job * j, const char * path, struct error * err) {
     for (uint32_t i = 0; i < j->did.n_drafted; i++) {
         fprintf(f, i > 0 ? ",%d" : "%d", j->did.drafted[i]);
     }
-    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"kernels\":\"%s\",\"error\":\"%s\"}\n",
-            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, j->kernels != NULL ? j->kernels : "", err->text);
+    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"kernels\":\"%s\",\"no_cells\":%s,\"error\":\"%s\"}\n",
+            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, j->kernels != NULL ? j->kernels : "", j->no_cells ? "true" : "false", err->text);
     fclose(f);
 }
 

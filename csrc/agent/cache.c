@@ -117,6 +117,7 @@ static bool restore(struct cache * c, const struct abi * abi, struct llama_conte
     const size_t got = abi->llama_state_seq_set_data(ctx, from, size, seq);
     looking = NULL;
     memcpy(from, covered, (size_t) n);
+    c->no_cells = got == 0;
     return got == size || fail(err, "the server has no %u cells for the sequence, or another layout", made->cells);
 }
 

@@ -19,6 +19,7 @@ struct cache {
     int64_t stride;  /* cells of a tensor */
     int64_t noted_k, noted_v; /* bytes that went past */
     bool scattered;  /* not one run of cells, the same in all layers */
+    bool no_cells;   /* the server had none for the sequence */
 };
 
 /* Empties the sequence, has the server find cells for those of made, which state_write has

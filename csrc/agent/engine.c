@@ -67,15 +67,34 @@ static bool open_devices(struct engine * e, const ggml_backend_dev_t * devices, 
     return kept.sched != NULL || fail(err, "out of memory");
 }
 
+/* Adds the devices that hold any of n weights, some of which may be null. */
+static bool add_devices(const struct engine * e, ggml_backend_dev_t * devices, int32_t * n_devices, ggt * const * weights, size_t n, struct error * err) {
+    for (size_t i = 0; i < n; i++) {
+        ggml_backend_dev_t dev = weights[i] == NULL ? NULL : device_of(e->abi, weights[i]);
+        if (dev != NULL && !add_device(devices, n_devices, dev)) {
+            return fail(err, "the model lies on more than %d devices", ENGINE_MAX_BACKENDS - 1);
+        }
+    }
+    return true;
+}
+
+/* Those of the layers come first, in order. The embeddings lie in host memory (model.c). */
+static bool find_devices(const struct engine * e, ggml_backend_dev_t * devices, int32_t * n, struct error * err) {
+    const struct model * m = e->model;
+    for (int32_t i = 0; i < m->n_layers; i++) {
+        if (!add_devices(e, devices, n, (ggt * const *) &m->layers[i], sizeof m->layers[i] / sizeof(ggt *), err)) {
+            return false;
+        }
+    }
+    ggt * const outside[] = {m->output_norm, m->output, m->rope_factors};
+    return add_devices(e, devices, n, outside, sizeof outside / sizeof *outside, err);
+}
+
 static bool take_devices(struct engine * e, int32_t n_threads, struct error * err) {
     ggml_backend_dev_t devices[ENGINE_MAX_BACKENDS];
     int32_t n = 0;
-    const int32_t n_layers = e->model->n_layers;
-    for (int32_t i = 0; i <= n_layers; i++) {
-        ggml_backend_dev_t dev = device_of(e->abi, i < n_layers ? e->model->layers[i].wq : e->model->output);
-        if (dev != NULL && !add_device(devices, &n, dev)) {
-            return fail(err, "the model lies on more than %d devices", ENGINE_MAX_BACKENDS - 1);
-        }
+    if (!find_devices(e, devices, &n, err)) {
+        return false;
     }
     if (kept.n != n + 1 || memcmp(kept.devices, devices, (size_t) n * sizeof *devices) != 0) {
         drop_kept(e->abi);

@@ -88,13 +88,34 @@ static bool read_numbers(struct model * m, const struct abi * abi, const struct 
 
 /* ---- weights ---- */
 
-static bool keep(struct model * m, const char * name, ggt * t, struct error * err) {
+/* Whether rows can be taken from a table where it lies: not on a device, and not where ggml
+ * has repacked it for products. */
+static bool plain(const struct abi * abi, const ggt * t) { return t->buffer != NULL && abi->ggml_backend_buffer_is_host(t->buffer); }
+
+/* Where a model's output is computed by its embeddings, llama.cpp may have them twice under
+ * one name: to take rows from, and for the product, repacked or on a device. */
+static void keep_table(struct model * m, const struct abi * abi, ggt * t) {
+    ggt * other = t;
+    if (m->embeddings == NULL || plain(abi, t)) {
+        other = m->embeddings;
+        m->embeddings = t;
+    }
+    if (m->output == NULL) {
+        m->output = other;
+    }
+}
+
+static bool keep(struct model * m, const struct abi * abi, const char * name, ggt * t, struct error * err) {
     int32_t layer;
     int end = 0;
+    if (strcmp(name, "token_embd.weight") == 0) {
+        keep_table(m, abi, t);
+        return true;
+    }
     const struct {
         const char * name;
         ggt ** to;
-    } outside[] = {{"token_embd.weight", &m->embeddings}, {"output_norm.weight", &m->output_norm}, {"output.weight", &m->output}, {"rope_freqs.weight", &m->rope_factors}};
+    } outside[] = {{"output_norm.weight", &m->output_norm}, {"output.weight", &m->output}, {"rope_freqs.weight", &m->rope_factors}};
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
         if (strcmp(name, outside[i].name) == 0) {
             *outside[i].to = t;
@@ -130,7 +151,7 @@ static bool read_weights(struct model * m, const struct abi * abi, const struct 
         ggt * tensor;
         memcpy(&name, begin, sizeof name);
         memcpy(&tensor, begin + entry - sizeof tensor, sizeof tensor);
-        if (!keep(m, name, tensor, err)) {
+        if (!keep(m, abi, name, tensor, err)) {
             return false;
         }
     }
@@ -165,6 +186,9 @@ bool model_read(struct model * m, const struct abi * abi, const struct llama_mod
     }
     if (m->embeddings == NULL || m->embeddings->buffer == NULL || m->embeddings->ne[0] != m->n_embd) {
         return fail(err, "the model has no token_embd.weight of %d elements a token", m->n_embd);
+    }
+    if (!plain(abi, m->embeddings)) {
+        return fail(err, "no row can be taken from token_embd.weight where the server has put it: on a device, or repacked");
     }
     if (m->output == NULL) {
         m->output = m->embeddings;

@@ -7,7 +7,7 @@
 
 enum { MODEL_MAX_LAYERS = 512 };
 
-/* Weights of a layer; biases and the norms of q and k may be null. */
+/* Weights of a layer, and nothing else; biases and the norms of q and k may be null. */
 struct weights {
     ggt *attn_norm, *q_norm, *k_norm, *ffn_norm;
     ggt *wq, *wk, *wv, *wo, *bq, *bk, *bv, *bo;
@@ -19,7 +19,7 @@ struct model {
     int32_t n_layers, n_embd, n_heads, n_heads_kv, head_dim;
     float eps;   /* of RMSNorm */
     float scale; /* of attention */
-    ggt * embeddings;
+    ggt * embeddings; /* in host memory, not repacked */
     ggt * output_norm, * output; /* output may be the embeddings */
     ggt * rope_factors; /* by which RoPE's frequencies are divided; null where there are none */
     struct weights layers[MODEL_MAX_LAYERS];

@@ -4,6 +4,7 @@
 #include "agent/agent.h"
 #include "agent/attended.h"
 #include "agent/attention.h"
+#include "agent/model.h"
 #include "agent/recipe.h"
 #include "agent/resident.h"
 #include "agent/retain.h"
@@ -429,7 +430,83 @@ static void test_residents(void) {
     free(refs);
 }
 
+/* ---- the model ---- */
+
+/* A llama of one layer, as a server would show it: the names and tensors of its map, and
+ * where they lie. */
+enum { HEAD = 4, EMBEDDING = 2 * HEAD, KV = HEAD, INNER = 16, VOCABULARY = 24, IN_HOST = 1, ELSEWHERE = 2 };
+
+static struct {
+    struct {
+        const char * name;
+        ggt * tensor;
+    } entries[16];
+    ggt tensors[16];
+    const void * vector[2];
+} shown;
+
+static void show(const char * name, int64_t in, int64_t out, int64_t buffer) {
+    const size_t n = (size_t) ((const char *) shown.vector[1] - (const char *) shown.vector[0]) / sizeof *shown.entries;
+    shown.tensors[n] = (ggt) {.buffer = (void *) (uintptr_t) buffer, .ne = {in, out, 1, 1}};
+    shown.entries[n].name = name;
+    shown.entries[n].tensor = &shown.tensors[n];
+    shown.vector[1] = &shown.entries[n + 1];
+}
+
+static int32_t show_meta(const struct llama_model * unused, const char * key, char * to, size_t size) {
+    (void) unused;
+    const char * value = strcmp(key, "general.architecture") == 0 ? "llama" : strcmp(key, "llama.attention.layer_norm_rms_epsilon") == 0 ? "1e-5" : NULL;
+    return value == NULL ? -1 : snprintf(to, size, "%s", value);
+}
+
+static int32_t show_1(const struct llama_model * unused) { return unused == NULL; }
+
+static int32_t show_2(const struct llama_model * unused) { return 1 + show_1(unused); }
+
+static int32_t show_embedding(const struct llama_model * unused) { return EMBEDDING * show_1(unused); }
+
+static bool show_host(void * buffer) { return buffer == (void *) (uintptr_t) IN_HOST; }
+
+static const void * show_map(const struct llama_model * unused) { return unused == NULL ? shown.vector : NULL; }
+
+/* Reads a model whose table lies in one buffer, and a second time, where that is not 0, in
+ * another. */
+static bool read_shown(struct model * m, int64_t first, int64_t second, struct error * err) {
+    const struct abi abi = {.llama_model_meta_val_str = show_meta, .llama_model_n_layer = show_1, .llama_model_n_embd = show_embedding, .llama_model_n_head = show_2, .llama_model_n_head_kv = show_1,
+                            .ggml_backend_buffer_is_host = show_host, .tensor_map = show_map, .tensor_map_entry = sizeof *shown.entries};
+    shown.vector[0] = shown.vector[1] = shown.entries;
+    show("token_embd.weight", EMBEDDING, VOCABULARY, first);
+    show("output_norm.weight", EMBEDDING, 1, IN_HOST);
+    show("blk.0.attn_norm.weight", EMBEDDING, 1, IN_HOST);
+    show("blk.0.attn_q.weight", EMBEDDING, EMBEDDING, ELSEWHERE);
+    show("blk.0.attn_k.weight", EMBEDDING, KV, ELSEWHERE);
+    show("blk.0.attn_v.weight", EMBEDDING, KV, ELSEWHERE);
+    show("blk.0.attn_output.weight", EMBEDDING, EMBEDDING, ELSEWHERE);
+    show("blk.0.ffn_norm.weight", EMBEDDING, 1, IN_HOST);
+    show("blk.0.ffn_gate.weight", EMBEDDING, INNER, ELSEWHERE);
+    show("blk.0.ffn_up.weight", EMBEDDING, INNER, ELSEWHERE);
+    show("blk.0.ffn_down.weight", INNER, EMBEDDING, ELSEWHERE);
+    if (second != 0) {
+        show("token_embd.weight", EMBEDDING, VOCABULARY, second);
+    }
+    return model_read(m, &abi, NULL, HEAD, err);
+}
+
+/* Of a table that is there twice the agent takes rows from that in plain host memory, however
+ * they stand, and one from which it cannot is refused. */
+static void test_tables(void) {
+    static struct model m;
+    struct error err;
+    ggt * first = &shown.tensors[0], * second = &shown.tensors[11];
+    CHECK(read_shown(&m, IN_HOST, 0, &err) && m.embeddings == first && m.output == first, "one table: %s", err.text);
+    CHECK(read_shown(&m, IN_HOST, ELSEWHERE, &err) && m.embeddings == first && m.output == second, "the second repacked: %s", err.text);
+    CHECK(read_shown(&m, ELSEWHERE, IN_HOST, &err) && m.embeddings == second && m.output == first, "the first repacked: %s", err.text);
+    CHECK(!read_shown(&m, ELSEWHERE, 0, &err) && strstr(err.text, "token_embd.weight") != NULL, "no plain table: not refused by name: %s", err.text);
+    CHECK(!read_shown(&m, ELSEWHERE, ELSEWHERE, &err), "two tables, none plain: not refused");
+}
+
 int main(void) {
+    test_tables();
     test_residents();
     test_hash();
     test_recipe();

@@ -112,6 +112,7 @@ type BackendOptions struct {
 	APIKey          string
 	ChatTemplate    string // Jinja; empty: the model's own
 	Preload         string // a library for LD_PRELOAD
+	LoRA            string // an adapter's GGUF file
 	SlotDir         string // empty: a new one, removed at the end
 	Progress        io.Writer
 	StartupDeadline time.Duration // 0: two minutes
@@ -265,6 +266,9 @@ func (b *Backend) args() []string {
 	}
 	if o.ChatTemplate != "" {
 		args = append(args, "--chat-template", o.ChatTemplate)
+	}
+	if o.LoRA != "" {
+		args = append(args, "--lora", o.LoRA)
 	}
 	if o.NoRAMCache {
 		args = append(args, "--cache-ram", "0")

@@ -23,6 +23,7 @@ def options():
     p.add_argument("--cache-idle-slots", action="store_true")
     p.add_argument("--cache-ram", type=int, default=None, help="MiB, 0 for none")
     p.add_argument("--threads", type=int, default=0)
+    p.add_argument("--lora", default="")
     p.add_argument("--api-key", default="")
     p.add_argument("--chat-template", default="")
     p.add_argument("--verbosity", type=int, default=None)
@@ -55,6 +56,10 @@ def params(o):
     if o.threads > 0:
         p.cpuparams.n_threads = o.threads
         p.cpuparams_batch.n_threads = o.threads
+    if o.lora:
+        adapter = x.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = o.lora, 1.0
+        p.lora_adapters = [adapter]
     if o.api_key:
         p.api_keys = [o.api_key]
     if o.chat_template:

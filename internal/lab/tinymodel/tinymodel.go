@@ -38,6 +38,10 @@ type Options struct {
 	// Values are string, bool, uint32, int32, float32, or lists of string,
 	// int32 or float32.
 	Extra map[string]any
+	// PackedTable packs the embeddings, by which the output is computed too, as Q4_0, and
+	// fills the vocabulary up to a multiple of 8: ggml keeps such a table a second time,
+	// repacked for its products.
+	PackedTable bool
 	// Seed of the weights.
 	Seed uint64
 }
@@ -82,6 +86,30 @@ func WriteFile(path string, o Options) error {
 	return os.WriteFile(path, b.Bytes(), 0o600)
 }
 
+// WriteAdapter writes a LoRA adapter of rank 1 for a llama with that embedding length: to the
+// query and value projections of the first layer it adds products of random vectors, as large
+// as what they are added to.
+func WriteAdapter(path string, embedding, values int, seed uint64) error {
+	g := &file{}
+	for _, v := range []struct {
+		key   string
+		value any
+	}{{"general.type", "adapter"}, {"general.architecture", "llama"}, {"adapter.type", "lora"}, {"adapter.lora.alpha", float32(1)}} {
+		if err := g.add(v.key, v.value); err != nil {
+			return err
+		}
+	}
+	r := rand.New(rand.NewPCG(seed, 2))
+	for _, w := range []struct {
+		name string
+		out  int
+	}{{"blk.0.attn_q.weight", embedding}, {"blk.0.attn_v.weight", values}} {
+		g.tensor(w.name+".lora_a", gauss(r, embedding, 1/math.Sqrt(float64(embedding))), embedding, 1)
+		g.tensor(w.name+".lora_b", gauss(r, w.out, 1), 1, w.out)
+	}
+	return os.WriteFile(path, g.assemble(), 0o600)
+}
+
 // Write writes the model to w.
 func Write(w io.Writer, o Options) error {
 	o = o.withDefaults()
@@ -114,11 +142,11 @@ func (o Options) metadata(g *file) error {
 		{key("attention.layer_norm_rms_epsilon"), float32(1e-5)},
 		{key("rope.dimension_count"), uint32(o.HeadDim)},
 		{key("rope.freq_base"), o.RoPEBase},
-		{key("vocab_size"), uint32(Vocab)},
+		{key("vocab_size"), uint32(o.vocab())},
 		{"tokenizer.ggml.model", "gpt2"},
 		{"tokenizer.ggml.pre", "gpt-2"},
-		{"tokenizer.ggml.tokens", tokens()},
-		{"tokenizer.ggml.token_type", tokenTypes()},
+		{"tokenizer.ggml.tokens", tokens(o.vocab())},
+		{"tokenizer.ggml.token_type", tokenTypes(o.vocab())},
 		{"tokenizer.ggml.merges", []string{}},
 		{"tokenizer.ggml.bos_token_id", uint32(EndOfText)},
 		{"tokenizer.ggml.eos_token_id", uint32(End)},
@@ -155,9 +183,17 @@ const chatTemplate = `{% for message in messages %}<|im_start|>{{ message['role'
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}`
 
-// tokens are the bytes as GPT-2 writes them, and the control tokens.
-func tokens() []string {
-	all := make([]string, 0, Vocab)
+// vocab is the number of tokens, those included that nothing is made of.
+func (o Options) vocab() int {
+	if o.PackedTable {
+		return (Vocab + 7) / 8 * 8
+	}
+	return Vocab
+}
+
+// tokens are the bytes as GPT-2 writes them, the control tokens, and unused ones up to n.
+func tokens(n int) []string {
+	all := make([]string, 0, n)
 	next := rune(256)
 	for b := range 256 {
 		if b >= '!' && b <= '~' || b >= 0xA1 && b <= 0xAC || b >= 0xAE {
@@ -167,11 +203,15 @@ func tokens() []string {
 			next++
 		}
 	}
-	return append(all, "<|endoftext|>", "<|im_start|>", "<|im_end|>")
+	all = append(all, "<|endoftext|>", "<|im_start|>", "<|im_end|>")
+	for len(all) < n {
+		all = append(all, fmt.Sprintf("<|unused%d|>", len(all)))
+	}
+	return all
 }
 
-func tokenTypes() []int32 {
-	types := make([]int32, Vocab)
+func tokenTypes(n int) []int32 {
+	types := make([]int32, n)
 	for i := range types {
 		types[i] = 1
 		if i >= 256 {
@@ -190,7 +230,12 @@ func (o Options) tensors(g *file) {
 		// Keeps the residual stream at its size through the layers.
 		g.tensor(name, gauss(r, in*out, 1/math.Sqrt(float64(in))), in, out)
 	}
-	g.tensor("token_embd.weight", gauss(r, dim*Vocab, 1), dim, Vocab)
+	table := gauss(r, dim*o.vocab(), 1)
+	if o.PackedTable {
+		g.packed("token_embd.weight", table, dim, o.vocab())
+	} else {
+		g.tensor("token_embd.weight", table, dim, o.vocab())
+	}
 	ones("output_norm.weight", dim)
 	if o.Factors != nil {
 		g.tensor("rope_freqs.weight", o.Factors, len(o.Factors))
@@ -301,17 +346,42 @@ func (g *file) add(key string, value any) error {
 	return nil
 }
 
+// Types of tensors.
+const (
+	tensorF32 = 0
+	tensorQ40 = 2
+)
+
 // tensor adds an f32 tensor with the given dimensions, the fastest first.
 func (g *file) tensor(name string, values []float32, dims ...int) {
+	g.raw(name, tensorF32, values, dims)
+}
+
+// packed adds values, which are to be around 1, as a tensor of type Q4_0: blocks of 32, each
+// with its step as f16 and then 4 bits a value, element i+16 above element i.
+func (g *file) packed(name string, values []float32, dims ...int) {
+	const step, stepF16, block = 0.5, 0x3800, 32
+	four := func(v float32) byte { return byte(min(max(math.Round(float64(v)/step)+8, 0), 15)) }
+	var data bytes.Buffer
+	for at := 0; at < len(values); at += block {
+		put(&data, uint16(stepF16))
+		for i := range block / 2 {
+			data.WriteByte(four(values[at+i]) | four(values[at+block/2+i])<<4)
+		}
+	}
+	g.raw(name, tensorQ40, data.Bytes(), dims)
+}
+
+func (g *file) raw(name string, kind uint32, data any, dims []int) {
 	g.tensors++
 	putString(&g.infos, name)
 	put(&g.infos, uint32(len(dims)))
 	for _, d := range dims {
 		put(&g.infos, uint64(d))
 	}
-	put(&g.infos, uint32(0)) // F32
+	put(&g.infos, kind)
 	put(&g.infos, uint64(g.data.Len()))
-	put(&g.data, values)
+	put(&g.data, data)
 	pad(&g.data)
 }
 
