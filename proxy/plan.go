@@ -48,6 +48,9 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 		d.sh.log.Debug().Err(err).Str("id", d.g.ID).Msg("no tokens")
 		return nil, late(ctx, coldTokens)
 	}
+	if d.lv.tooLong(len(tokens)) {
+		return nil, coldLong
+	}
 	d.tokens, d.report.Tokens = tokens, tokens
 	pol := &d.g.Policy
 	switch {
@@ -64,6 +67,13 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 		return nil, reason
 	}
 	return d.plan(ctx, refs)
+}
+
+// tooLong: the backend refuses a prompt that leaves no room for an answer in its slot, with
+// context shift too.
+func (lv *live) tooLong(n int) bool {
+	most := lv.probed.Props.Context
+	return most > 0 && n >= most
 }
 
 // late names the time budget where it was what ran out.

@@ -16,6 +16,7 @@ const (
 	coldRefused     = "key refused"
 	coldTokens      = "tokens unknown"
 	coldShort       = "short prompt"
+	coldLong        = "prompt too long"
 	coldIndex       = "index unavailable"
 	coldNothing     = "nothing similar"
 	coldDissimilar  = "below minimum similarity"

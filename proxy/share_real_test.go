@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -205,6 +206,25 @@ func TestSharingReusesASimilarPromptAndNothingOfAnUnrelatedOne(t *testing.T) {
 	s.want(r, "shared")
 	if d := farthest(topLogprobs(direct), topLogprobs(r.body)); d > 0.5 {
 		t.Errorf("with a changed year the log-probabilities are up to %.2f off the cold ones", d)
+	}
+}
+
+// TestSharingIsNotTriedWithAPromptThatTheBackendRefuses: one that fills its slot. One token
+// less is shared.
+func TestSharingIsNotTriedWithAPromptThatTheBackendRefuses(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 1024, Slots: 2}, nil)
+	first := s.complete("First. " + tale("1812"))
+	tokens := append(slices.Clone(first.report.Tokens[1:]), first.report.Tokens...)
+	ask := func(n int) reply {
+		b, _ := json.Marshal(map[string]any{"prompt": tokens[:n], "n_predict": 1})
+		return s.post("/completion", string(b))
+	}
+	const context = 512
+	if r := ask(context); r.status != http.StatusBadRequest || r.did != "cold; reason="+coldLong {
+		t.Errorf("%d tokens in a slot of %d: status %d, %q; expected the backend's refusal, and nothing shared", context, context, r.status, r.did)
+	}
+	if r := ask(context - 1); r.status != http.StatusOK || r.state() != "shared" {
+		t.Errorf("%d tokens in a slot of %d: status %d, %q; expected it shared", context-1, context, r.status, r.did)
 	}
 }
 
