@@ -100,8 +100,8 @@ func (d *Decision) verify(o Outcome) bool {
 	}
 	d.sh.log.Warn().Str("id", d.g.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")
 	d.report.RestoreFailed = true
-	if d.g.unheeding() {
-		d.sh.metrics.Mismatches.Inc() // it may have gone to another slot: that says nothing of restoring
+	if d.g.guessed() {
+		d.sh.metrics.Mismatches.Inc()
 	} else {
 		d.sh.mismatch(d.lv)
 	}

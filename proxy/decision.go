@@ -71,6 +71,12 @@ type Generation struct {
 // unheeding reports whether the backend takes no word about slots and its cache with it.
 func (g *Generation) unheeding() bool { return endpoints[g.Path] == EndpointMessages }
 
+// guessed reports whether what the backend prefills, or in which slot, is not known for
+// certain: that it finds something else than what was filled in says nothing of restoring.
+func (g *Generation) guessed() bool {
+	return g.unheeding() || g.Prompt.Kind == PromptInfill
+}
+
 // searches says that the backend would look for the prompt in other tenants' slots, or "".
 func (g *Generation) searches() string {
 	if !g.unheeding() {
