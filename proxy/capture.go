@@ -124,6 +124,7 @@ var (
 	errNotFuzzy  = errors.New("route keeps none")
 	errTooShort  = errors.New("short prompt")
 	errComposed  = errors.New("composed")
+	errUnknown   = errors.New("origin unknown")
 	errKnown     = errors.New("not novel")
 	errForeign   = errors.New("other tokens than expected")
 	errInDemand  = errors.New("slots in demand")
@@ -139,13 +140,24 @@ func (d *Decision) capture(o Outcome, taken bool) {
 		return
 	}
 	start := time.Now()
+	d.trace(o)
 	p, err := d.saveWorthy(o)
-	d.free(true)
+	d.free(len(d.tokens) == 0 || o.counted(len(d.tokens)))
 	if err == nil {
 		err = d.keep(p)
 		d.sh.step("capture", start)
 	}
 	d.sh.captured(err)
+}
+
+// trace notes that the backend found more of the prompt than the book knew of: KV that was
+// shifted (n_cache_reuse), that a request around the sidecar left or that the backend's own
+// cache had. Nobody knows what it was computed behind.
+func (d *Decision) trace(o Outcome) {
+	if d.State != StateShared && o.CacheN > d.reach {
+		d.generation = max(d.generation, unknown)
+	}
+	d.slot.behind = o.PredictedN
 }
 
 // saveWorthy saves the slot, or says why it is not worth it.
@@ -156,6 +168,8 @@ func (d *Decision) saveWorthy(o Outcome) (*bridge.Pending, error) {
 		return nil, errNotFuzzy
 	case len(d.tokens) < cfg.MinTokens:
 		return nil, errTooShort
+	case d.generation == unknown:
+		return nil, errUnknown
 	case d.generation > cfg.MaxGeneration:
 		return nil, errComposed
 	case d.report.Similarity >= cfg.Novelty && d.State == StateShared:
@@ -247,7 +261,7 @@ func (sh *Sharer) captured(err error) {
 		sh.metrics.Captures.WithLabelValues("kept").Inc()
 	case errors.Is(err, bridge.ErrNotAdmitted):
 		sh.metrics.Captures.WithLabelValues("not admitted").Inc()
-	case errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errKnown),
+	case errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errUnknown), errors.Is(err, errKnown),
 		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty):
 		sh.metrics.Captures.WithLabelValues(err.Error()).Inc()
 	default:

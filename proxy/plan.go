@@ -58,7 +58,7 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 		return nil, coldExactOnly
 	case len(tokens) < pol.MinTokens:
 		return nil, coldShort
-	case d.lv.slots.longestPrefix(d.g.Tenant, tokens) >= int(exactEnough*float64(len(tokens))):
+	case d.lv.slots.longestPrefix(d.g.Tenant, tokens, d.bearable()) >= int(exactEnough*float64(len(tokens))):
 		return nil, coldNoGain
 	}
 	defer func() { d.lv.costs.matched(len(tokens), float64(time.Since(start).Microseconds())/1000) }()
@@ -149,7 +149,7 @@ func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
 // more to compute is not given up because the agent computes the same sooner: what is
 // exact stays so.
 func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
-	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens)
+	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens, d.bearable())
 	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
 		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
 	if d.trial == nil && (p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) || prefix > 0 && p.Recomputed() >= len(d.tokens)-prefix) {

@@ -389,6 +389,13 @@ func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
 	s.want(s.complete("Two. "+tale("1812"), "X-Api-Key", key), "shared")
 }
 
+// dropAll drops the references; the slots keep what they hold.
+func (s *sharing) dropAll() {
+	for _, m := range s.live().store.All() {
+		s.live().store.Drop(m.ID, "test")
+	}
+}
+
 // references are the state files of the store.
 func (s *sharing) references() []string {
 	s.t.Helper()
@@ -441,10 +448,7 @@ func TestSharingKeepsAPromptAgainWhoseReferenceIsGone(t *testing.T) {
 	if n := len(s.references()); n != 1 {
 		t.Fatalf("%d references of one prompt asked twice, want 1", n)
 	}
-	lv := s.server.sharer.live.Load()
-	for _, m := range lv.store.All() {
-		lv.store.Drop(m.ID, "test")
-	}
+	s.dropAll()
 	s.want(s.complete(tale("1812")), "exact")
 	if n := len(s.references()); n != 1 {
 		t.Fatalf("%d references after the only one was dropped and the prompt came again, want 1", n)

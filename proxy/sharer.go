@@ -41,6 +41,8 @@ type Sharer struct {
 	running sync.WaitGroup
 	active  tracker // requests between Prepare and the end of Finish
 	loose   loose
+	// composed: slots were filled since the start.
+	composed atomic.Bool
 }
 
 // newSharer opens the index and begins to find out about the backend, which need
