@@ -149,7 +149,8 @@ const (
 // field that is left out is the default's.
 type Policy struct {
 	// Reuse is off (pass through), exact (choose the slot with the longest exact
-	// prefix) or fuzzy (also compose the KV of similar prompts).
+	// prefix that the model itself computed) or fuzzy (also compose the KV of similar
+	// prompts).
 	Reuse Reuse `yaml:"reuse" json:"reuse" jsonschema:"enum=off,enum=exact,enum=fuzzy"`
 	// MinTokens is the shortest prompt that is looked up.
 	MinTokens int `yaml:"min_tokens" json:"min_tokens" jsonschema:"minimum=1"`

@@ -58,7 +58,7 @@ func TestWhatARequestsAdaptersComputeIsItsOwn(t *testing.T) {
 	// One that is in no slot of the book.
 	body, _ := json.Marshal(map[string]any{"prompt": tale("1913"), "n_predict": 1, "n": 2, "lora": json.RawMessage(weak)})
 	s.post("/completion", string(body))
-	if s.live().slots.longestPrefix(s.live().slots.all[0].tenant, r.report.Tokens) > 0 {
+	if s.live().slots.longestPrefix(s.live().slots.all[0].tenant, r.report.Tokens, unknown) > 0 {
 		t.Error("the book believes in a slot that a request with adapters may have had")
 	}
 }

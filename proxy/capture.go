@@ -101,8 +101,8 @@ func (d *Decision) verify(o Outcome) bool {
 	}
 	d.sh.log.Warn().Str("id", d.g.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")
 	d.report.RestoreFailed = true
-	if d.g.unheeding() {
-		d.sh.metrics.Mismatches.Inc() // it may have gone to another slot: that says nothing of restoring
+	if d.g.guessed() {
+		d.sh.metrics.Mismatches.Inc()
 	} else {
 		d.sh.mismatch(d.lv)
 	}
@@ -130,6 +130,7 @@ var (
 	errNotFuzzy  = errors.New("route keeps none")
 	errTooShort  = errors.New("short prompt")
 	errComposed  = errors.New("composed")
+	errUnknown   = errors.New("origin unknown")
 	errKnown     = errors.New("not novel")
 	errForeign   = errors.New("other tokens than expected")
 	errInDemand  = errors.New("slots in demand")
@@ -145,14 +146,25 @@ func (d *Decision) capture(o Outcome, taken bool) {
 		return
 	}
 	start := time.Now()
+	d.trace(o)
 	p, err := d.saveWorthy(o)
-	d.free(true)
+	d.free(len(d.tokens) == 0 || o.counted(len(d.tokens)))
 	if err == nil {
 		err = d.keep(p)
 		d.sh.step("capture", start)
 	}
 	d.report.NotKept = err
 	d.sh.captured(d.lv, err)
+}
+
+// trace notes that the backend found more of the prompt than the book knew of: KV that was
+// shifted (n_cache_reuse), that a request around the sidecar left or that the backend's own
+// cache had. Nobody knows what it was computed behind.
+func (d *Decision) trace(o Outcome) {
+	if d.State != StateShared && o.CacheN > d.reach {
+		d.generation = max(d.generation, unknown)
+	}
+	d.slot.behind = o.PredictedN
 }
 
 // saveWorthy saves the slot, or says why it is not worth it.
@@ -163,6 +175,8 @@ func (d *Decision) saveWorthy(o Outcome) (*bridge.Pending, error) {
 		return nil, errNotFuzzy
 	case len(d.tokens) < cfg.MinTokens:
 		return nil, errTooShort
+	case d.generation == unknown:
+		return nil, errUnknown
 	case d.generation > cfg.MaxGeneration:
 		return nil, errComposed
 	case d.report.Similarity >= cfg.Novelty && d.State == StateShared:
@@ -254,7 +268,7 @@ func (sh *Sharer) captured(lv *live, err error) {
 		sh.metrics.Captures.WithLabelValues("kept").Inc()
 	case errors.Is(err, bridge.ErrNotAdmitted):
 		sh.metrics.Captures.WithLabelValues("not admitted").Inc()
-	case errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errKnown),
+	case errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errUnknown), errors.Is(err, errKnown),
 		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty):
 		sh.metrics.Captures.WithLabelValues(err.Error()).Inc()
 	default:

@@ -8,11 +8,12 @@ import (
 )
 
 // cold sends the body as the client sent it. Where tenants are kept apart, it must not
-// find what another's prompt left in a slot.
+// find what another's prompt left in a slot, and where it wants the model's own, not what
+// was composed.
 func (d *Decision) cold(reason string) {
 	d.State, d.Reason, d.Header = StateCold, reason, ""
 	d.Body = d.g.Body
-	if d.g.Apart {
+	if d.g.Apart || d.wary() && !d.g.mute() {
 		d.set("cache_prompt", "false")
 	}
 }
@@ -29,7 +30,7 @@ func (d *Decision) leave(ctx context.Context, reason string) {
 	case d.g.Scattered:
 		d.takeAll(ctx)
 	default:
-		if d.slot, _ = d.lv.slots.acquire(ctx, d.g.Tenant, nil, 1); d.slot != nil {
+		if d.slot, _ = d.lv.slots.acquire(ctx, d.g.Tenant, nil, 1, 0); d.slot != nil {
 			d.choose()
 		}
 	}
@@ -55,11 +56,12 @@ func (d *Decision) choose() {
 	d.set("id_slot", strconv.Itoa(d.slot.id))
 }
 
-// eraseForeign empties the slots that hold others' prompts. All slots are acquired.
+// eraseForeign empties the slots that hold others' prompts, or KV that the request cannot
+// bear. All slots are acquired.
 func (d *Decision) eraseForeign() bool {
 	ok := true
 	for _, sl := range d.lv.slots.all {
-		if sl.tenant != d.g.Tenant || sl.tenant == "" || d.lv.slots.isDoubted(sl) {
+		if sl.tenant != d.g.Tenant || sl.tenant == "" || sl.generation > d.bearable() || d.lv.slots.isDoubted(sl) {
 			ok = d.erase(sl) && ok
 		}
 	}

@@ -62,6 +62,9 @@ type Generation struct {
 	Tenant string
 	// Adapters are the LoRA adapters that the body names, as it writes them; "" none.
 	Adapters string
+	// Own: the route or the client wants the model's own answer, and nothing of KV that was
+	// composed.
+	Own bool
 	// Off is why this request must not be shared, or "".
 	Off string
 	// Apart: the configuration knows more than one tenant.
@@ -73,6 +76,17 @@ type Generation struct {
 
 // unheeding reports whether the backend takes no word about slots and its cache with it.
 func (g *Generation) unheeding() bool { return endpoints[g.Path] == EndpointMessages }
+
+// guessed reports whether what the backend prefills, or in which slot, is not known for
+// certain: that it finds something else than what was filled in says nothing of restoring.
+func (g *Generation) guessed() bool {
+	return g.unheeding() || g.Prompt.Kind == PromptInfill
+}
+
+// unread reports whether nothing is known of what the body asks for.
+func (g *Generation) unread() bool {
+	return g.Off == offEncoding || g.Off == offJSON || g.Off == offDeep
+}
 
 // searches says that the backend would look for the prompt in other tenants' slots, or "".
 func (g *Generation) searches() string {
@@ -105,6 +119,11 @@ type Outcome struct {
 	PromptMS float64
 	// FirstByte is the time from forwarding to the first byte of the body.
 	FirstByte time.Duration
+}
+
+// counted reports whether the backend's prompt had n tokens, as far as it said.
+func (o *Outcome) counted(n int) bool {
+	return o.CacheN < 0 || o.PromptN < 0 || o.CacheN+o.PromptN == n
 }
 
 // Report is everything that is known of a request once it is over. It holds

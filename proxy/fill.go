@@ -27,12 +27,12 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 	if p != nil {
 		least = len(d.tokens) + 1 // the oldest: what others hold may still serve them
 	}
-	sl, prefix := d.lv.slots.acquire(wait, d.g.Tenant, d.tokens, least)
+	sl, prefix := d.lv.slots.acquire(wait, d.g.Tenant, d.tokens, least, d.bearable())
 	if sl == nil {
 		d.leave(ctx, coldBusy)
 		return
 	}
-	d.slot = sl
+	d.slot, d.reach = sl, sl.reach(prefix)
 	if p != nil && d.uncertain() {
 		p, reason = nil, coldUnavailable // what is filled in could be overwritten
 	}
@@ -49,6 +49,7 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 		d.pin(prefix, reason)
 		return
 	}
+	d.sh.composed.Store(true)
 	reason = d.fill(ctx, p)
 	if reason == "" && (d.uncertain() || d.sh.live.Load() != d.lv) {
 		reason = coldUnavailable
@@ -67,9 +68,9 @@ func (d *Decision) pin(prefix int, reason string) {
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
 	}
-	if d.State != StateExact && (d.g.Apart || d.slot.generation == thinned || d.otherAdapters()) {
-		// Another's prompt or nobody knows whose, or a few tokens of a cache that lacks
-		// some or was computed by other adapters: this one's KV may yet become a reference.
+	if d.State != StateExact && (d.g.Apart || d.wary() || d.slot.generation > 0 || d.otherAdapters()) {
+		// Another's prompt or nobody knows whose, or a few tokens of KV that was composed, or
+		// computed by other adapters: this one's may yet become a reference.
 		d.set("cache_prompt", "false")
 	}
 }

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// infillBatch is the server's default -b: what it takes of prefix and suffix
-// depends on it. With another, the tokens will not be those the server sees;
-// cache_n then shows it and nothing is captured.
+// infillBatch is the server's default -b: what it takes of each part depends on it, and on
+// -n and --spm-infill, taken as not given. With others the tokens will not be those that the
+// server sees; its counts then show it and nothing is captured.
 const infillBatch = 2048
 
 // infill puts a fill-in-the-middle prompt together the way llama-server does
@@ -20,9 +20,12 @@ func (t tokenizer) infill(ctx context.Context, auth string, in Infill) ([]int32,
 	fim := t.model.FIM
 	p := pieces{ctx: ctx, t: t, auth: auth}
 	extra := p.extra(in)
-	prefix, suffix, prompt := p.of(in.Prefix), p.of(in.Suffix), p.of(in.Prompt)
+	prefix, suffix, prompt := p.of(in.Prefix, false), p.of(in.Suffix, false), p.of(in.Prompt, true)
 	if p.err != nil {
 		return nil, p.err
+	}
+	if t.context > 0 {
+		extra = extra[len(extra)-min(len(extra), max(0, t.context-infillBatch+2)):]
 	}
 	prefix = prefix[len(prefix)-min(len(prefix), 3*(infillBatch/4)):]
 	suffix = suffix[:min(len(suffix), max(0, infillBatch/4-(2+len(prompt))))]
@@ -33,7 +36,8 @@ func (t tokenizer) infill(ctx context.Context, auth string, in Infill) ([]int32,
 	return slices.Concat(extra, bos, []int32{fim.Prefix}, prefix, prompt, []int32{fim.Suffix}, suffix, []int32{fim.Middle}), nil
 }
 
-// pieces tokenizes several texts and remembers the first error.
+// pieces tokenizes several texts, with special tokens parsed or not, and remembers the first
+// error.
 type pieces struct {
 	ctx  context.Context
 	t    tokenizer
@@ -41,11 +45,11 @@ type pieces struct {
 	err  error
 }
 
-func (p *pieces) of(text string) []int32 {
+func (p *pieces) of(text string, parse bool) []int32 {
 	if p.err != nil || text == "" {
 		return nil
 	}
-	ids, err := p.t.backend.Tokenize(p.ctx, p.auth, text, false, false)
+	ids, err := p.t.backend.Tokenize(p.ctx, p.auth, text, false, parse)
 	p.err = err
 	return ids
 }
@@ -55,18 +59,18 @@ func (p *pieces) extra(in Infill) []int32 {
 	fim := p.t.model.FIM
 	var out []int32
 	if fim.Repo >= 0 {
-		out = append(append(out, fim.Repo), p.of("myproject\n")...)
+		out = append(append(out, fim.Repo), p.of("myproject\n", false)...)
 	}
 	for _, f := range in.Extra {
 		if fim.Separator >= 0 {
-			out = append(append(out, fim.Separator), p.of(f.Name+"\n")...)
+			out = append(append(out, fim.Separator), p.of(f.Name+"\n", false)...)
 		} else {
-			out = append(out, p.of("\n\n--- snippet ---\n\n")...)
+			out = append(out, p.of("\n\n--- snippet ---\n\n", false)...)
 		}
-		out = append(out, p.of(f.Text)...)
+		out = append(out, p.of(f.Text, false)...)
 	}
 	if fim.Separator >= 0 {
-		out = append(append(out, fim.Separator), p.of("filename\n")...)
+		out = append(append(out, fim.Separator), p.of("filename\n", false)...)
 	}
 	return out
 }

@@ -90,7 +90,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
 	sh.testify(lv)
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
-	lv.tokens = tokenizer{sh.backend, lv.model}
+	lv.tokens = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
 	sh.loadCalibration(lv)
 	lv.gate = newGate()
 	lv.slots = newSlots(lv.probed.Props.Slots)

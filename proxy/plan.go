@@ -48,6 +48,9 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 		d.sh.log.Debug().Err(err).Str("id", d.g.ID).Msg("no tokens")
 		return nil, late(ctx, coldTokens)
 	}
+	if d.lv.tooLong(len(tokens)) {
+		return nil, coldLong
+	}
 	d.tokens, d.report.Tokens = tokens, tokens
 	pol := &d.g.Policy
 	switch {
@@ -57,7 +60,7 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 		return nil, coldExactOnly
 	case len(tokens) < pol.MinTokens:
 		return nil, coldShort
-	case d.lv.slots.longestPrefix(d.g.Tenant, tokens) >= int(exactEnough*float64(len(tokens))):
+	case d.lv.slots.longestPrefix(d.g.Tenant, tokens, d.bearable()) >= int(exactEnough*float64(len(tokens))):
 		return nil, coldNoGain
 	}
 	defer func() { d.lv.costs.matched(len(tokens), float64(time.Since(start).Microseconds())/1000) }()
@@ -66,6 +69,13 @@ func (d *Decision) match(ctx context.Context) (*planned, string) {
 		return nil, reason
 	}
 	return d.plan(ctx, refs)
+}
+
+// tooLong: the backend refuses a prompt that leaves no room for an answer in its slot, with
+// context shift too.
+func (lv *live) tooLong(n int) bool {
+	most := lv.probed.Props.Context
+	return most > 0 && n >= most
 }
 
 // late names the time budget where it was what ran out.
@@ -141,7 +151,7 @@ func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
 // more to compute is not given up because the agent computes the same sooner: what is
 // exact stays so.
 func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
-	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens)
+	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens, d.bearable())
 	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
 		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
 	if d.trial == nil && (p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) || prefix > 0 && p.Recomputed() >= len(d.tokens)-prefix) {

@@ -233,15 +233,11 @@ func offContent(content gjson.Result) string {
 
 // infillPrompt reads the fields of /infill.
 func infillPrompt(body gjson.Result) (Prompt, string) {
-	p := body.Get("prompt")
-	if !body.Get("input_prefix").Exists() || !body.Get("input_suffix").Exists() || p.Exists() && p.Type != gjson.String {
-		return Prompt{}, offForm
+	prefix, suffix, p := body.Get("input_prefix"), body.Get("input_suffix"), body.Get("prompt")
+	if prefix.Type != gjson.String || suffix.Type != gjson.String || p.Exists() && p.Type != gjson.String {
+		return Prompt{}, offForm // the first two may also be, or hold, token ids
 	}
-	in := Infill{
-		Prefix: stringOf(body.Get("input_prefix"), ""),
-		Suffix: stringOf(body.Get("input_suffix"), ""),
-		Prompt: stringOf(p, ""),
-	}
+	in := Infill{Prefix: prefix.String(), Suffix: suffix.String(), Prompt: p.String()}
 	extra := body.Get("input_extra")
 	if extra.Exists() && !extra.IsArray() {
 		return Prompt{}, offForm

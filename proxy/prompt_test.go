@@ -56,6 +56,8 @@ func TestUnreadablePrompts(t *testing.T) {
 	f(EndpointMessages, `{"messages":[{"role":"user","content":[{"type":"image"}]}]}`, offMultimodal)
 	f(EndpointMessages, `{"messages":[{"role":"assistant","content":[{"type":"tool_use","input":{"x":1.5}}]}]}`, offForm)
 	f(EndpointInfill, `{"input_prefix":"p"}`, offForm)
+	f(EndpointInfill, `{"input_prefix":[1,2],"input_suffix":"s"}`, offForm)
+	f(EndpointInfill, `{"input_prefix":"p","input_suffix":["s",3]}`, offForm)
 }
 
 func TestUnreadable(t *testing.T) {

@@ -268,7 +268,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 	}
 	g := newGeneration(x, cfg, h, body, off)
 	x.gen = g
-	if g.Apart && (g.Off == offEncoding || g.Off == offJSON || g.Off == offDeep) {
+	if g.Apart && g.unread() {
 		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
 	}
 	x.decision = x.server.sharer.Prepare(x.ctx, g)
@@ -299,11 +299,13 @@ func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, 
 	g.Tenant, g.Adapters = tenant(g.Policy.Tenant, h), adaptersOf(doc)
 	g.adapted()
 	wish, _ := header(h, controlHeader)
+	declined := strings.EqualFold(strings.TrimSpace(wish), "off")
+	g.Own = declined || g.Policy.Reuse != configs.ReuseFuzzy
 	switch {
 	case g.Off != "":
 	case g.Policy.Reuse == configs.ReuseOff:
 		g.Off = offByRoute
-	case strings.EqualFold(strings.TrimSpace(wish), "off"):
+	case declined:
 		g.Off = offByHeader
 	default:
 		if g.Off = offBody(doc); g.Off == "" {

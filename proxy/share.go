@@ -16,6 +16,7 @@ const (
 	coldRefused     = "key refused"
 	coldTokens      = "tokens unknown"
 	coldShort       = "short prompt"
+	coldLong        = "prompt too long"
 	coldIndex       = "index unavailable"
 	coldNothing     = "nothing similar"
 	coldDissimilar  = "below minimum similarity"
@@ -51,6 +52,7 @@ type Decision struct {
 	unsafe     string // why it might find another tenant's prompt, so that it must not be sent
 	tokens     []int32
 	generation int // of the KV that the slot will hold
+	reach      int // how much of the prompt the slot held, at most, by the book
 	expect     int // cache_n if all is well; -1 not known
 	seen       int // how often a prompt like it was asked before
 	report     Report
@@ -101,8 +103,9 @@ func (d *Decision) guarded(ctx context.Context) {
 
 // decide takes the steps of a request one after the other until one settles it.
 func (d *Decision) decide(ctx context.Context) {
+	d.clearComposed(ctx)
 	if d.g.Policy.Reuse == configs.ReuseOff && !d.g.Apart {
-		d.Reason = d.g.Off
+		d.cold(d.g.Off)
 		return
 	}
 	if lv := d.sh.live.Load(); lv != nil && lv.users.begin() {

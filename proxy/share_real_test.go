@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -208,6 +209,25 @@ func TestSharingReusesASimilarPromptAndNothingOfAnUnrelatedOne(t *testing.T) {
 	}
 }
 
+// TestSharingIsNotTriedWithAPromptThatTheBackendRefuses: one that fills its slot. One token
+// less is shared.
+func TestSharingIsNotTriedWithAPromptThatTheBackendRefuses(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 1024, Slots: 2}, nil)
+	first := s.complete("First. " + tale("1812"))
+	tokens := append(slices.Clone(first.report.Tokens[1:]), first.report.Tokens...)
+	ask := func(n int) reply {
+		b, _ := json.Marshal(map[string]any{"prompt": tokens[:n], "n_predict": 1})
+		return s.post("/completion", string(b))
+	}
+	const context = 512
+	if r := ask(context); r.status != http.StatusBadRequest || r.did != "cold; reason="+coldLong {
+		t.Errorf("%d tokens in a slot of %d: status %d, %q; expected the backend's refusal, and nothing shared", context, context, r.status, r.did)
+	}
+	if r := ask(context - 1); r.status != http.StatusOK || r.state() != "shared" {
+		t.Errorf("%d tokens in a slot of %d: status %d, %q; expected it shared", context-1, context, r.status, r.did)
+	}
+}
+
 // direct asks the backend itself, with nothing cached.
 func (s *sharing) direct(prompt string) string {
 	s.t.Helper()
@@ -369,6 +389,13 @@ func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
 	s.want(s.complete("Two. "+tale("1812"), "X-Api-Key", key), "shared")
 }
 
+// dropAll drops the references; the slots keep what they hold.
+func (s *sharing) dropAll() {
+	for _, m := range s.live().store.All() {
+		s.live().store.Drop(m.ID, "test")
+	}
+}
+
 // references are the state files of the store.
 func (s *sharing) references() []string {
 	s.t.Helper()
@@ -421,10 +448,7 @@ func TestSharingKeepsAPromptAgainWhoseReferenceIsGone(t *testing.T) {
 	if n := len(s.references()); n != 1 {
 		t.Fatalf("%d references of one prompt asked twice, want 1", n)
 	}
-	lv := s.server.sharer.live.Load()
-	for _, m := range lv.store.All() {
-		lv.store.Drop(m.ID, "test")
-	}
+	s.dropAll()
 	s.want(s.complete(tale("1812")), "exact")
 	if n := len(s.references()); n != 1 {
 		t.Fatalf("%d references after the only one was dropped and the prompt came again, want 1", n)

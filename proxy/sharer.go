@@ -48,6 +48,8 @@ type Sharer struct {
 	active  tracker // requests between Prepare and the end of Finish
 	loose   loose
 	scales  scales
+	// composed: slots were filled since the start.
+	composed atomic.Bool
 }
 
 // newSharer opens the index and begins to find out about the backend, which need

@@ -32,6 +32,7 @@ type slot struct {
 	used   time.Time
 	tenant string  // whose prompt it holds, "" nobody's
 	tokens []int32 // what it holds, as far as is known
+	behind int     // tokens of an answer that it holds behind them
 	// generation of the KV it holds: 0 computed, more where composed.
 	generation int
 	// adapters of the request that filled it, as it named them: "" those that the backend
@@ -41,9 +42,13 @@ type slot struct {
 	doubted bool
 }
 
-// thinned is the generation of KV that lacks cells (retention): above any that is kept
-// as a reference.
-const thinned = math.MaxInt
+// Generations above any that is kept as a reference.
+const (
+	// thinned is that of KV that lacks cells (retention).
+	thinned = math.MaxInt
+	// unknown is that of KV of which nobody knows how it was made.
+	unknown = thinned - 1
+)
 
 func newSlots(n int) *slots {
 	s := &slots{freed: make(chan struct{})}
@@ -54,11 +59,11 @@ func newSlots(n int) *slots {
 }
 
 // longestPrefix is the longest prefix of tokens that an idle slot of the tenant
-// holds.
-func (s *slots) longestPrefix(tenant string, tokens []int32) int {
+// holds, of a generation up to most.
+func (s *slots) longestPrefix(tenant string, tokens []int32, most int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, n := s.best(tenant, tokens)
+	_, n := s.best(tenant, tokens, most)
 	return n
 }
 
@@ -69,23 +74,21 @@ func (s *slots) hold(tenant string) bool {
 	return slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.tenant == tenant && len(sl.tokens) > 0 })
 }
 
-// acquire takes the idle slot with the longest exact prefix of tokens, if it is
-// at least least tokens long, else the one used least recently; it waits while
-// all are busy. It returns nil when ctx ends first.
-func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, least int) (sl *slot, prefix int) {
+// acquire takes the idle slot with the longest exact prefix of tokens, of a generation
+// up to most, if it is at least least tokens long, else the one used least recently; it
+// waits while all are busy. It returns nil when ctx ends first.
+func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, least, most int) (sl *slot, prefix int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.await(ctx, &waiter{}, func() bool { return s.oldest() != nil }) {
 		return nil, 0
 	}
-	sl, prefix = s.best(tenant, tokens)
+	sl, prefix = s.best(tenant, tokens, most)
 	if sl == nil || prefix < least {
-		sl, prefix = s.oldest(), 0
+		sl = s.oldest()
+		prefix = sl.prefix(tenant, tokens, most)
 	}
 	sl.busy = true
-	if sl.tenant == tenant {
-		prefix = max(prefix, matcher.CommonPrefix(sl.tokens, tokens))
-	}
 	return sl, prefix
 }
 
@@ -175,7 +178,7 @@ func (s *slots) isDoubted(sl *slot) bool {
 
 // nobodys notes that it is not known what the slot holds. What is left in it may lack
 // cells as before.
-func (sl *slot) nobodys() { sl.tenant, sl.tokens = "", nil }
+func (sl *slot) nobodys() { sl.tenant, sl.tokens, sl.behind = "", nil, 0 }
 
 // wake has everybody who waits look again.
 func (s *slots) wake() {
@@ -183,16 +186,47 @@ func (s *slots) wake() {
 	s.freed = make(chan struct{})
 }
 
-func (s *slots) best(tenant string, tokens []int32) (best *slot, prefix int) {
+func (s *slots) best(tenant string, tokens []int32, most int) (best *slot, prefix int) {
 	for _, sl := range s.all {
-		if sl.busy || sl.tenant != tenant {
+		if sl.busy {
 			continue
 		}
-		if n := matcher.CommonPrefix(sl.tokens, tokens); n > prefix {
+		if n := sl.prefix(tenant, tokens, most); n > prefix {
 			best, prefix = sl, n
 		}
 	}
 	return best, prefix
+}
+
+// prefix is how many of the tokens the slot holds for the tenant, of a generation up to most.
+func (sl *slot) prefix(tenant string, tokens []int32, most int) int {
+	if sl.tenant != tenant || sl.generation > most {
+		return 0
+	}
+	return matcher.CommonPrefix(sl.tokens, tokens)
+}
+
+// reach is how much of a prompt with that prefix the slot may hold: an answer that the
+// prompt goes on with, too.
+func (sl *slot) reach(prefix int) int {
+	if prefix == len(sl.tokens) {
+		return prefix + sl.behind
+	}
+	return prefix
+}
+
+// takeComposed acquires the idle slots whose KV was not, for all that is known, computed as
+// the model does.
+func (s *slots) takeComposed() (out []*slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.all {
+		if !sl.busy && sl.generation > 0 {
+			sl.busy = true
+			out = append(out, sl)
+		}
+	}
+	return out
 }
 
 // oldest is the idle slot used least recently.
@@ -260,7 +294,8 @@ func (s *slots) forget() {
 	defer s.mu.Unlock()
 	for _, sl := range s.all {
 		if !sl.busy {
-			sl.tenant, sl.tokens, sl.generation = "", nil, 0
+			sl.nobodys()
+			sl.generation = 0
 		}
 	}
 }

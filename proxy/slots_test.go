@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"time"
+
+	"github.com/semsharekv/semsharekv/configs"
 )
 
 // TestSlotsAreGivenInTurn: who wants all slots waits for those before it, and those who
@@ -11,7 +14,7 @@ import (
 func TestSlotsAreGivenInTurn(t *testing.T) {
 	s := newSlots(2)
 	ctx := context.Background()
-	a, _ := s.acquire(ctx, "a", nil, 1)
+	a, _ := s.acquire(ctx, "a", nil, 1, 0)
 	order := make(chan string, 3)
 	wait := func(name string, get func()) {
 		n := s.waiting()
@@ -22,7 +25,7 @@ func TestSlotsAreGivenInTurn(t *testing.T) {
 		s.acquireAll(ctx)
 		s.releaseAll()
 	})
-	wait("single", func() { s.acquire(ctx, "b", nil, 1) })
+	wait("single", func() { s.acquire(ctx, "b", nil, 1, 0) })
 	late, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	if s.acquireAll(late) {
@@ -46,7 +49,7 @@ func TestTheBookSaysNothingThatItDoesNotKnow(t *testing.T) {
 	f := func(name string, held []int32, doubt bool, want string) {
 		t.Helper()
 		s := newSlots(1)
-		sl, _ := s.acquire(context.Background(), "a", nil, 1)
+		sl, _ := s.acquire(context.Background(), "a", nil, 1, 0)
 		if doubt {
 			s.doubt()
 		}
@@ -82,10 +85,55 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	loose.sentLoose(context.Background())
 	f("a loose request", request(), true)
 	holder := request()
-	holder.slot, _ = lv.slots.acquire(context.Background(), "a", nil, 1)
+	holder.slot, _ = lv.slots.acquire(context.Background(), "a", nil, 1, 0)
 	loose.overLoose()
 	f("after it", request(), false)
 	f("after it, with a slot from before", holder, true)
 	sh.live.Store(nil)
 	f("a backend in doubt", request(), true)
+}
+
+// TestTheBookFollowsTheBackendsCount: what an answer's count contradicts is not noted.
+func TestTheBookFollowsTheBackendsCount(t *testing.T) {
+	f := func(o Outcome, state State, want int) {
+		t.Helper()
+		lv := &live{slots: newSlots(1)}
+		d := &Decision{State: state, sh: &Sharer{cfg: configs.Default(), metrics: NewMetrics()}, lv: lv, g: &Generation{Tenant: "a"},
+			tokens: make([]int32, 10), expect: 8, reach: 8}
+		d.slot, _ = lv.slots.acquire(t.Context(), "a", d.tokens, 1, 0)
+		o.Status = http.StatusOK
+		d.capture(o, d.verify(o))
+		if n := len(lv.slots.all[0].tokens); n != want {
+			t.Errorf("%s, %d tokens found and %d computed of 10: the book has %d in the slot, expected %d", state, o.CacheN, o.PromptN, n, want)
+		}
+	}
+	for _, state := range []State{StateCold, StateExact, StateShared} {
+		f(Outcome{CacheN: 8, PromptN: 2}, state, 10)
+		f(Outcome{CacheN: 8, PromptN: 4}, state, 0)
+		f(Outcome{CacheN: -1, PromptN: -1}, state, 10)
+	}
+}
+
+// TestOnlyKVThatTheRequestCanBearIsItsPrefix.
+func TestOnlyKVThatTheRequestCanBearIsItsPrefix(t *testing.T) {
+	policy := func(reuse configs.Reuse, retention float64) *Decision {
+		g := &Generation{Own: reuse == configs.ReuseExact}
+		g.Policy.Reuse, g.Policy.Retention = reuse, retention
+		return &Decision{g: g}
+	}
+	f := func(name string, d *Decision, want ...int) {
+		t.Helper()
+		for i, generation := range []int{0, 1, unknown, thinned} {
+			s := newSlots(1)
+			sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
+			s.release(sl, "a", []int32{1, 2, 3}, generation)
+			longest := s.longestPrefix("a", []int32{1, 2, 4}, d.bearable())
+			if _, n := s.acquire(t.Context(), "a", []int32{1, 2, 4}, 1, d.bearable()); n != want[i] || longest != n {
+				t.Errorf("%s, a slot of generation %d: %d tokens are its prefix, and %d acquired; expected %d", name, generation, longest, n, want[i])
+			}
+		}
+	}
+	f("exact", policy(configs.ReuseExact, .5), 2, 0, 0, 0)
+	f("fuzzy", policy(configs.ReuseFuzzy, 1), 2, 2, 2, 0)
+	f("fuzzy with retention", policy(configs.ReuseFuzzy, .5), 2, 2, 2, 2)
 }

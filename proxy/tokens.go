@@ -16,6 +16,7 @@ var errNoInfill = errors.New("the model file does not name its fill-in-the-middl
 type tokenizer struct {
 	backend *bridge.Backend
 	model   *bridge.Model // nil where no GGUF can be read
+	context int           // tokens of one slot, 0 unknown
 }
 
 // tokens returns the ids of a prompt. auth is the client's Authorization, with which the

@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/tidwall/gjson"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/lab"
+)
+
+// ownRoutes are two routes, chosen by a header, that want the model's own.
+func ownRoutes(c *configs.Config) {
+	for _, reuse := range []configs.Reuse{configs.ReuseOff, configs.ReuseExact} {
+		r := configs.Route{Name: string(reuse), Match: configs.Match{Headers: map[string]string{"X-Reuse": string(reuse)}}, Policy: c.Defaults}
+		r.Reuse = reuse
+		c.Routes = append(c.Routes, r)
+	}
+}
+
+// TestTheModelsOwnAnswerFindsNothingComposed: whoever wants it, and however it is asked for.
+func TestTheModelsOwnAnswerFindsNothingComposed(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 2, NoRAMCache: true}, ownRoutes)
+	text, _ := json.Marshal(tale("1847"))
+	completion := `{"n_predict":1,"prompt":` + string(text) + `}`
+	chat := `{"max_tokens":1,"messages":[{"role":"user","content":` + string(text) + `}]}`
+	first := func(body string) string { return strings.Replace(body, "1847", "1812", 1) }
+	s.post("/completion", first(completion))
+	s.post("/v1/messages", first(chat))
+	f := func(path, body string, headers ...string) {
+		t.Helper()
+		if err := s.server.sharer.EmptySlots(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		composed := completion
+		if strings.Contains(body, "messages") {
+			composed = chat
+		}
+		s.want(s.post(path, composed), "shared")
+		r := s.post(path, body, headers...)
+		if n := cached(r.body); r.status != http.StatusOK || n > 0 || r.state() != "cold" {
+			t.Errorf("%s, %v, %.50s: status %d, %q, %d tokens found in the cache; expected none", path, headers, body, r.status, r.did, n)
+		}
+	}
+	deep := strings.Replace(completion, "{", `{"x":`+strings.Repeat("[", maxDepth)+strings.Repeat("]", maxDepth)+`,`, 1)
+	f("/completion", completion, "X-SemShareKV", "off")
+	f("/completion", strings.Replace(completion, "{", `{"n":2,`, 1), "X-SemShareKV", "off")
+	f("/completion", deep, "X-SemShareKV", "off")
+	f("/v1/messages", chat, "X-SemShareKV", "off")
+	f("/v1/messages", chat, "X-Reuse", "exact")
+	f("/completion", completion, "X-Reuse", "off")
+	f("/completion", completion, "X-Reuse", "exact")
+	s.want(s.post("/completion", completion, "X-Reuse", "exact"), "exact") // by now its own stands in a slot
+}
+
+// TestOffGoesAsItCameUntilSomethingIsComposed, byte for byte.
+func TestOffGoesAsItCameUntilSomethingIsComposed(t *testing.T) {
+	f := func(composed bool, reuse configs.Reuse, path, body, want string) {
+		t.Helper()
+		sh := &Sharer{metrics: NewMetrics()}
+		sh.composed.Store(composed)
+		g := &Generation{Path: path, Body: []byte(body), Off: offByHeader, Own: true}
+		g.Policy.Reuse = reuse
+		d := sh.Prepare(t.Context(), g)
+		d.Finish(Outcome{})
+		if got := string(d.Body); got != want || d.Header != "cold; reason="+offByHeader && reuse == configs.ReuseOff {
+			t.Errorf("composed %v, %s %s: sent as %s, %q; expected %s", composed, path, body, got, d.Header, want)
+		}
+	}
+	body := `{"prompt": "a",  "n_predict":1}`
+	for _, reuse := range []configs.Reuse{configs.ReuseOff, configs.ReuseExact, configs.ReuseFuzzy} {
+		f(false, reuse, "/completion", body, body)
+		f(true, reuse, "/completion", body, `{"prompt":"a","n_predict":1,"cache_prompt":false}`)
+		f(true, reuse, "/v1/messages", body, body) // there it would say nothing
+	}
+}
+
+// TestShiftedKVIsNotKept: what the server moved by itself (--cache-reuse) is no reference,
+// nor what continues it; an answer that the client sends along with its next question is.
+func TestShiftedKVIsNotKept(t *testing.T) {
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 1, CacheReuse: 32, NoRAMCache: true}, func(c *configs.Config) {
+		c.Defaults.MinSimilarity = 1
+		ownRoutes(c)
+	})
+	count := func(result string) float64 {
+		return testutil.ToFloat64(s.server.metrics.Captures.WithLabelValues(result))
+	}
+	f := func(name string, r reply, result string, before float64) {
+		t.Helper()
+		if n := count(result); n != before+1 {
+			t.Errorf("%s: %s, cache_n %d of %d: %q was counted %v times, expected once more than %v", name, r.did, r.report.CacheN, len(r.report.Tokens), result, n, before)
+		}
+	}
+	first := s.complete("Listen. Once more. " + tale("1812"))
+	f("the first prompt", first, "kept", 0)
+	s.dropAll() // else it would be shared
+	moved := s.complete("Listen. " + tale("1812"))
+	if moved.state() != "cold" || moved.report.CacheN < len(moved.report.Tokens)/2 {
+		t.Fatalf("%s, cache_n %d of %d: expected that the server moves most of the prompt", moved.did, moved.report.CacheN, len(moved.report.Tokens))
+	}
+	f("moved", moved, errUnknown.Error(), 0)
+	f("what continues it", s.complete("Listen. "+tale("1812")+unrelated), errUnknown.Error(), 1)
+	if r := s.complete("Listen. "+tale("1812"), "X-Reuse", "exact"); r.state() != "cold" || r.report.CacheN != 0 {
+		t.Errorf("by a route that is exact: %s, %d tokens found: expected none", r.did, r.report.CacheN)
+	}
+
+	if err := s.server.sharer.Forget(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	question := s.complete(unrelated)
+	next := unrelated + gjson.Get(question.body, "content").String() + " " + tale("1847")
+	r := s.complete(next)
+	if r.report.CacheN <= len(question.report.Tokens) {
+		t.Fatalf("%d tokens found of a question of %d and its answer", r.report.CacheN, len(question.report.Tokens))
+	}
+	f("the next question", r, "kept", 2)
+}
