@@ -61,6 +61,13 @@ func TestDoctorNamesWhatIsWrong(t *testing.T) {
 	f("backend", doctor.Wrong, 1, "--backend", "http://"+freeAddress(t), "--slot-dir", b.SlotDir)
 	f("slot directory", doctor.Wrong, 1, "--backend", b.URL, "--slot-dir", "/nowhere")
 	f("index", doctor.Wrong, 1, append(good, "--redis", "redis://"+freeAddress(t))...)
+	slow := t.TempDir() + "/slow.yaml"
+	if err := os.WriteFile(slow, []byte("index: {timeout: 1us}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f("index", doctor.Warning, 1, append(good, "--redis", lab.StartRedis(t).URL, "--config", slow)...)
+	mute := lab.StartRedis(t, "--user", "default", "on", "nopass", "~*", "+@all", "-zrevrange")
+	f("index", doctor.Wrong, 1, append(good, "--redis", mute.URL)...)
 	t.Setenv("KEY", "secret")
 	file := t.TempDir() + "/c.yaml"
 	if err := os.WriteFile(file, []byte("backend: {api_key: \"${KEY}\"}\n"), 0o600); err != nil {

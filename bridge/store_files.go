@@ -236,6 +236,17 @@ func (s *Store) adopt(id string) *entry {
 	return e
 }
 
+// Refresh takes note of what other sidecars put into the directory and took out of it.
+func (s *Store) Refresh() {
+	s.mu.Lock()
+	var gone []*entry
+	if !s.closed {
+		gone = s.refresh()
+	}
+	s.mu.Unlock()
+	s.discard(gone...)
+}
+
 // refresh takes note of what other sidecars put into the directory and took out of
 // it, so that the budget holds for all of them together, and deletes what the backend
 // saved too late. It returns the references that are gone. The caller holds s.mu, and

@@ -444,6 +444,23 @@ func TestAnotherSidecarsReferenceIsFound(t *testing.T) {
 	}
 }
 
+func TestRefreshTakesNoteOfWhatAnotherSidecarDid(t *testing.T) {
+	dir := t.TempDir()
+	a, b := openStore(t, dir, StoreOptions{}), openStore(t, dir, StoreOptions{})
+	var dropped []string
+	b.OnDrop(func(m Meta, reason string) { dropped = append(dropped, m.ID+" "+reason) })
+	id := save(t, a, 1, 1)
+	b.Refresh()
+	if got := ids(b.All()); !slices.Equal(got, []string{id}) {
+		t.Errorf("has %v after %s was kept", got, id)
+	}
+	a.Drop(id, "test")
+	b.Refresh()
+	if len(b.All()) > 0 || !slices.Equal(dropped, []string{id + " " + dropElsewhere}) {
+		t.Errorf("has %v and dropped %v after %s was dropped", ids(b.All()), dropped, id)
+	}
+}
+
 func TestAReferenceThatAnotherSidecarRemovedDoesNotComeBack(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	dir := t.TempDir()

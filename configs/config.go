@@ -89,7 +89,8 @@ type Index struct {
 	// Redis is a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL, or
 	// unix:///PATH of a socket; empty means embedded.
 	Redis string `yaml:"redis" json:"redis"`
-	// Timeout bounds one look-up; a slower Redis means a cold request.
+	// Timeout bounds one look-up, on a connection that is kept ready; a slower
+	// Redis means a cold request.
 	Timeout time.Duration `yaml:"timeout" json:"timeout"`
 	// TTL is how long an entry lives after it was last written.
 	TTL time.Duration `yaml:"ttl" json:"ttl"`

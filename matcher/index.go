@@ -3,6 +3,7 @@ package matcher
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -12,7 +13,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -22,19 +22,15 @@ const (
 	// maxMembers bounds how many references one key lists; the newest stay. What
 	// more of them share tells little.
 	maxMembers = 16
-	// seenSamples keys of a prompt are counted to learn how often its like was
-	// asked; the count is the one that a third of them reach.
-	seenSamples = 16
-	// seenCounters is the number of counters of a scope and period: a fixed
-	// amount of memory, so that a flood of prompts cannot grow it.
-	seenCounters = 1 << 16
-	// seenPeriod is how long counters are added to; those of the period before
-	// still count.
-	seenPeriod = 6 * time.Hour
+	// patience is the least timeout of what no request waits for: writing, and
+	// connecting ahead of look-ups. A reference takes some thousand commands.
+	patience = 2 * time.Second
 )
 
-// Scope is what never shares with anything outside of it. Both are hex digests.
-type Scope struct{ Tenant, Model string }
+// Scope is what never shares with anything outside of it. Tenant and Model are hex
+// digests. Store is an id of where the references are kept: to others, which cannot
+// read them, they would only be in the way.
+type Scope struct{ Tenant, Model, Store string }
 
 // Candidate is a reference that shares keys with a target. Votes is the rarity-
 // weighted share of the target's keys that it holds, 0 to 1.
@@ -63,7 +59,7 @@ type IndexOptions struct {
 	Prefix  string        // of every key; default "semsharekv"
 	Secret  []byte        // of the HMAC that keys go through; required
 	TTL     time.Duration // of entries; default 24 h
-	Timeout time.Duration // of one operation; default 100 ms; embedded at least a second
+	Timeout time.Duration // of one look-up; default 100 ms; embedded at least a second
 }
 
 // Index finds earlier prompts by their fingerprints. It holds no prompt text
@@ -78,9 +74,8 @@ type Index struct {
 	rest    breaker
 	// embedded: no other process is asked.
 	embedded bool
-	// missed: an Add failed since the index was last rebuilt.
-	missed atomic.Bool
-	now    func() time.Time
+	held     held
+	now      func() time.Time
 }
 
 // OpenIndex connects; it does not wait for Redis to answer.
@@ -114,9 +109,20 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 // Close ends all connections.
 func (x *Index) Close() error { return x.close() }
 
-// Ping asks whether the index answers.
-func (x *Index) Ping(ctx context.Context) error {
-	return x.do(ctx, func(ctx context.Context) error { return x.db.Ping(ctx).Err() })
+// Ping asks whether the index answers, be it by a connection that is yet to be made.
+func (x *Index) Ping(ctx context.Context) error { return x.try(ctx, patience, x.ping) }
+
+// Rehearse does what the look-up of a long prompt does and within the same time, but
+// asks for what is not there, and counts nothing. Ping makes the connection, as Watch
+// does for requests.
+func (x *Index) Rehearse(ctx context.Context) error {
+	k := x.keys(Scope{Store: rand.Text()})
+	return x.pipe(ctx, x.timeout, func(ctx context.Context, p redis.Pipeliner) {
+		for key := range uint64(maxKeys) {
+			p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1)
+		}
+		p.ZCard(ctx, k.references())
+	})
 }
 
 // Find returns the references that share the most with the fingerprint, at most
@@ -129,18 +135,18 @@ func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (
 	var lists []*redis.StringSliceCmd
 	var refs *redis.IntCmd
 	var seen seenCmds
-	err := x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+	err := x.pipe(ctx, x.timeout, func(ctx context.Context, p redis.Pipeliner) {
 		lists = make([]*redis.StringSliceCmd, len(fp.Keys))
 		for i, key := range fp.Keys {
 			lists[i] = p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1)
 		}
 		refs = p.ZCard(ctx, k.references())
-		seen = x.count(ctx, p, k, fp)
+		seen = x.count(ctx, p, sc, fp)
 	})
 	if err != nil {
 		return Found{}, err
 	}
-	f := Found{References: int(refs.Val()), Seen: max(0, seen.value()-1)}
+	f := Found{References: int(refs.Val()), Seen: seen.before()}
 	f.Candidates = rank(lists, f.References, limit)
 	return f, nil
 }
@@ -149,12 +155,14 @@ func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (
 func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) error {
 	k := x.keys(sc)
 	now := x.now()
-	score := float64(now.UnixMilli())
-	err := x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+	score, expired := float64(now.UnixMilli()), strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10)
+	noted := x.held.adding(id)
+	err := x.pipe(ctx, patience, func(ctx context.Context, p redis.Pipeliner) {
 		blob := make([]byte, 0, 8*len(fp.Keys))
 		for _, key := range fp.Keys {
 			name := k.posting(key)
 			p.ZAdd(ctx, name, redis.Z{Score: score, Member: id})
+			p.ZRemRangeByScore(ctx, name, "-inf", expired)
 			p.ZRemRangeByRank(ctx, name, 0, -maxMembers-1)
 			p.Expire(ctx, name, x.ttl)
 			blob = binary.LittleEndian.AppendUint64(blob, key)
@@ -162,23 +170,26 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) er
 		// The entry remembers the keys, so that Remove needs no prompt.
 		p.Set(ctx, k.entry(id), k.seal(id, blob), x.ttl)
 		p.ZAdd(ctx, k.references(), redis.Z{Score: score, Member: id})
-		p.ZRemRangeByScore(ctx, k.references(), "-inf", strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10))
+		p.ZRemRangeByScore(ctx, k.references(), "-inf", expired)
 		p.Expire(ctx, k.references(), x.ttl)
 	})
-	if err != nil {
-		x.missed.Store(true)
+	if err == nil {
+		noted()
 	}
 	return err
 }
 
-// Remove forgets a reference. Removing an unknown one is no error.
+// Remove forgets a reference. Removing an unknown one is no error. It has no more time
+// than a look-up, since requests may wait for it: what it leaves names nothing, and
+// expires.
 func (x *Index) Remove(ctx context.Context, sc Scope, id string) error {
+	x.held.drop(id)
 	fp, err := x.entry(ctx, sc, id)
 	if err != nil {
 		return err
 	}
 	k := x.keys(sc)
-	return x.pipe(ctx, func(ctx context.Context, p redis.Pipeliner) {
+	return x.pipe(ctx, x.timeout, func(ctx context.Context, p redis.Pipeliner) {
 		for _, key := range fp.Keys {
 			p.ZRem(ctx, k.posting(key), id)
 		}
@@ -191,7 +202,7 @@ func (x *Index) Remove(ctx context.Context, sc Scope, id string) error {
 func (x *Index) entry(ctx context.Context, sc Scope, id string) (Fingerprint, error) {
 	k := x.keys(sc)
 	var got string
-	err := x.do(ctx, func(ctx context.Context) error {
+	err := x.do(ctx, x.timeout, func(ctx context.Context) error {
 		var err error
 		got, err = x.db.Get(ctx, k.entry(id)).Result()
 		if errors.Is(err, redis.Nil) {
@@ -245,52 +256,9 @@ func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
 	return out[:min(len(out), max(0, limit))]
 }
 
-// seenCmds are the counters asked for in a pipeline.
-type seenCmds struct {
-	now    []*redis.IntCmd
-	before *redis.SliceCmd
-}
-
-// count adds one to the counters of a prompt's first keys (the smallest hashes:
-// similar prompts agree on most of them) and reads them.
-func (x *Index) count(ctx context.Context, p redis.Pipeliner, k *scopeKeys, fp Fingerprint) seenCmds {
-	fields := make([]string, 0, seenSamples)
-	for _, key := range fp.Keys[:min(len(fp.Keys), seenSamples)] {
-		fields = append(fields, k.counter(key))
-	}
-	period := x.now().Unix() / int64(seenPeriod/time.Second)
-	var c seenCmds
-	c.before = p.HMGet(ctx, k.counters(period-1), fields...)
-	for _, f := range fields {
-		c.now = append(c.now, p.HIncrBy(ctx, k.counters(period), f, 1))
-	}
-	p.Expire(ctx, k.counters(period), 2*seenPeriod)
-	return c
-}
-
-// value is the count that at least a third of the sampled keys reach.
-func (c seenCmds) value() int {
-	counts := make([]int, len(c.before.Val()))
-	for i, v := range c.before.Val() {
-		if s, ok := v.(string); ok {
-			counts[i], _ = strconv.Atoi(s)
-		}
-	}
-	for i, v := range c.now {
-		if i < len(counts) {
-			counts[i] += int(v.Val())
-		}
-	}
-	if len(counts) == 0 {
-		return 0
-	}
-	slices.Sort(counts)
-	return counts[len(counts)-1-len(counts)/3]
-}
-
 // pipe sends commands in one round trip and returns the first error.
-func (x *Index) pipe(ctx context.Context, fill func(context.Context, redis.Pipeliner)) error {
-	return x.do(ctx, func(ctx context.Context) error {
+func (x *Index) pipe(ctx context.Context, timeout time.Duration, fill func(context.Context, redis.Pipeliner)) error {
+	return x.do(ctx, timeout, func(ctx context.Context) error {
 		_, err := x.db.Pipelined(ctx, func(p redis.Pipeliner) error {
 			fill(ctx, p)
 			return nil
@@ -299,24 +267,33 @@ func (x *Index) pipe(ctx context.Context, fill func(context.Context, redis.Pipel
 	})
 }
 
-// do bounds an operation by the timeout and keeps the breaker informed.
-func (x *Index) do(parent context.Context, f func(context.Context) error) error {
-	start := time.Now()
-	if !x.rest.allow(start) {
+// do tries an operation unless Redis failed a moment ago.
+func (x *Index) do(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+	if !x.rest.allow(time.Now()) {
 		return ErrResting
 	}
-	ctx, cancel := context.WithTimeout(parent, x.timeout)
+	return x.try(ctx, timeout, f)
+}
+
+// try bounds an operation, by a look-up's timeout at least, and keeps the breaker
+// informed.
+func (x *Index) try(parent context.Context, timeout time.Duration, f func(context.Context) error) error {
+	timeout = max(timeout, x.timeout)
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(parent, timeout)
 	defer cancel()
 	err := f(ctx)
-	if err == nil {
-		x.rest.succeeded()
-		return nil
-	}
-	// A caller that left Redis hardly any time says nothing about Redis, and the
-	// embedded one has no outages to wait out.
 	now := time.Now()
-	hasty := parent.Err() != nil && now.Sub(start) < x.timeout/2
-	if !hasty && !x.embedded {
+	took := now.Sub(start)
+	switch {
+	case err == nil:
+		if took <= x.timeout { // what took longer does not say that a look-up would do
+			x.rest.succeeded()
+		}
+		return nil
+	case x.embedded: // it has no outages to wait out
+	case parent.Err() != nil && took < timeout/2: // so little time says nothing about Redis
+	default:
 		x.rest.fail(start, now)
 	}
 	return fmt.Errorf("index: %w", err)
@@ -332,7 +309,7 @@ type scopeKeys struct {
 // about tenant, model or content, and no two scopes have a name in common.
 func (x *Index) keys(sc Scope) *scopeKeys {
 	m := hmac.New(sha256.New, x.secret)
-	for _, s := range []string{sc.Tenant, sc.Model} {
+	for _, s := range []string{sc.Tenant, sc.Model, sc.Store} {
 		var n [8]byte
 		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
 		m.Write(n[:])
@@ -359,22 +336,9 @@ func (k *scopeKeys) number(kind byte, n uint64) string {
 	return k.name(kind, b[:])
 }
 
-func (k *scopeKeys) posting(key uint64) string    { return k.number('p', key) }
-func (k *scopeKeys) counters(period int64) string { return k.number('c', uint64(period)) }
-func (k *scopeKeys) entry(id string) string       { return k.name('e', []byte(id)) }
-func (k *scopeKeys) references() string           { return k.name('r', nil) }
-
-// counter is a key's field among the counters, one of seenCounters. Without the
-// secret a guessed prompt could be looked up there.
-func (k *scopeKeys) counter(key uint64) string {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], key)
-	k.mac.Reset()
-	k.mac.Write([]byte{'f'})
-	k.mac.Write(b[:])
-	var sum [sha256.Size]byte
-	return strconv.FormatUint(binary.LittleEndian.Uint64(k.mac.Sum(sum[:0]))%seenCounters, 36)
-}
+func (k *scopeKeys) posting(key uint64) string { return k.number('p', key) }
+func (k *scopeKeys) entry(id string) string    { return k.name('e', []byte(id)) }
+func (k *scopeKeys) references() string        { return k.name('r', nil) }
 
 // seal hides (or shows again) the keys kept with an entry: shingle hashes could
 // be guessed from likely words. The pad is HMAC in counter mode and used for

@@ -128,7 +128,7 @@ func TestIndexKeepsScopesApart(t *testing.T) {
 	fp := s.Fingerprint(prose(1, 500))
 	everyIndex(t, func(t *testing.T, x *Index) {
 		mustAdd(t, x, testScope, "mine", fp)
-		for _, sc := range []Scope{{"ab", "bb"}, {"aa", "bc"}, {"a", "abb"}, {"aab", "b"}, {"bb", "aa"}, {"", ""}} {
+		for _, sc := range []Scope{{"ab", "bb", ""}, {"aa", "bc", ""}, {"a", "abb", ""}, {"aab", "b", ""}, {"bb", "aa", ""}, {"aa", "bb", "x"}, {"aa", "", "bb"}, {"", "", ""}} {
 			got := mustFind(t, x, sc, fp)
 			if len(got.Candidates) > 0 || got.References > 0 || got.Seen > 0 {
 				t.Errorf("scope %v sees %+v", sc, got)
@@ -241,6 +241,109 @@ func TestIndexCountsWhatWasAsked(t *testing.T) {
 		if got := mustFind(t, x, testScope, s.Fingerprint(prose(2, 1000))); got.Seen != 0 {
 			t.Errorf("an unrelated prompt was seen %d times", got.Seen)
 		}
+		x.now = func() time.Time { return time.Now().Add(seenPeriod) }
+		if got := mustFind(t, x, testScope, s.Fingerprint(a)); got.Seen != 6 {
+			t.Errorf("after a period it was seen %d times: want 6", got.Seen)
+		}
+		x.now = func() time.Time { return time.Now().Add(3 * seenPeriod) }
+		if got := mustFind(t, x, testScope, s.Fingerprint(a)); got.Seen != 0 {
+			t.Errorf("after three periods it was seen %d times: want 0", got.Seen)
+		}
+	})
+}
+
+// Whoever can be any tenant must not fill the memory.
+func TestTenantsHaveOneTableOfCounters(t *testing.T) {
+	fp := testSigner(t, 1).Fingerprint(prose(1, 500))
+	everyIndex(t, func(t *testing.T, x *Index) {
+		for i := range 100 {
+			if got := mustFind(t, x, Scope{Tenant: fmt.Sprint(i)}, fp); got.Seen != 0 {
+				t.Errorf("tenant %d is told that it was seen %d times", i, got.Seen)
+			}
+		}
+		keys, err := x.db.Keys(t.Context(), "*").Result()
+		if err != nil || len(keys) != 1 {
+			t.Fatalf("keys %v, error %v: want one table", keys, err)
+		}
+		n, err := x.db.HLen(t.Context(), keys[0]).Result()
+		if err != nil || n > 100*seenSamples {
+			t.Errorf("%d counters, error %v", n, err)
+		}
+	})
+}
+
+// Each counter is added to by several prompts once there are thousands.
+func TestAFloodOfPromptsMakesNoneSeemKnown(t *testing.T) {
+	x := openTest(t, IndexOptions{})
+	prompt := func(i uint64) Fingerprint {
+		var fp Fingerprint
+		for j := range uint64(seenSamples) {
+			fp.Keys = append(fp.Keys, mix(i*seenSamples+j))
+		}
+		return fp
+	}
+	for range 20 {
+		mustFind(t, x, testScope, prompt(1))
+	}
+	const flood = 5 * seenCounters / seenSamples
+	for i := range uint64(flood) {
+		mustFind(t, x, Scope{Tenant: fmt.Sprint("tenant", i)}, prompt(1000+i))
+	}
+	sum := 0
+	for i := range uint64(100) {
+		sum += mustFind(t, x, testScope, prompt(2*flood+i)).Seen
+	}
+	if sum > 100 { // each has counters of 5 on average
+		t.Errorf("new prompts were seen %d times on average", sum/100)
+	}
+	if n := mustFind(t, x, testScope, prompt(1)).Seen; n < 16 || n > 24 {
+		t.Errorf("a prompt that was asked 20 times was seen %d times", n)
+	}
+}
+
+// Sidecars with slot directories of their own share a Redis and prompts, and can use
+// none of each other's references.
+func TestStoresDoNotCrowdEachOtherOut(t *testing.T) {
+	s := testSigner(t, 1)
+	doc := prose(1, 1000)
+	x := openTest(t, IndexOptions{URL: lab.StartRedis(t).URL})
+	scope := func(store int) Scope { return Scope{testScope.Tenant, testScope.Model, fmt.Sprint(store)} }
+	const stores, each = 12, 3
+	for i := range uint64(each) {
+		for store := range stores {
+			fp := s.Fingerprint(slices.Concat(doc, prose(100*i+uint64(store), 30)))
+			mustAdd(t, x, scope(store), fmt.Sprint(store, "-", i), fp)
+		}
+	}
+	for store := range stores {
+		got := mustFind(t, x, scope(store), s.Fingerprint(slices.Concat(doc, prose(9999, 30))))
+		if len(got.Candidates) != each || got.References != each {
+			t.Errorf("store %d finds %+v: want its own %d", store, got, each)
+		}
+		for _, c := range got.Candidates {
+			if !strings.HasPrefix(c.ID, fmt.Sprint(store, "-")) {
+				t.Errorf("store %d finds %s", store, c.ID)
+			}
+		}
+	}
+}
+
+// What nobody renews goes from lists that others keep alive.
+func TestIndexForgetsTheDeadAmongTheLiving(t *testing.T) {
+	fp := testSigner(t, 1).Fingerprint(prose(1, 500))
+	everyIndex(t, func(t *testing.T, x *Index) {
+		start := time.Now()
+		for i := range 4 {
+			x.now = func() time.Time { return start.Add(time.Duration(i) * x.ttl / 2) }
+			if i == 0 {
+				mustAdd(t, x, testScope, "dead", fp)
+			}
+			mustAdd(t, x, testScope, "living", fp)
+		}
+		got := mustFind(t, x, testScope, fp)
+		if len(got.Candidates) != 1 || got.Candidates[0].ID != "living" || got.References != 1 {
+			t.Errorf("found %+v after one and a half TTLs: want the living one", got)
+		}
 	})
 }
 
@@ -248,20 +351,20 @@ func TestIndexHoldsNoContent(t *testing.T) {
 	s := testSigner(t, 1)
 	fp := s.Fingerprint(prose(1, 500))
 	x := openTest(t, IndexOptions{Prefix: "pre"})
-	mustAdd(t, x, Scope{"tenantname", "modelname"}, "theid", fp)
+	mustAdd(t, x, Scope{"tenantname", "modelname", "storename"}, "theid", fp)
 	ctx := context.Background()
 	keys, err := x.db.Keys(ctx, "*").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
-		if !strings.HasPrefix(k, "pre:") || strings.Contains(k, "tenantname") || strings.Contains(k, "modelname") || strings.Contains(k, "theid") {
+		if !strings.HasPrefix(k, "pre:") || strings.Contains(k, "tenantname") || strings.Contains(k, "modelname") || strings.Contains(k, "storename") || strings.Contains(k, "theid") {
 			t.Errorf("key %q", k)
 		}
 	}
 	// The same prompt under another secret has no name in common.
 	y := openTest(t, IndexOptions{Prefix: "pre", Secret: []byte("another secret..")})
-	mustAdd(t, y, Scope{"tenantname", "modelname"}, "theid", fp)
+	mustAdd(t, y, Scope{"tenantname", "modelname", "storename"}, "theid", fp)
 	others, err := y.db.Keys(ctx, "*").Result()
 	if err != nil {
 		t.Fatal(err)
@@ -281,7 +384,7 @@ func TestIndexHoldsNoContent(t *testing.T) {
 func TestIndexCountersDependOnTheSecret(t *testing.T) {
 	s := testSigner(t, 1)
 	fp := s.Fingerprint(prose(1, 500))
-	sc := Scope{"tenant", "model"}
+	sc := Scope{"tenant", "model", "store"}
 	fields := func(secret string) []string {
 		x := openTest(t, IndexOptions{Secret: []byte(secret)})
 		if _, err := x.Find(context.Background(), sc, fp, 1); err != nil {

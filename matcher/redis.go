@@ -21,6 +21,17 @@ import (
 var Commands = []string{"ping", "hello", "auth", "select", "zadd", "zrem", "zcard", "zrevrange",
 	"zremrangebyrank", "zremrangebyscore", "expire", "get", "set", "del", "exists", "hincrby", "hmget"}
 
+// ClusterCommands are needed besides by a Redis Cluster's user: which node has which
+// keys, what commands there are, and asking a node for what is just being moved to it.
+var ClusterCommands = []string{"cluster|slots", "command", "asking"}
+
+// SentinelCommands are all that a user of the sentinels themselves needs, on the
+// channels SentinelChannels, by which a sentinel tells of a new master.
+var (
+	SentinelCommands = []string{"ping", "hello", "auth", "subscribe", "sentinel|get-master-addr-by-name", "sentinel|sentinels"}
+	SentinelChannels = []string{"+switch-master", "+replica-reconf-done"}
+)
+
 // quiet drops the lines that go-redis writes to stderr by itself: whatever
 // matters comes back as an error, and is logged once by who asked.
 type quiet struct{}
@@ -56,6 +67,8 @@ func connect(u *url.URL, kind string, files *tls.Config, timeout time.Duration) 
 	if u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
 		return nil, fmt.Errorf("scheme %q: want redis, rediss, unix, redis+sentinel or redis+cluster (rediss+ with TLS)", u.Scheme)
 	}
+	// Each operation has a deadline of its own; a connection may take longer.
+	timeout = max(timeout, patience)
 	switch kind {
 	case "":
 		o, err := redis.ParseURL(u.String())
@@ -75,7 +88,7 @@ func connect(u *url.URL, kind string, files *tls.Config, timeout time.Duration) 
 		}
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
-		o.DisableIdentity = true
+		o.DisableIdentity, o.PipelinePoolSize = true, onePool
 		o.TLSConfig = withFiles(o.TLSConfig, files)
 		return redis.NewFailoverClient(o), nil
 	case "cluster":
@@ -85,7 +98,7 @@ func connect(u *url.URL, kind string, files *tls.Config, timeout time.Duration) 
 		}
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
-		o.DisableIdentity = true
+		o.DisableIdentity, o.PipelinePoolSize = true, onePool
 		o.MaintNotificationsConfig = noMaintenance()
 		o.TLSConfig = withFiles(o.TLSConfig, files)
 		return redis.NewClusterClient(o), nil
@@ -97,11 +110,15 @@ func connect(u *url.URL, kind string, files *tls.Config, timeout time.Duration) 
 // connection may have died with a Redis that is back already.
 const maxRetries = 1
 
+// onePool has pipelines take the same connections as all else, so that those that are
+// kept ready are theirs.
+const onePool = -1
+
 // bound makes a client keep to the timeout and send nothing but our commands.
 func bound(o *redis.Options, timeout time.Duration) {
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 	o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
-	o.DisableIdentity = true
+	o.DisableIdentity, o.PipelinePoolSize = true, onePool
 	o.MaintNotificationsConfig = noMaintenance()
 }
 

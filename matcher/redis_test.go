@@ -10,18 +10,22 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
 )
@@ -114,9 +118,9 @@ func TestIndexIsRebuiltAfterALoss(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		x.Watch(ctx, 20*time.Millisecond, func(ctx context.Context) error {
+		x.Watch(ctx, 20*time.Millisecond, only("a"), func(ctx context.Context, id string) error {
 			rebuilt.Add(1)
-			return x.Add(ctx, testScope, "a", fp)
+			return x.Add(ctx, testScope, id, fp)
 		})
 	}()
 	found := func() bool {
@@ -147,28 +151,28 @@ func TestIndexMakesUpForAnAddThatFailed(t *testing.T) {
 	fp := IdentitySigner(1).Fingerprint(prose(1, 800))
 	admin := redis.NewClient(&redis.Options{Addr: r.Addr})
 	defer admin.Close()
-	var kept, rebuilt atomic.Bool
 	ctx, cancel := context.WithCancel(t.Context())
+	var kept atomic.Bool
+	list := func() []string {
+		if kept.Load() {
+			return []string{"a"}
+		}
+		return nil
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		x.Watch(ctx, 20*time.Millisecond, func(ctx context.Context) error {
-			rebuilt.Store(true)
-			if !kept.Load() {
-				return nil
-			}
-			return x.Add(ctx, testScope, "a", fp)
-		})
+		x.Watch(ctx, 20*time.Millisecond, list, func(ctx context.Context, id string) error { return x.Add(ctx, testScope, id, fp) })
 	}()
 	marker := func() bool { n, _ := admin.Keys(ctx, "semsharekv:m:*").Result(); return len(n) > 0 }
-	eventually(t, "it is built at first", func() bool { return rebuilt.Load() && marker() })
+	eventually(t, "it watches", marker)
 	if err := admin.Do(ctx, "CLIENT", "PAUSE", "60000", "WRITE").Err(); err != nil {
 		t.Fatal(err)
 	}
-	kept.Store(true)
 	if err := x.Add(ctx, testScope, "a", fp); err == nil {
 		t.Fatal("no error though Redis takes no writes")
 	}
+	kept.Store(true)
 	if err := admin.Do(ctx, "CLIENT", "UNPAUSE").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -180,13 +184,159 @@ func TestIndexMakesUpForAnAddThatFailed(t *testing.T) {
 	<-done
 }
 
-func TestIndexAsAnACLUser(t *testing.T) {
+// only is a list of what is to be in the index.
+func only(ids ...string) func() []string { return func() []string { return ids } }
+
+func TestARebuildGoesOnAfterAFailure(t *testing.T) {
 	noLeaks(t)
-	args := []string{"--user", "default", "off", "--user", "semshare", "on", ">s3cret", "~semsharekv:*", "-@all"}
-	for _, c := range Commands {
+	x := openTest(t, IndexOptions{})
+	fp := IdentitySigner(1).Fingerprint(prose(1, 100))
+	ctx, cancel := context.WithCancel(t.Context())
+	added := map[string]int{}
+	tried := 0
+	x.Watch(ctx, time.Millisecond, only("a", "b", "c", "d"), func(ctx context.Context, id string) error {
+		if id == "b" {
+			if tried++; tried == 5 {
+				cancel()
+			}
+			return errors.New("it always fails")
+		}
+		added[id]++
+		return x.Add(ctx, testScope, id, fp)
+	})
+	if len(added) != 3 || added["a"] != 1 || added["c"] != 1 || added["d"] != 1 {
+		t.Errorf("added %v: want each but b once", added)
+	}
+}
+
+// A connection takes two round trips before its first command, and more with TLS.
+func TestAFarRedisIsUsed(t *testing.T) {
+	noLeaks(t)
+	x := openTest(t, IndexOptions{URL: farRedis(t, 200*time.Millisecond), Timeout: 300 * time.Millisecond})
+	fp := IdentitySigner(1).Fingerprint(prose(1, 100))
+	var err error
+	for range warmConnections - 1 { // the machine may be busy; failures leave a connection each
+		ctx, cancel := context.WithCancel(t.Context())
+		x.Watch(ctx, time.Millisecond, func() []string { cancel(); return nil }, nil)
+		var all errgroup.Group
+		for range warmConnections {
+			all.Go(func() error {
+				_, err := x.Find(t.Context(), testScope, fp, 1)
+				return err
+			})
+		}
+		if err = all.Wait(); err == nil {
+			return
+		}
+	}
+	t.Errorf("look-ups at once, after Watch has seen to connections: %v", err)
+}
+
+func TestWritingMayTakeLongerThanALookUp(t *testing.T) {
+	noLeaks(t)
+	x := openTest(t, IndexOptions{URL: farRedis(t, 100*time.Millisecond), Timeout: 50 * time.Millisecond})
+	fp := IdentitySigner(1).Fingerprint(prose(1, 100))
+	if err := x.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Rehearse(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a look-up that is rehearsed: error %v, want %v", err, context.DeadlineExceeded)
+	}
+	eventually(t, "a reference is written", func() bool { return x.Add(t.Context(), testScope, "a", fp) == nil })
+	if x.rest.rest == 0 {
+		t.Error("look-ups wait for Redis again because a write, which may take longer, came through")
+	}
+}
+
+// farRedis is the URL of a Redis whose answers take that long to come back.
+func farRedis(t testing.TB, away time.Duration) string {
+	t.Helper()
+	near := lab.StartRedis(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	t.Cleanup(running.Wait)
+	t.Cleanup(func() { ln.Close() })
+	running.Go(func() {
+		for {
+			client, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { relay(client, near.Addr, away) })
+		}
+	})
+	return "redis://" + ln.Addr().String()
+}
+
+// relay connects, which takes a round trip, and has answers come later.
+func relay(client net.Conn, to string, away time.Duration) {
+	defer client.Close()
+	time.Sleep(away)
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	go func() {
+		defer server.Close()
+		io.Copy(server, client)
+	}()
+	delay(client, server, away)
+}
+
+// delay passes on what it reads, each piece that much later.
+func delay(to io.Writer, from io.Reader, by time.Duration) {
+	type piece struct {
+		due  time.Time
+		data []byte
+	}
+	pieces := make(chan piece, 1000)
+	go func() {
+		defer close(pieces)
+		for {
+			data := make([]byte, 64<<10)
+			n, err := from.Read(data)
+			if err != nil {
+				return
+			}
+			pieces <- piece{time.Now().Add(by), data[:n]}
+		}
+	}()
+	for p := range pieces {
+		time.Sleep(time.Until(p.due))
+		to.Write(p.data) // whoever hung up is not waited for
+	}
+}
+
+// aclUser has a Redis know a user semshare who may do just these things to the index's
+// keys, if to any. The default user may do anything.
+func aclUser(keys string, commands ...string) []string {
+	args := []string{"--user", "default", "on", "nopass", "~*", "&*", "+@all", "--user", "semshare", "on", ">s3cret", "resetchannels", "-@all"}
+	if keys != "" {
+		args = append(args, keys)
+	}
+	for _, c := range commands {
 		args = append(args, "+"+c)
 	}
-	r := lab.StartRedis(t, args...)
+	return args
+}
+
+// noneDenied looks for what a Redis denied its ACL user.
+func noneDenied(t *testing.T, addr string) {
+	t.Helper()
+	admin := redis.NewClient(&redis.Options{Addr: addr})
+	defer admin.Close()
+	log, err := admin.Do(t.Context(), "ACL", "LOG").Slice()
+	if err != nil || len(log) > 0 {
+		t.Errorf("%s denied %v, error %v", addr, log, err)
+	}
+}
+
+func TestIndexAsAnACLUser(t *testing.T) {
+	noLeaks(t)
+	r := lab.StartRedis(t, aclUser("~semsharekv:*", Commands...)...)
 	u := strings.Replace(r.URL, "redis://", "redis://semshare:s3cret@", 1)
 	x := openTest(t, IndexOptions{URL: u})
 	if err := works(x, "a"); err != nil {
@@ -199,7 +349,11 @@ func TestIndexAsAnACLUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	x.Watch(ctx, time.Hour, func(context.Context) error { cancel(); return nil })
+	x.Watch(ctx, time.Hour, only("b"), func(context.Context, string) error { cancel(); return nil })
+	if err := x.Rehearse(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	noneDenied(t, r.Addr)
 
 	wrong := openTest(t, IndexOptions{URL: strings.Replace(u, "s3cret", "guess", 1)})
 	if err := works(wrong, "a"); err == nil || !strings.Contains(err.Error(), "WRONGPASS") || strings.Contains(err.Error(), "guess") {
@@ -257,7 +411,8 @@ func TestIndexInACluster(t *testing.T) {
 	var nodes []*redis.Client
 	var urls []string
 	for range 3 {
-		r := lab.StartRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+		user := aclUser("~semsharekv:*", slices.Concat(Commands, ClusterCommands)...)
+		r := lab.StartRedis(t, append(user, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")...)
 		c := redis.NewClient(&redis.Options{Addr: r.Addr})
 		defer c.Close()
 		nodes, urls = append(nodes, c), append(urls, r.Addr)
@@ -281,7 +436,7 @@ func TestIndexInACluster(t *testing.T) {
 		}
 		return true
 	})
-	x := openTest(t, IndexOptions{URL: "redis+cluster://" + urls[0] + "?addr=" + urls[1]})
+	x := openTest(t, IndexOptions{URL: "redis+cluster://semshare:s3cret@" + urls[0] + "?addr=" + urls[1]})
 	if err := works(x, "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -293,20 +448,28 @@ func TestIndexInACluster(t *testing.T) {
 	if err := x.Remove(ctx, testScope, "a"); err != nil {
 		t.Fatal(err)
 	}
+	if err := x.Rehearse(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range urls {
+		noneDenied(t, addr)
+	}
 }
 
 func TestIndexFollowsSentinelToTheNewMaster(t *testing.T) {
 	noLeaks(t)
-	master := lab.StartRedis(t)
+	user := aclUser("~semsharekv:*", Commands...)
+	master := lab.StartRedis(t, user...)
 	host, port, _ := net.SplitHostPort(master.Addr)
-	lab.StartRedis(t, "--replicaof", host, port, "--repl-diskless-sync-delay", "0")
+	replica := lab.StartRedis(t, append(user, "--replicaof", host, port, "--repl-diskless-sync-delay", "0")...)
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
 	text := fmt.Sprintf("sentinel monitor kv %s %s 1\nsentinel down-after-milliseconds kv 300\nsentinel failover-timeout kv 3000\n", host, port)
+	text += "user default on nopass ~* &* +@all\nuser watcher on >s3ntinel resetchannels &" + strings.Join(SentinelChannels, " &") + " -@all +" + strings.Join(SentinelCommands, " +") + "\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sentinel := startSentinel(t, conf)
-	x := openTest(t, IndexOptions{URL: "redis+sentinel://" + sentinel + "/?master_name=kv", Timeout: time.Second})
+	x := openTest(t, IndexOptions{URL: "redis+sentinel://watcher:s3ntinel@" + sentinel + "/?master_name=kv&username=semshare&password=s3cret", Timeout: time.Second})
 	eventually(t, "the master is used", func() bool { return works(x, "a") == nil })
 	admin := redis.NewSentinelClient(&redis.Options{Addr: sentinel})
 	defer admin.Close()
@@ -316,6 +479,8 @@ func TestIndexFollowsSentinelToTheNewMaster(t *testing.T) {
 	})
 	master.Kill()
 	eventually(t, "the promoted replica is used", func() bool { return works(x, "b") == nil })
+	noneDenied(t, replica.Addr)
+	noneDenied(t, sentinel)
 }
 
 // startSentinel runs a sentinel until the test ends and returns its address. Its

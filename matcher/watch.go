@@ -3,43 +3,145 @@ package matcher
 import (
 	"context"
 	"crypto/rand"
+	"slices"
+	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
-// Watch calls rebuild whenever the index has lost what this process put there:
-// at first, after Redis was wiped or came back empty, after an Add failed, and every
-// half TTL, so that entries whose references still exist do not expire. rebuild Adds every
-// reference; it is tried again where it fails. Watch looks every so often and
-// returns when ctx ends.
-func (x *Index) Watch(ctx context.Context, every time.Duration, rebuild func(context.Context) error) {
+const (
+	// warmConnections are kept ready for use. More look-ups at the same moment, each
+	// of which takes a round trip or a few, are rare before a server that takes
+	// seconds for a prompt.
+	warmConnections = 4
+	// restWhile is how many times as long as a reference took to be put back the next
+	// one waits: a Redis that many use and that came back empty has a fifth of a
+	// rebuild's time to give, and not all.
+	restWhile = 4
+)
+
+// Watch keeps references in the index until ctx ends: every so often it has add put
+// in what list names and what is not there, the first named first. Nothing is at
+// first, after Redis was wiped or came back empty, and every half TTL, so that entries
+// whose references still exist do not expire. Where an add fails it goes on behind
+// that one the next time. Connections are kept ready by the way, since a look-up has no
+// time to make one where Redis is far.
+func (x *Index) Watch(ctx context.Context, every time.Duration, list func() []string, add func(context.Context, string) error) {
 	marker := x.prefix + ":m:" + rand.Text()
-	t := time.NewTicker(every)
-	defer t.Stop()
-	for {
-		x.mend(ctx, marker, rebuild)
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
+	failed := ""
+	for wait := time.Duration(0); pause(ctx, wait); wait = every {
+		x.warm(ctx)
+		if x.check(ctx, marker) == nil {
+			failed = x.put(ctx, behind(list(), failed), add)
 		}
 	}
 }
 
-// mend rebuilds where the marker is gone or an Add was missed, and sets the marker
-// afterwards.
-func (x *Index) mend(ctx context.Context, marker string, rebuild func(context.Context) error) {
-	there := false
-	err := x.do(ctx, func(ctx context.Context) error {
+// check forgets what was put in where the marker is gone, and sets it again. Whatever
+// is lost from then on is noticed by it.
+func (x *Index) check(ctx context.Context, marker string) error {
+	return x.do(ctx, patience, func(ctx context.Context) error {
 		n, err := x.db.Exists(ctx, marker).Result()
-		there = n > 0
-		return err
+		if err != nil || n > 0 {
+			return err
+		}
+		x.held.clear()
+		return x.db.Set(ctx, marker, 1, x.ttl/2).Err()
 	})
-	if err != nil || (there && !x.missed.Load()) {
+}
+
+// put adds what is not there and returns the id of the one that failed, if one did.
+func (x *Index) put(ctx context.Context, ids []string, add func(context.Context, string) error) (failed string) {
+	for _, id := range ids {
+		if x.held.has(id) {
+			continue
+		}
+		start := time.Now()
+		if add(ctx, id) != nil {
+			return id
+		}
+		if !x.embedded && !pause(ctx, restWhile*time.Since(start)) {
+			break
+		}
+	}
+	return ""
+}
+
+// behind is ids in the same order, but begun behind last: one that fails every time
+// holds up no other.
+func behind(ids []string, last string) []string {
+	i := slices.Index(ids, last) + 1
+	return slices.Concat(ids[i:], ids[:i])
+}
+
+// pause waits and reports whether ctx lives on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+	return ctx.Err() == nil
+}
+
+// warm makes connections, or sees that they live. It asks also while Redis is given a
+// rest, which ends where it answers.
+func (x *Index) warm(ctx context.Context) {
+	if x.embedded {
 		return
 	}
-	x.missed.Store(false) // before: what fails from here on is missed again
-	if rebuild(ctx) != nil {
-		return
+	var all sync.WaitGroup
+	for range warmConnections {
+		all.Go(func() { _ = x.Ping(ctx) })
 	}
-	x.do(ctx, func(ctx context.Context) error { return x.db.Set(ctx, marker, 1, x.ttl/2).Err() })
+	all.Wait()
+}
+
+// ping asks Redis, or all nodes that look-ups go to.
+func (x *Index) ping(ctx context.Context) error {
+	if c, ok := x.db.(*redis.ClusterClient); ok {
+		return c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return node.Ping(ctx).Err() })
+	}
+	return x.db.Ping(ctx).Err()
+}
+
+// held are the ids that were put into the index, as far as this process knows.
+type held struct {
+	mu  sync.Mutex
+	ids map[string]bool
+}
+
+func (h *held) has(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ids[id]
+}
+
+// adding returns what notes that id was put in, unless all was lost in between. Until
+// then it counts as not there.
+func (h *held) adding(id string) func() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ids == nil {
+		h.ids = map[string]bool{}
+	}
+	ids := h.ids
+	delete(ids, id)
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		ids[id] = true
+	}
+}
+
+func (h *held) drop(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.ids, id)
+}
+
+func (h *held) clear() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ids = nil
 }

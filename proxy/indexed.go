@@ -2,11 +2,8 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -14,81 +11,80 @@ import (
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// indexPoll is how often the index is asked whether it lost anything.
+// indexPoll is how often the index is asked whether it lost anything, and the directory
+// looked at for what other sidecars put there.
 const indexPoll = 5 * time.Second
 
 // indexSecret is the configured HMAC key, or one made at the first start.
 func indexSecret(cfg *configs.Config) ([]byte, error) {
 	secret, path, err := cfg.IndexSecret()
 	if errors.Is(err, fs.ErrNotExist) && cfg.Index.SecretFile == "" {
-		return newSecret(path)
+		return lasting(path)
 	}
 	return secret, err
 }
 
-// newSecret makes a key. Where the directory cannot be written it lasts for this
-// run alone.
-func newSecret(path string) ([]byte, error) {
-	secret := []byte(hex.EncodeToString(randomBytes(32)))
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return secret, nil //nolint:nilerr // the probe reports a directory that cannot be written
-	}
-	_, err = f.Write(secret)
-	return secret, errors.Join(err, f.Close())
-}
-
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails
-	return b
-}
-
 // keepIndexed keeps the store's references in the index, which may be new, or be
-// wiped, or forget by its TTL.
+// wiped, or forget by its TTL, and those that other sidecars put into the directory.
 func (sh *Sharer) keepIndexed(lv *live) {
-	sh.index.Watch(lv.ctx, indexPoll, func(ctx context.Context) error {
-		err := sh.reindex(ctx, lv)
+	failing := false
+	sh.index.Watch(lv.ctx, indexPoll, func() []string { return sh.kept(lv) }, func(ctx context.Context, id string) error {
+		err := sh.reindex(ctx, lv, id)
 		if err != nil && ctx.Err() == nil {
 			sh.metrics.IndexErrors.Inc()
-			sh.log.Warn().Err(err).Msg("the index could not be rebuilt yet")
+			if !failing {
+				sh.log.Warn().Err(err).Msg("the index could not be rebuilt yet")
+			}
 		}
+		failing = err != nil
 		return err
 	})
 }
 
-// reindex puts all references into the index.
-func (sh *Sharer) reindex(ctx context.Context, lv *live) error {
+// kept are the ids of all references in the directory.
+func (sh *Sharer) kept(lv *live) []string {
 	if !lv.users.begin() {
 		return nil // being closed
 	}
 	defer lv.users.end()
+	lv.store.Refresh()
+	sh.gauges(lv)
+	var ids []string
 	for _, m := range lv.store.All() {
-		p, err := lv.store.Prompt(m.ID)
-		if err != nil {
-			continue // dropped meanwhile
-		}
-		if err := sh.index.Add(ctx, lv.scope(m.Tenant), m.ID, lv.signer.Fingerprint(p.Tokens)); err != nil {
-			return err
-		}
+		ids = append(ids, m.ID)
 	}
-	return nil
+	return ids
+}
+
+// reindex puts a reference into the index.
+func (sh *Sharer) reindex(ctx context.Context, lv *live, id string) error {
+	if !lv.users.begin() {
+		return nil // being closed
+	}
+	defer lv.users.end()
+	p, err := lv.store.Prompt(id)
+	if err != nil {
+		return nil //nolint:nilerr // dropped meanwhile
+	}
+	return sh.index.Add(ctx, lv.scope(p.Tenant), id, lv.signer.Fingerprint(p.Tokens))
 }
 
 func (lv *live) scope(tenant string) matcher.Scope {
-	return matcher.Scope{Tenant: tenant, Model: lv.key}
+	return matcher.Scope{Tenant: tenant, Model: lv.key, Store: lv.directory}
 }
 
 // dropped counts a reference that left the store and takes it out of the index.
 func (sh *Sharer) dropped(lv *live, m bridge.Meta, reason string) {
 	sh.metrics.Dropped.WithLabelValues(reason).Inc()
 	sh.gauges(lv)
-	sh.forget(m)
+	sh.forget(lv, m)
 }
 
-// forget takes a dropped reference out of the index.
-func (sh *Sharer) forget(m bridge.Meta) {
-	if err := sh.index.Remove(context.Background(), matcher.Scope{Tenant: m.Tenant, Model: m.Model}, m.ID); err != nil {
+// forget takes a dropped reference, which may be of another model, out of the index.
+func (sh *Sharer) forget(lv *live, m bridge.Meta) {
+	sc := lv.scope(m.Tenant)
+	sc.Model = m.Model
+	if err := sh.index.Remove(context.Background(), sc, m.ID); err != nil {
 		sh.metrics.IndexErrors.Inc()
 	}
 }

@@ -54,7 +54,7 @@ func TestInfillIsWhatTheServerMakesOfIt(t *testing.T) {
 func TestInfillThatIsOtherwiseThanThoughtLeavesSharingOn(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Model: infillModel(t), Context: 2 * 2400, Slots: 2}, nil)
 	g := &Generation{Prompt: Prompt{Kind: PromptInfill}}
-	for range maxMismatches {
+	for range maxStrikes {
 		d := &Decision{State: StateShared, expect: 100, sh: s.server.sharer, lv: s.live(), g: g, slot: s.live().slots.all[0]}
 		if d.verify(Outcome{Status: http.StatusOK, CacheN: 50, PromptN: 60}) {
 			t.Error("a prompt of which the server found half as much as was injected is taken for verified")

@@ -24,6 +24,8 @@ type live struct {
 	slots  *slots
 	costs  *costs
 	key    string // model key: state and signer
+	// directory is the slot directory's id in the index.
+	directory string
 	// calibration is nil where the model is not calibrated.
 	calibration atomic.Pointer[Calibration]
 	gate        gate
@@ -64,7 +66,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	lv := &live{model: sh.openModel(props), scales: scales}
+	lv := &live{model: sh.openModel(props), scales: scales, directory: sh.directory}
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
 	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}
 	if lv.probed, err = prober.Probe(ctx); err == nil {

@@ -27,6 +27,8 @@ type Sharer struct {
 	kernels *bridge.Kernels
 	index   *matcher.Index
 	own     bool // references of other runs are left alone
+	// directory is the slot directory's id in the index.
+	directory string
 
 	// live is what is known of the backend; nil while nothing can be shared.
 	live     atomic.Pointer[live]
@@ -62,12 +64,16 @@ func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*
 	if err != nil {
 		return nil, err
 	}
+	directory, err := directoryID(cfg.Backend.SlotDir)
+	if err != nil {
+		return nil, err
+	}
 	index, err := matcher.OpenIndex(matcher.IndexOptions{URL: cfg.Index.Redis, Prefix: strings.TrimSuffix(cfg.Index.Prefix, ":"),
 		Secret: secret, TTL: cfg.Index.TTL, Timeout: cfg.Index.Timeout})
 	if err != nil {
 		return nil, err
 	}
-	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, own: own, reprobe: make(chan struct{}, 1),
+	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, directory: directory, own: own, reprobe: make(chan struct{}, 1),
 		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()

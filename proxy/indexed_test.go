@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/lab"
+)
+
+func TestASlotDirectoryHasAnIDOfItsOwn(t *testing.T) {
+	id := func(dir string) string {
+		t.Helper()
+		id, err := directoryID(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	dir := t.TempDir()
+	first := id(dir)
+	if id(dir) != first {
+		t.Error("it has another one the second time")
+	}
+	if id(t.TempDir()) == first {
+		t.Error("another directory has the same")
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 1 || files[0].Name() != idFile {
+		t.Errorf("files %v, error %v: want %s alone", files, err, idFile)
+	}
+	if st, err := os.Stat(filepath.Join(dir, idFile)); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, error %v: want mode 0600", st.Mode(), err)
+	}
+	if err := os.Truncate(filepath.Join(dir, idFile), 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := directoryID(dir); err == nil || !strings.Contains(err.Error(), idFile) {
+		t.Errorf("of three bytes: error %v, want one that names the file", err)
+	}
+}
+
+func TestAllWhoStartAtOnceGetTheSame(t *testing.T) {
+	for range 50 {
+		path := filepath.Join(t.TempDir(), idFile)
+		got := make([]string, 8)
+		var all sync.WaitGroup
+		for i := range got {
+			all.Go(func() {
+				b, err := lasting(path)
+				if err != nil {
+					t.Error(err)
+				}
+				got[i] = string(b)
+			})
+		}
+		all.Wait()
+		for _, g := range got {
+			if g != got[0] || len(g) != 64 {
+				t.Fatalf("got %q", got)
+			}
+		}
+	}
+}
+
+func TestTwoSidecarsWithOneDirectoryTakeOverWhatEitherKeeps(t *testing.T) {
+	a := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	b := besides(t, a.backend, func(c *configs.Config) { c.Store.MinTokens = 100000 }) // keeps nothing itself
+	a.want(a.complete(tale("1812")), "cold")
+	b.resumes("the other sidecar kept a prompt")
+}
