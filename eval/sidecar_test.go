@@ -18,6 +18,8 @@ func TestABackendThatRefusesIsNotWaitedFor(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/health":
+		case "/lora-adapters":
+			_, _ = io.WriteString(w, "[]")
 		case "/props":
 			_, _ = io.WriteString(w, `{"total_slots":2,"model_path":"none.gguf","default_generation_settings":{"n_ctx":4096}}`)
 		default:
