@@ -168,8 +168,7 @@ func joinCharacters(raw [][]byte) []string {
 }
 
 type timings struct {
-	CacheN  int `json:"cache_n"`
-	PromptN int `json:"prompt_n"`
+	CacheN int `json:"cache_n"`
 }
 
 // firstTokens is how many tokens a request that is timed asks for: more than

@@ -66,19 +66,18 @@ func kl(p, q distribution) float64 {
 
 // quality compares the shared run with the cold one.
 type quality struct {
-	perPosition  []float64 // KL in nats
-	mean, worst  float64   // of perPosition
-	top1         float64   // share of positions at which the likeliest token agrees
-	nllDelta     float64   // mean NLL of the cold answer, shared minus cold, in nats
-	coldMeanNLL  float64
-	sharedOfCold int // positions compared
+	perPosition []float64 // KL in nats
+	mean, worst float64   // of perPosition
+	top1        float64   // share of positions at which the likeliest token agrees
+	nllDelta    float64   // mean NLL of the cold answer, shared minus cold, in nats
+	coldMeanNLL float64
 }
 
 // compare scores the distributions of both runs at the positions of the cold
 // answer, whose tokens are given.
 func compare(answer []int32, cold, shared []distribution) quality {
 	n := min(len(answer), len(cold), len(shared))
-	q := quality{sharedOfCold: n}
+	var q quality
 	if n == 0 {
 		return q
 	}

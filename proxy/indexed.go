@@ -77,11 +77,11 @@ func (lv *live) scope(tenant string) matcher.Scope {
 func (sh *Sharer) dropped(lv *live, m bridge.Meta, reason string) {
 	sh.metrics.Dropped.WithLabelValues(reason).Inc()
 	sh.gauges(lv)
-	sh.forget(lv, m)
+	sh.unindex(lv, m)
 }
 
-// forget takes a dropped reference, which may be of another model, out of the index.
-func (sh *Sharer) forget(lv *live, m bridge.Meta) {
+// unindex takes a dropped reference, which may be of another model, out of the index.
+func (sh *Sharer) unindex(lv *live, m bridge.Meta) {
 	sc := lv.scope(m.Tenant)
 	sc.Model = m.Model
 	if err := sh.index.Remove(context.Background(), sc, m.ID); err != nil {

@@ -15,7 +15,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 
 	// Requests over: endpoint (chat, completion, ..., pass), state (shared,
-	// exact, cold, pass) and reason.
+	// exact, cold, pass, failed) and reason.
 	Requests *prometheus.CounterVec
 	// Statuses of answers by class: 2xx, 4xx, ..., none where no answer came.
 	Statuses *prometheus.CounterVec
@@ -28,7 +28,7 @@ type Metrics struct {
 	ClientGone prometheus.Counter
 	// BackendErrors counts exchanges that the backend broke off or refused.
 	BackendErrors prometheus.Counter
-	// Panics recovered, one request lost each.
+	// Panics recovered: in sharing the request goes cold, elsewhere it is lost.
 	Panics prometheus.Counter
 	// Reloads of the configuration by result: ok, error.
 	Reloads *prometheus.CounterVec
@@ -39,7 +39,7 @@ type Metrics struct {
 	// Tokens of prompts by what became of them: reused, recomputed.
 	Tokens *prometheus.CounterVec
 	// Steps times the steps of preparing and capturing: tokens, lookup, align,
-	// compose, inject, fill, capture.
+	// compose, inject, capture.
 	Steps *prometheus.HistogramVec
 	// StoreBytes and StoreReferences are what the reference store holds.
 	StoreBytes, StoreReferences prometheus.Gauge

@@ -147,9 +147,9 @@ func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
 	return p
 }
 
-// worth weighs a schedule against what an exact prefix saves anyway. One that leaves no
-// more to compute is not given up because the agent computes the same sooner: what is
-// exact stays so.
+// worth weighs a schedule against what an exact prefix saves anyway. A slot's exact prefix is
+// kept where the plan would leave at least as many tokens to compute, even if the agent would
+// compute them sooner.
 func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
 	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens, d.bearable())
 	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).

@@ -52,6 +52,43 @@ const (
 	offForm       = "prompt form not understood"
 )
 
+// PromptKind is the form in which a request states its prompt.
+type PromptKind uint8
+
+const (
+	PromptText   PromptKind = iota // a string, tokenized with special tokens parsed
+	PromptTokens                   // token ids
+	PromptMixed                    // an array of strings and token ids
+	PromptChat                     // messages, through the chat template
+	PromptInfill                   // prefix and suffix around a hole
+)
+
+// Prompt is the prompt of one request, in the form it came in.
+type Prompt struct {
+	Kind   PromptKind
+	Text   string
+	Tokens []int32
+	Parts  []PromptPart
+	// Chat is an OpenAI chat body, as /apply-template takes it.
+	Chat   json.RawMessage
+	Infill Infill
+}
+
+// PromptPart is one element of a mixed prompt: a string or token ids.
+type PromptPart struct {
+	Text   string
+	Tokens []int32
+}
+
+// Infill is the prompt of a fill-in-the-middle request.
+type Infill struct {
+	Prefix, Suffix, Prompt string
+	Extra                  []InfillFile
+}
+
+// InfillFile is a file given as context to a fill-in-the-middle request.
+type InfillFile struct{ Name, Text string }
+
 // offBody looks for what makes a request of any form unfit for sharing.
 func offBody(body gjson.Result) string {
 	slot, cache := body.Get("id_slot"), body.Get("cache_prompt")

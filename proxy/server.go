@@ -7,16 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/tidwall/gjson"
 	"github.com/valyala/fasthttp"
 
 	"github.com/semsharekv/semsharekv/configs"
@@ -245,164 +242,6 @@ func (s *Server) uri(ctx *fasthttp.RequestCtx) []byte {
 		return uri
 	}
 	return append([]byte(s.upstream.prefix), uri...)
-}
-
-// prepare has the sharer decide on a generation request and returns the body
-// to forward. Errors are a body that decompresses beyond the limit and, where tenants are
-// kept apart, one that cannot be read, so that nobody could say what the backend would make
-// of it, or a request that might find another tenant's prompt.
-func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []byte, head *requestHead) ([]byte, error) {
-	h := &ctx.Request.Header
-	body, off := raw, ""
-	encoding, n := header(h, "Content-Encoding")
-	encoded := n > 0 && !strings.EqualFold(encoding, "identity")
-	if encoded {
-		var err error
-		body, err = decode(raw, encoding, cfg.Limits.Body)
-		if errors.Is(err, errBodyTooLarge) {
-			return nil, err
-		}
-		if err != nil || n > 1 {
-			body, off = raw, offEncoding
-		}
-	}
-	g := newGeneration(x, cfg, h, body, off)
-	x.gen = g
-	if g.Apart && g.unread() {
-		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
-	}
-	x.decision = x.server.sharer.Prepare(x.ctx, g)
-	if why := x.decision.unsafe; why != "" {
-		return nil, fmt.Errorf("%w: %s", errNotApart, why)
-	}
-	x.tally = newTally()
-	if encoded && g.Off != "" && x.decision.State == StateCold && sameBytes(x.decision.Body, body) {
-		return raw, nil // untouched: as it would have gone without the sidecar
-	}
-	head.decoded = encoded && off == ""
-	return x.decision.Body, nil
-}
-
-// newGeneration gathers what the sharer needs to know of a request.
-func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, body []byte, off string) *Generation {
-	g := &Generation{ID: newID(), Path: x.path, Body: body, Off: off}
-	g.Authorization = authorization(h)
-	g.Apart = cfg.Apart()
-	var doc gjson.Result
-	if off == "" {
-		g.Off = unreadable(body)
-	}
-	if g.Off == "" {
-		doc = gjson.ParseBytes(body)
-	}
-	g.Route, g.Policy = route(cfg, x.path, stringOf(doc.Get("model"), ""), h)
-	g.Tenant, g.Adapters = tenant(g.Policy.Tenant, h), adaptersOf(doc)
-	g.adapted()
-	wish, _ := header(h, controlHeader)
-	declined := strings.EqualFold(strings.TrimSpace(wish), "off")
-	g.Own = declined || g.Policy.Reuse != configs.ReuseFuzzy
-	switch {
-	case g.Off != "":
-	case g.Policy.Reuse == configs.ReuseOff:
-		g.Off = offByRoute
-	case declined:
-		g.Off = offByHeader
-	default:
-		if g.Off = offBody(doc); g.Off == "" {
-			g.Prompt, g.Off = readPrompt(x.endpoint, doc)
-		}
-	}
-	g.Scattered = g.Apart && scattered(x.endpoint, objectOf(doc))
-	return g
-}
-
-// forward sends the request on and hands its answer's body to fasthttp.
-func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []byte) {
-	x.sent = time.Now()
-	if x.decision != nil {
-		x.decision.Forwarded()
-	}
-	heeded := func(bool) {}
-	if setsScales(x.method, x.path) {
-		heeded = x.server.sharer.setting()
-	}
-	a, err := x.server.upstream.do(x.ctx, head, &ctx.Request.Header, body)
-	heeded(err != nil || a.head.StatusCode() == fasthttp.StatusOK)
-	if err != nil {
-		x.fail(err)
-		if errors.Is(x.err, errDraining) {
-			x.refuse(ctx, fasthttp.StatusServiceUnavailable, "unavailable_error", "the sidecar is shutting down")
-			return
-		}
-		x.refuse(ctx, fasthttp.StatusBadGateway, "unavailable_error", "the backend could not be reached or broke off")
-		return
-	}
-	x.answer = a
-	x.status = a.head.StatusCode()
-	copyResponseHead(&ctx.Response.Header, &a.head)
-	if d := x.decision; d != nil && d.Header != "" {
-		ctx.Response.Header.Set(controlHeader, d.Header)
-	}
-	x.respond(ctx)
-}
-
-// respond sets the answer's body.
-func (x *exchange) respond(ctx *fasthttp.RequestCtx) {
-	a := x.answer
-	switch {
-	case a.body == nil:
-		x.complete = true
-		if ctx.IsHead() {
-			ctx.Response.SkipBody = true
-			ctx.Response.Header.SetContentLength(a.size)
-		}
-		x.end()
-	case a.size < 0 && !ctx.Request.Header.IsHTTP11():
-		// HTTP/1.0 knows no chunks: the whole body, then its length.
-		all, err := io.ReadAll(x)
-		x.stall = 0 // it is sent in one go, however long that takes, and holds no slot
-		if err != nil {
-			x.refuse(ctx, fasthttp.StatusBadGateway, "unavailable_error", "the backend broke off")
-			return
-		}
-		ctx.Response.SetBodyRaw(all)
-		x.end()
-	default:
-		// A stream's head goes out before there is anything to stream.
-		ctx.Response.ImmediateHeaderFlush = a.size < 0
-		ctx.Response.SetBodyStream(x, a.size)
-	}
-}
-
-// refuse answers in the backend's own form of an error, and ends the exchange.
-func (x *exchange) refuse(ctx *fasthttp.RequestCtx, status int, kind, message string) {
-	x.status = status
-	writeError(ctx, status, kind, message)
-	if d := x.decision; d != nil && d.Header != "" {
-		ctx.Response.Header.Set(controlHeader, d.Header)
-	}
-	x.end()
-}
-
-func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) {
-	if errors.Is(err, errUnreadable) {
-		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", err.Error())
-		return
-	}
-	if errors.Is(err, errNotApart) {
-		x.refuse(ctx, fasthttp.StatusServiceUnavailable, "unavailable_error", err.Error())
-		return
-	}
-	if !errors.Is(err, errBodyTooLarge) {
-		x.fail(errClientGone)
-		ctx.SetConnectionClose()
-		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "the body could not be read to its end")
-		return
-	}
-	ctx.SetConnectionClose()
-	x.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, "invalid_request_error",
-		fmt.Sprintf("the body exceeds the sidecar's limit of %d bytes (limits.body_bytes)", limit))
-	lingering(ctx)
 }
 
 // refuse answers what is not HTTP enough to become a request.

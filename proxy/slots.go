@@ -176,8 +176,8 @@ func (s *slots) isDoubted(sl *slot) bool {
 	return sl.doubted
 }
 
-// nobodys notes that it is not known what the slot holds. What is left in it may lack
-// cells as before.
+// nobodys notes that it is not known what the slot holds. The generation stays: what is still
+// in it may lack cells.
 func (sl *slot) nobodys() { sl.tenant, sl.tokens, sl.behind = "", nil, 0 }
 
 // wake has everybody who waits look again.

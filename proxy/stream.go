@@ -3,52 +3,11 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
-	"runtime/debug"
 	"strconv"
 	"time"
 
 	"github.com/rs/zerolog"
-)
-
-// exchange is one request on its way through, from its arrival to the end of
-// its answer. It outlives the RequestCtx, so it holds copies.
-//
-// It is the body stream that fasthttp sends to the client: each Read passes
-// on what the backend has sent so far, and Close, which fasthttp always
-// calls, ends the exchange.
-type exchange struct {
-	server   *Server
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	conn     net.Conn      // the client's
-	stall    time.Duration // a client that takes nothing for so long is given up; 0 never
-	watch    *watch
-	start    time.Time // the request's arrival
-	sent     time.Time // when it was forwarded
-	method   string
-	path     string
-	endpoint Endpoint // "" for what passes through
-	gen      *Generation
-	decision *Decision
-
-	answer    *answer
-	tally     *tally // nil where nothing is counted
-	status    int
-	bytesIn   int
-	bytesOut  int64
-	firstByte time.Time
-	complete  bool // the backend's answer was read to its end
-	err       error
-	ended     bool
-}
-
-var (
-	errClientGone = errors.New("the client hung up")
-	errDraining   = errors.New("shutting down")
-	errPanic      = errors.New("internal fault")
 )
 
 // Read passes on the answer's body. It must not panic: fasthttp would lose
@@ -176,9 +135,6 @@ func (x *exchange) outcome() Outcome {
 		o.CacheN, o.PromptN, o.PromptMS = x.tally.cacheN, x.tally.promptN, x.tally.promptMS
 		o.PredictedN = x.tally.predictedN
 	}
-	if !x.firstByte.IsZero() {
-		o.FirstByte = x.firstByte.Sub(x.sent)
-	}
 	return o
 }
 
@@ -210,12 +166,6 @@ func (x *exchange) log(endpoint, state, reason string, o Outcome) {
 		e = e.Str("error", x.err.Error())
 	}
 	e.Msg("request")
-}
-
-func (x *exchange) panicked(r any) {
-	x.server.metrics.Panics.Inc()
-	x.server.log.Error().Str("panic", fmt.Sprint(r)).Bytes("stack", debug.Stack()).Msg("recovered")
-	x.fail(errPanic)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -48,8 +48,8 @@ func (d *Decision) tryPlan(p *matcher.Plan, end int) {
 	}
 }
 
-// tried is the recipe as the trial wants it.
-func (d *Decision) tried(r *bridge.Recipe) *bridge.Recipe {
+// trialRecipe is the recipe as the trial wants it.
+func (d *Decision) trialRecipe(r *bridge.Recipe) *bridge.Recipe {
 	if d.trial != nil && d.trial.Unrotated {
 		r.Runs = slices.Clone(r.Runs)
 		for i := range r.Runs {

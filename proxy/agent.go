@@ -32,7 +32,7 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 // cook has the agent carry the plan out; a reason means that it failed.
 func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
 	start := time.Now()
-	r := d.tried(d.levelled(d.recipe(p, refs)))
+	r := d.trialRecipe(d.levelled(d.recipe(p, refs)))
 	var done bridge.Filled
 	var reply bridge.AgentReply
 	err := d.withRoom(ctx, func() (err error) {

@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/semsharekv/semsharekv/configs"
+)
+
+// exchange is one request on its way through, from its arrival to the end of
+// its answer. It outlives the RequestCtx, so it holds copies.
+//
+// It is the body stream that fasthttp sends to the client: each Read passes
+// on what the backend has sent so far, and Close, which fasthttp always
+// calls, ends the exchange.
+type exchange struct {
+	server   *Server
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	conn     net.Conn      // the client's
+	stall    time.Duration // a client that takes nothing for so long is given up; 0 never
+	watch    *watch
+	start    time.Time // the request's arrival
+	method   string
+	path     string
+	endpoint Endpoint // "" for what passes through
+	gen      *Generation
+	decision *Decision
+
+	answer    *answer
+	tally     *tally // nil where nothing is counted
+	status    int
+	bytesIn   int
+	bytesOut  int64
+	firstByte time.Time
+	complete  bool // the backend's answer was read to its end
+	err       error
+	ended     bool
+}
+
+var (
+	errClientGone = errors.New("the client hung up")
+	errDraining   = errors.New("shutting down")
+	errPanic      = errors.New("internal fault")
+)
+
+// prepare has the sharer decide on a generation request and returns the body
+// to forward. Errors are a body that decompresses beyond the limit and, where tenants are
+// kept apart, one that cannot be read, so that nobody could say what the backend would make
+// of it, or a request that might find another tenant's prompt.
+func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []byte, head *requestHead) ([]byte, error) {
+	h := &ctx.Request.Header
+	body, off := raw, ""
+	encoding, n := header(h, "Content-Encoding")
+	encoded := n > 0 && !strings.EqualFold(encoding, "identity")
+	if encoded {
+		var err error
+		body, err = decode(raw, encoding, cfg.Limits.Body)
+		if errors.Is(err, errBodyTooLarge) {
+			return nil, err
+		}
+		if err != nil || n > 1 {
+			body, off = raw, offEncoding
+		}
+	}
+	g := newGeneration(x, cfg, h, body, off)
+	x.gen = g
+	if g.Apart && g.unread() {
+		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
+	}
+	x.decision = x.server.sharer.Prepare(x.ctx, g)
+	if why := x.decision.unsafe; why != "" {
+		return nil, fmt.Errorf("%w: %s", errNotApart, why)
+	}
+	x.tally = newTally()
+	if encoded && g.Off != "" && x.decision.State == StateCold && sameBytes(x.decision.Body, body) {
+		return raw, nil // untouched: as it would have gone without the sidecar
+	}
+	head.decoded = encoded && off == ""
+	return x.decision.Body, nil
+}
+
+// forward sends the request on and hands its answer's body to fasthttp.
+func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []byte) {
+	if x.decision != nil {
+		x.decision.Forwarded()
+	}
+	heeded := func(bool) {}
+	if setsScales(x.method, x.path) {
+		heeded = x.server.sharer.setting()
+	}
+	a, err := x.server.upstream.do(x.ctx, head, &ctx.Request.Header, body)
+	heeded(err != nil || a.head.StatusCode() == fasthttp.StatusOK)
+	if err != nil {
+		x.fail(err)
+		if errors.Is(x.err, errDraining) {
+			x.refuse(ctx, fasthttp.StatusServiceUnavailable, "unavailable_error", "the sidecar is shutting down")
+			return
+		}
+		x.refuse(ctx, fasthttp.StatusBadGateway, "unavailable_error", "the backend could not be reached or broke off")
+		return
+	}
+	x.answer = a
+	x.status = a.head.StatusCode()
+	copyResponseHead(&ctx.Response.Header, &a.head)
+	if d := x.decision; d != nil && d.Header != "" {
+		ctx.Response.Header.Set(controlHeader, d.Header)
+	}
+	x.respond(ctx)
+}
+
+// respond sets the answer's body.
+func (x *exchange) respond(ctx *fasthttp.RequestCtx) {
+	a := x.answer
+	switch {
+	case a.body == nil:
+		x.complete = true
+		if ctx.IsHead() {
+			ctx.Response.SkipBody = true
+			ctx.Response.Header.SetContentLength(a.size)
+		}
+		x.end()
+	case a.size < 0 && !ctx.Request.Header.IsHTTP11():
+		// HTTP/1.0 knows no chunks: the whole body, then its length.
+		all, err := io.ReadAll(x)
+		x.stall = 0 // it is sent in one go, however long that takes, and holds no slot
+		if err != nil {
+			x.refuse(ctx, fasthttp.StatusBadGateway, "unavailable_error", "the backend broke off")
+			return
+		}
+		ctx.Response.SetBodyRaw(all)
+		x.end()
+	default:
+		// A stream's head goes out before there is anything to stream.
+		ctx.Response.ImmediateHeaderFlush = a.size < 0
+		ctx.Response.SetBodyStream(x, a.size)
+	}
+}
+
+// refuse answers in the backend's own form of an error, and ends the exchange.
+func (x *exchange) refuse(ctx *fasthttp.RequestCtx, status int, kind, message string) {
+	x.status = status
+	writeError(ctx, status, kind, message)
+	if d := x.decision; d != nil && d.Header != "" {
+		ctx.Response.Header.Set(controlHeader, d.Header)
+	}
+	x.end()
+}
+
+func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) {
+	if errors.Is(err, errUnreadable) {
+		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", err.Error())
+		return
+	}
+	if errors.Is(err, errNotApart) {
+		x.refuse(ctx, fasthttp.StatusServiceUnavailable, "unavailable_error", err.Error())
+		return
+	}
+	if !errors.Is(err, errBodyTooLarge) {
+		x.fail(errClientGone)
+		ctx.SetConnectionClose()
+		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "the body could not be read to its end")
+		return
+	}
+	ctx.SetConnectionClose()
+	x.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, "invalid_request_error",
+		fmt.Sprintf("the body exceeds the sidecar's limit of %d bytes (limits.body_bytes)", limit))
+	lingering(ctx)
+}
+
+func (x *exchange) panicked(r any) {
+	x.server.metrics.Panics.Inc()
+	x.server.log.Error().Str("panic", fmt.Sprint(r)).Bytes("stack", debug.Stack()).Msg("recovered")
+	x.fail(errPanic)
+}
