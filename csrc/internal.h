@@ -78,11 +78,15 @@ struct side {
     int64_t cells;
 };
 
-/* compose.c: the sides of a job that compose_check took, and of a retyped source of it. */
+/* Whether a job has keys and values: it may have either alone. */
+static inline bool has_keys(const struct semshare_job * j) { return j->k_row > 0; }
+static inline bool has_values(const struct semshare_job * j) { return j->v_trans ? j->v_width > 0 : j->v_row > 0; }
+
+/* compose_check.c: the sides of a job that compose_check took, and of a retyped source of it. */
 struct side target_side(const struct semshare_job * j, bool values);
 struct side source_side(const struct semshare_job * j, const struct semshare_source * s, bool values);
 
-/* compose.c: what semshare_compose refuses, for the CUDA code too. */
+/* compose_check.c: what semshare_compose refuses, for the CUDA code too. */
 int32_t compose_check(const struct semshare_job * jobs, int32_t n_jobs, const struct semshare_run * runs, int32_t n_runs, const struct semshare_rope * rope);
 
 /* compose.c: multiplies blocks of n of the elems elements by the orthonormal
