@@ -226,7 +226,7 @@ func (d *Decision) save(o Outcome) (*bridge.Pending, error) {
 		}
 	}
 	n := len(d.tokens) + max(0, o.PredictedN)
-	meta := bridge.Meta{Tenant: d.g.Tenant, Model: d.lv.key, Tokens: n, Generation: d.generation}
+	meta := bridge.Meta{Tenant: d.g.Tenant, Model: d.lv.refKey, Tokens: n, Generation: d.generation}
 	p, err := d.lv.store.Reserve(d.lv.stored.FileBytes(n, n), meta, d.seen+1)
 	if err != nil {
 		return nil, err

@@ -64,7 +64,12 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 		return reprobeAfter
 	}
 	sh.strikes.Store(0)
+	lv.since = time.Now()
 	sh.live.Store(lv)
+	if sh.ended() && sh.live.CompareAndSwap(lv, nil) { // Close came before and did not see it
+		lv.retire()
+		return 0
+	}
 	sh.metrics.Sharing.Set(1)
 	sh.gauges(lv)
 	sh.announce(lv)
@@ -77,6 +82,15 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 		sh.doubt(lv, scalesSet, 0)
 	}
 	return 0
+}
+
+func (sh *Sharer) ended() bool {
+	select {
+	case <-sh.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 func (sh *Sharer) because(why string) { sh.whyNot.Store(&why) }

@@ -138,7 +138,7 @@ func (d *Decision) open(p *planned) ([]*bridge.Reference, error) {
 			return out, err
 		}
 		out = append(out, ref)
-		if ref.Tenant != d.g.Tenant || ref.Model != d.lv.key {
+		if ref.Tenant != d.g.Tenant || ref.Model != d.lv.refKey {
 			return out, fmt.Errorf("reference %s belongs to another tenant or model", id)
 		}
 		if usedOf(p.Plan, i) > 0 {

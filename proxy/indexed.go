@@ -70,7 +70,7 @@ func (sh *Sharer) reindex(ctx context.Context, lv *live, id string) error {
 }
 
 func (lv *live) scope(tenant string) matcher.Scope {
-	return matcher.Scope{Tenant: tenant, Model: lv.key, Store: lv.directory}
+	return matcher.Scope{Tenant: tenant, Model: lv.refKey, Store: lv.directory}
 }
 
 // dropped counts a reference that left the store and takes it out of the index.

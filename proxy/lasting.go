@@ -52,10 +52,26 @@ func link(path string, data []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err = os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+	switch err = os.Link(f.Name(), path); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil: // a file system without hard links
+		return exclusive(path, data)
+	}
+	return nil
+}
+
+// exclusive makes a file with that in it, mode 0600, unless there is one.
+func exclusive(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }
 
 func randomBytes(n int) []byte {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/matcher"
@@ -24,6 +25,8 @@ type live struct {
 	slots  *slots
 	costs  *costs
 	key    string // model key: state and signer
+	refKey string // of the references of this model's weights: keyOfWeights
+	since  time.Time
 	// directory is the slot directory's id in the index.
 	directory string
 	// calibration is nil where the model is not calibrated.
@@ -84,13 +87,13 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	}
 	lv.signer = sh.signer(lv.model)
 	lv.key = digest(lv.probed.Key, lv.signer.Key())
+	lv.refKey = sh.keyOfWeights(lv)
 	layout := &lv.probed.Layout
 	if err := sh.openStore(lv); err != nil {
 		lv.close()
 		return nil, err
 	}
 	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
-	sh.testify(lv)
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
 	lv.tokens = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
 	sh.loadCalibration(lv)
@@ -108,7 +111,7 @@ func (sh *Sharer) openStore(lv *live) (err error) {
 	}
 	layout := &lv.probed.Layout
 	lv.stored = layout
-	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.key, Own: sh.own, Kernels: sh.kernels, Threads: sh.threads(),
+	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.refKey, Own: sh.own, Kernels: sh.kernels, Threads: sh.threads(),
 		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
 	if compression != nil {
 		lv.stored = compression.Layout(layout)

@@ -32,7 +32,7 @@ func (sh *Sharer) attend(lv *live) {
 	defer tick.Stop()
 	for {
 		if what := sh.changed(lv); what != "" {
-			sh.doubt(lv, "the backend may have been started anew: "+what+" changed", probeEvery)
+			sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.patience(lv))
 			return
 		}
 		select {
@@ -41,6 +41,15 @@ func (sh *Sharer) attend(lv *live) {
 		case <-tick.C:
 		}
 	}
+}
+
+// patience is how long to wait before the next probe: longer each time where the backend is
+// another one again and again, as two behind one address are.
+func (sh *Sharer) patience(lv *live) time.Duration {
+	if time.Since(lv.since) > reprobeAfter {
+		sh.flaps.Store(0)
+	}
+	return min(reprobeAfter, probeEvery<<min(sh.flaps.Add(1)-1, 6))
 }
 
 // changed names what is not as it was when the backend was probed, "" where nothing is

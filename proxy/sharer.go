@@ -39,9 +39,8 @@ type Sharer struct {
 	observer atomic.Pointer[func(Report)]
 	trial    atomic.Pointer[Trial]
 
-	// lostWith is the build and model of the backend that was lost while the agent was tried
-	// out in it, "" none; who probes owns it.
-	lostWith string
+	losses losses
+	flaps  atomic.Int32 // how often in a row the backend was another one within a minute
 
 	reprobe chan struct{}
 	stop    context.CancelFunc
