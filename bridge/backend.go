@@ -191,7 +191,7 @@ func (p Props) Differs(later Props) string {
 func (b *Backend) Props(ctx context.Context) (Props, error) {
 	p, err := b.Look(ctx)
 	if err == nil {
-		p.LoRA, p.Adapters, err = b.adapters(ctx)
+		p.LoRA, p.Adapters, err = b.Adapters(ctx)
 	}
 	return p, err
 }
@@ -219,10 +219,12 @@ func (b *Backend) Look(ctx context.Context) (Props, error) {
 	return p, nil
 }
 
-// adapters asks for /lora-adapters, since /props names only those of a request.
-func (b *Backend) adapters(ctx context.Context) (applied string, loaded int, err error) {
+// Adapters asks for /lora-adapters, since /props names only those of a request: which are
+// applied, as Props.LoRA, and how many are loaded. It does so over a connection of its own,
+// which the server takes up after those that were there before.
+func (b *Backend) Adapters(ctx context.Context) (applied string, loaded int, err error) {
 	const path = "/lora-adapters"
-	reply, err := b.call(ctx, http.MethodGet, path, b.own(), nil)
+	reply, err := b.once().call(ctx, http.MethodGet, path, b.own(), nil)
 	var answer *BackendError
 	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
 		return "[]", 0, nil // a server that knows none

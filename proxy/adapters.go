@@ -6,10 +6,12 @@ import (
 	"sync/atomic"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/semsharekv/semsharekv/bridge"
 )
 
 // LoRA adapters. Those that the backend applies by itself are part of the model key, and are
-// looked at again when they were set through the sidecar. A request may name others: it is
+// looked at again after each request that sets them through the sidecar. A request may name others: it is
 // served from a slot that the same ones filled, and never shared nor kept. For the backend
 // does not look at adapters where a request names none: it takes what the slot holds for its
 // own, by whatever adapters that was computed.
@@ -17,12 +19,26 @@ import (
 // unknownAdapters filled a slot, or may have.
 const unknownAdapters = "?"
 
-// adaptersOf are those that a body names, as it writes them; "" where it names none.
-func adaptersOf(body gjson.Result) string { return body.Get("lora").Raw }
+// adaptersOf are those that a body names, as it writes them; "" where it names none. An empty
+// list is something else: older servers apply none then, newer ones what they apply by
+// themselves. Of two lists the backend takes one, so both count.
+func adaptersOf(body gjson.Result) string {
+	named := ""
+	body.ForEach(func(k, v gjson.Result) bool {
+		if k.String() == "lora" && v.Type != gjson.Null {
+			named += v.Raw
+		}
+		return true
+	})
+	return named
+}
 
 // adapted takes a request that names adapters for another tenant's than those that do not:
-// only what a slot holds is for it.
-func (g *Generation) adapted() {
+// only what a slot holds is for it. An empty list says nothing to a backend without any.
+func (g *Generation) adapted(lv *live) {
+	if lv != nil && lv.probed.Props.Adapters == 0 && gjson.Get(g.Adapters, "#").Int() == 0 {
+		g.Adapters = ""
+	}
 	if g.Adapters != "" && g.Tenant != "" {
 		g.Tenant = digest(g.Tenant, "lora", g.Adapters)
 	}
@@ -47,33 +63,78 @@ func (d *Decision) settle(ctx context.Context) error {
 	return err
 }
 
-// scales follows the requests that set what adapters the backend applies.
+// scales follows what adapters the backend applies by itself.
 type scales struct {
-	under, set atomic.Int64 // how many are under way, and were answered
+	// turn is full while a request that sets them is under way, until it is known what came of
+	// it, and while a probe asks for them. It is one at a time: one may undo what another did.
+	turn    chan struct{} // nil where nothing is shared
+	applied string        // as the last probe found them; whose turn it is owns it
+	loaded  int           // as applied
+	set     atomic.Int64  // how often they were found to be others than applied
 }
+
+// enter waits for the turn; it is false once the context is done.
+func (s *scales) enter(ctx context.Context) bool {
+	select {
+	case s.turn <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *scales) leave() { <-s.turn }
 
 // setsScales reports whether the request is one.
 func setsScales(method, path string) bool {
 	return method == http.MethodPost && path == "/lora-adapters"
 }
 
-// setting notes that one is sent; done is called with whether it may have been heeded.
-func (sh *Sharer) setting() (done func(heeded bool)) {
-	sh.scales.under.Add(1)
+// setting waits for the turn of a request that sets scales. done is called with whether it
+// may have been heeded.
+func (sh *Sharer) setting(ctx context.Context) (done func(heeded bool)) {
+	if sh.scales.turn == nil || !sh.scales.enter(ctx) {
+		return func(bool) {}
+	}
 	return func(heeded bool) {
-		if heeded {
-			sh.scales.set.Add(1)
-			if lv := sh.live.Load(); lv != nil {
-				sh.doubt(lv, scalesSet, 0)
-			}
+		if !heeded {
+			sh.scales.leave()
+			return
 		}
-		sh.scales.under.Add(-1)
+		sh.running.Go(sh.wereSet)
+	}
+}
+
+// wereSet ends sharing if the backend applies other adapters than when it was probed, or
+// does not tell: many set what is set, or hang up before it is.
+func (sh *Sharer) wereSet() {
+	defer sh.scales.leave()
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	applied, loaded, err := sh.backend.Adapters(ctx)
+	if err == nil && applied == sh.scales.applied && loaded == sh.scales.loaded {
+		return
+	}
+	sh.scales.set.Add(1)
+	if lv := sh.live.Load(); lv != nil {
+		sh.doubt(lv, scalesSet, 0)
 	}
 }
 
 const scalesSet = "the scales of the backend's adapters were set"
 
+// props asks the backend what it is; set is how often scales had been set by then.
+func (sh *Sharer) props(ctx context.Context) (p bridge.Props, set int64, err error) {
+	if !sh.scales.enter(ctx) {
+		return p, 0, ctx.Err()
+	}
+	defer sh.scales.leave()
+	p, err = sh.backend.Props(ctx)
+	sh.scales.applied, sh.scales.loaded = p.LoRA, p.Adapters
+	return p, sh.scales.set.Load(), err
+}
+
 // rescaled: the backend may apply other adapters than when it was probed.
 func (lv *live) rescaled(sh *Sharer) bool {
-	return sh.scales.under.Load() > 0 || sh.scales.set.Load() != lv.scales
+	return len(sh.scales.turn) > 0 || sh.scales.set.Load() != lv.scales
 }

@@ -81,6 +81,15 @@ func TestScalesThatAreSetPartReferences(t *testing.T) {
 			}
 		}
 	}
+	before := s.live()
+	if r := s.post("/lora-adapters", `[{"id":0,"scale":1}]`); r.status != http.StatusOK {
+		t.Fatalf("status %d: %s", r.status, r.body)
+	}
+	within(t, "the backend is asked for its scales", func() bool { return len(s.server.sharer.scales.turn) == 0 })
+	if s.live() != before {
+		t.Error("scales that were set before had the backend probed again")
+	}
+	s.want(s.complete(tale("1846")), "shared")
 	set("0")
 	r := s.complete(tale("1848"))
 	s.want(r, "cold")

@@ -103,13 +103,16 @@ func (d *Decision) guarded(ctx context.Context) {
 // decide takes the steps of a request one after the other until one settles it.
 func (d *Decision) decide(ctx context.Context) {
 	d.clearComposed(ctx)
+	lv := d.sh.live.Load()
 	if d.g.Policy.Reuse == configs.ReuseOff && !d.g.Apart {
+		d.g.adapted(lv)
 		d.cold(d.g.Off)
 		return
 	}
-	if lv := d.sh.live.Load(); lv != nil && lv.users.begin() {
+	if lv != nil && lv.users.begin() {
 		d.lv = lv
 	}
+	d.g.adapted(d.lv)
 	if reason := d.ruledOut(); reason != "" {
 		d.leave(ctx, reason)
 		return

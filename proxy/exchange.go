@@ -93,12 +93,7 @@ func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []by
 	if x.decision != nil {
 		x.decision.Forwarded()
 	}
-	heeded := func(bool) {}
-	if setsScales(x.method, x.path) {
-		heeded = x.server.sharer.setting()
-	}
-	a, err := x.server.upstream.do(x.ctx, head, &ctx.Request.Header, body)
-	heeded(err != nil || a.head.StatusCode() == fasthttp.StatusOK)
+	a, err := x.send(&ctx.Request.Header, head, body)
 	if err != nil {
 		x.fail(err)
 		if errors.Is(x.err, errDraining) {
@@ -115,6 +110,15 @@ func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []by
 		ctx.Response.Header.Set(controlHeader, d.Header)
 	}
 	x.respond(ctx)
+}
+
+// send has the backend answer, and the sharer know of what may set scales.
+func (x *exchange) send(h *fasthttp.RequestHeader, head requestHead, body []byte) (a *answer, err error) {
+	if setsScales(x.method, x.path) {
+		done := x.server.sharer.setting(x.ctx)
+		defer func() { done(a == nil || a.head.StatusCode() == fasthttp.StatusOK) }()
+	}
+	return x.server.upstream.do(x.ctx, head, h, body)
 }
 
 // respond sets the answer's body.

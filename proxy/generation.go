@@ -24,7 +24,8 @@ type Generation struct {
 	// Tenant is a digest of who asks, and of Adapters where there are any; "" means no
 	// identity, hence no sharing.
 	Tenant string
-	// Adapters are the LoRA adapters that the body names, as it writes them; "" none.
+	// Adapters are the LoRA adapters that the body names, as it writes them; "" none that
+	// matter to the backend.
 	Adapters string
 	// Own: the route or the client wants the model's own answer, and nothing of KV that was
 	// composed.
@@ -74,7 +75,6 @@ func newGeneration(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, 
 	}
 	g.Route, g.Policy = route(cfg, x.path, stringOf(doc.Get("model"), ""), h)
 	g.Tenant, g.Adapters = tenant(g.Policy.Tenant, h), adaptersOf(doc)
-	g.adapted()
 	wish, _ := header(h, controlHeader)
 	declined := strings.EqualFold(strings.TrimSpace(wish), "off")
 	g.Own = declined || g.Policy.Reuse != configs.ReuseFuzzy

@@ -64,8 +64,7 @@ func (lv *live) retire() {
 
 // probe tries out the backend and builds what sharing needs.
 func (sh *Sharer) probe(ctx context.Context) (*live, error) {
-	scales := sh.scales.set.Load()
-	props, err := sh.backend.Props(ctx)
+	props, scales, err := sh.props(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,7 @@ func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*
 		return nil, err
 	}
 	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, directory: directory, own: own, reprobe: make(chan struct{}, 1),
+		scales:  scales{turn: make(chan struct{}, 1)},
 		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
