@@ -110,8 +110,18 @@ func (d *Decision) verify(o Outcome) bool {
 	return false
 }
 
-// free gives the slot back and notes what it holds now.
-func (d *Decision) free(taken bool) {
+// left is what a request whose client hung up leaves in the slot, some part of it and of an
+// answer; nil where something else may be there too: KV that the backend moved, say. No
+// answer tells, so the slot must have held nothing but what the prompt goes on with.
+func (d *Decision) left(o Outcome) []int32 {
+	if !o.ClientGone || !d.whole || d.g.Adapters != "" || d.otherAdapters() {
+		return nil
+	}
+	return d.tokens
+}
+
+// free gives the slot back and notes what it holds now, or what is left in it.
+func (d *Decision) free(taken bool, left []int32) {
 	held, generation := d.tokens, d.generation
 	if !taken { // some part of the prompt, perhaps, or what was there before
 		held, generation = nil, max(generation, d.slot.generation)
@@ -121,7 +131,7 @@ func (d *Decision) free(taken bool) {
 	} else {
 		d.slot.adapters = unknownAdapters
 	}
-	d.lv.slots.release(d.slot, d.g.Tenant, held, generation)
+	d.lv.slots.leave(d.slot, d.g.Tenant, held, left, generation)
 	d.slot = nil
 }
 
@@ -142,13 +152,13 @@ var (
 // checked and written anew.
 func (d *Decision) capture(o Outcome, taken bool) {
 	if !taken {
-		d.free(false)
+		d.free(false, d.left(o))
 		return
 	}
 	start := time.Now()
 	d.trace(o)
 	p, err := d.saveWorthy(o)
-	d.free(len(d.tokens) == 0 || o.counted(len(d.tokens)))
+	d.free(len(d.tokens) == 0 || o.counted(len(d.tokens)), nil)
 	if err == nil {
 		err = d.keep(p)
 		d.sh.step("capture", start)
@@ -235,11 +245,17 @@ func (d *Decision) save(o Outcome) (*bridge.Pending, error) {
 		p.Abort()
 		return nil, err
 	}
-	if d.uncertain() {
+	if d.uncertain() || d.outlived() {
 		p.Abort()
 		return nil, errForeign
 	}
 	return p, nil
+}
+
+// outlived: the backend may not be the one that was probed any more, so that what was saved
+// may be another model's.
+func (d *Decision) outlived() bool {
+	return d.sh.changed(d.lv) != "" || d.sh.live.Load() != d.lv
 }
 
 // keep makes what was saved a reference that can be found.

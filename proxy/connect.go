@@ -65,6 +65,7 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	}
 	sh.strikes.Store(0)
 	lv.since = time.Now()
+	sh.uncleared.Store(&lv.probed.Props)
 	sh.live.Store(lv)
 	if sh.ended() && sh.live.CompareAndSwap(lv, nil) { // Close came before and did not see it
 		lv.retire()

@@ -32,7 +32,8 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 		d.leave(ctx, coldBusy)
 		return
 	}
-	d.slot, d.reach = sl, sl.reach(prefix)
+	d.slot = sl
+	d.reach, d.whole = sl.reach(d.tokens, prefix)
 	if p != nil && d.uncertain() {
 		p, reason = nil, coldUnavailable // what is filled in could be overwritten
 	}

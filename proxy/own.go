@@ -36,21 +36,49 @@ func (g *Generation) mute() bool {
 // clearComposed empties the idle slots that hold composed KV where the body cannot tell the
 // backend to leave them alone. What is at work it will not choose.
 func (d *Decision) clearComposed(ctx context.Context) {
+	if !d.wary() || !d.g.mute() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
+	defer cancel()
 	lv := d.sh.live.Load()
-	if !d.wary() || !d.g.mute() || lv == nil || !lv.users.begin() {
+	if lv == nil || !lv.users.begin() {
+		d.sh.clearUnknown(ctx)
 		return
 	}
 	defer lv.users.end()
-	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
-	defer cancel()
+	taken := lv.slots.takeComposed()
+	if len(taken) == 0 {
+		return
+	}
 	busy, _ := d.sh.backend.Busy(ctx)
-	for _, sl := range lv.slots.takeComposed() {
+	for _, sl := range taken {
 		generation := sl.generation
-		if at := sl.id; at >= len(busy) || !busy[at] {
-			if d.sh.backend.Erase(ctx, at) == nil {
-				generation = 0
-			}
+		if d.sh.clear(ctx, sl.id, busy) {
+			generation = 0
 		}
 		lv.slots.release(sl, "", nil, generation)
 	}
+}
+
+// clearUnknown empties the idle slots of a backend of which nothing is known for now, once:
+// until it is probed nothing is composed in them.
+func (sh *Sharer) clearUnknown(ctx context.Context) {
+	was := sh.uncleared.Load()
+	if was == nil {
+		return
+	}
+	busy, _ := sh.backend.Busy(ctx)
+	all := true
+	for i := range was.Slots {
+		all = sh.clear(ctx, i, busy) && all
+	}
+	if all {
+		sh.uncleared.CompareAndSwap(was, nil)
+	}
+}
+
+// clear empties the slot if it is not at work, for all that is known.
+func (sh *Sharer) clear(ctx context.Context, slot int, busy []bool) bool {
+	return (slot >= len(busy) || !busy[slot]) && sh.backend.Erase(ctx, slot) == nil
 }

@@ -1,14 +1,20 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/tidwall/gjson"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
 )
@@ -118,4 +124,75 @@ func TestShiftedKVIsNotKept(t *testing.T) {
 		t.Fatalf("%d tokens found of a question of %d and its answer", r.report.CacheN, len(question.report.Tokens))
 	}
 	f("the next question", r, "kept", 2)
+
+	// Clients that hang up, as by "Stop" in a chat.
+	s.dropAll()
+	s.hangUp(next + " Go on. " + unrelated)
+	r = s.complete(next + " Go on. " + unrelated + " Once more.")
+	if r.report.CacheN <= len(question.report.Tokens) {
+		t.Fatalf("%d tokens found of what was broken off", r.report.CacheN)
+	}
+	f("the question after one that was broken off", r, "kept", 3)
+	if err := s.server.sharer.Forget(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f("a prompt to move", s.complete("Listen. Once more. "+tale("1812")), "kept", 4)
+	s.dropAll()
+	s.hangUp("Listen. " + tale("1812"))
+	f("what was moved for one that was broken off", s.complete("Listen. "+tale("1812")+unrelated), errUnknown.Error(), 2)
+}
+
+// hangUp sends a prompt and leaves once the answer has begun.
+func (s *sharing) hangUp(prompt string) {
+	s.t.Helper()
+	body, _ := json.Marshal(map[string]any{"prompt": prompt, "n_predict": 1000, "ignore_eos": true, "stream": true})
+	resp, err := http.Post(s.url+"/completion", "application/json", bytes.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, err = resp.Body.Read(make([]byte, 1))
+	_ = resp.Body.Close()
+	if err == nil {
+		err = s.server.sharer.Drain(s.t.Context())
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// TestComposedSlotsAreEmptiedWhileSharingIsOff, once, and those at work are left alone.
+func TestComposedSlotsAreEmptiedWhileSharingIsOff(t *testing.T) {
+	var mu sync.Mutex
+	var asked []string
+	atWork := true
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, r.Method+" "+r.URL.Path)
+		if r.Method == http.MethodGet {
+			_, _ = fmt.Fprintf(w, `[{"is_processing":false},{"is_processing":%v}]`, atWork)
+			return
+		}
+		_, _ = w.Write([]byte("{}"))
+	})
+	sh := &Sharer{metrics: NewMetrics(), backend: bridge.NewBackend(backend.URL, "", time.Second)}
+	sh.composed.Store(true)
+	sh.uncleared.Store(&bridge.Props{Slots: 2})
+	f := func(name string, want ...string) {
+		t.Helper()
+		asked = nil
+		sh.Prepare(t.Context(), &Generation{Path: "/v1/messages", Body: []byte(`{}`), Off: offByHeader, Own: true}).Finish(Outcome{})
+		if !slices.Equal(asked, want) {
+			t.Errorf("%s: the backend was asked %q, expected %q", name, asked, want)
+		}
+	}
+	f("one at work", "GET /slots", "POST /slots/0")
+	atWork = false
+	f("all idle", "GET /slots", "POST /slots/0", "POST /slots/1")
+	f("emptied before")
+	lv := &live{slots: newSlots(2)}
+	sh.live.Store(lv)
+	f("nothing composed by the book")
+	lv.slots.all[1].generation = 1
+	f("one composed by the book", "GET /slots", "POST /slots/1")
 }

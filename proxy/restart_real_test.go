@@ -173,6 +173,31 @@ func TestAFillDuringWhichTheBackendIsDoubtedIsNotUsed(t *testing.T) {
 	}
 }
 
+// TestACaptureDuringWhichTheBackendIsDoubtedIsNotKept: it may be another model's.
+func TestACaptureDuringWhichTheBackendIsDoubtedIsNotKept(t *testing.T) {
+	model := filepath.Join(t.TempDir(), "model.gguf")
+	replaceModel(t, model, 1)
+	var meanwhile atomic.Pointer[func()]
+	s, _ := interposed(t, lab.BackendOptions{Model: model, NoRAMCache: true}, func(backend http.Handler, w http.ResponseWriter, r *http.Request) {
+		if f := meanwhile.Load(); f != nil && r.URL.Path == "/completion" {
+			(*f)()
+		}
+		backend.ServeHTTP(w, r)
+	})
+	s.server.sharer.Try(&Trial{})
+	f := func(name string, do func()) {
+		t.Helper()
+		s.ready()
+		meanwhile.Store(&do)
+		if r := s.complete(name + ". " + tale("1812")); r.report.NotKept != errForeign {
+			t.Errorf("%s: %s, not kept: %v; expected %v", name, r.did, r.report.NotKept, errForeign)
+		}
+		meanwhile.Store(nil)
+	}
+	f("Doubted", func() { s.server.sharer.Doubt("it may have been started anew") })
+	f("Replaced", func() { replaceModel(t, model, 2) })
+}
+
 // off checks that nothing is shared, and that everything says so.
 func (s *sharing) off(after string) {
 	s.t.Helper()

@@ -51,6 +51,9 @@ type Sharer struct {
 	scales  scales
 	// composed: slots were filled since the start.
 	composed atomic.Bool
+	// uncleared is the last backend that was probed; nil where there was none, or its slots
+	// were emptied while nothing was known of it.
+	uncleared atomic.Pointer[bridge.Props]
 }
 
 // newSharer opens the index and begins to find out about the backend, which need

@@ -33,6 +33,9 @@ type slot struct {
 	tenant string  // whose prompt it holds, "" nobody's
 	tokens []int32 // what it holds, as far as is known
 	behind int     // tokens of an answer that it holds behind them
+	// left is all that a slot which is nobody's may hold, some part of it and of an answer,
+	// as the model computed it; nil where that is not known.
+	left []int32
 	// generation of the KV it holds: 0 computed, more where composed.
 	generation int
 	// adapters of the request that filled it, as it named them: "" those that the backend
@@ -53,7 +56,7 @@ const (
 func newSlots(n int) *slots {
 	s := &slots{freed: make(chan struct{})}
 	for i := range n {
-		s.all = append(s.all, &slot{id: i, adapters: unknownAdapters})
+		s.all = append(s.all, &slot{id: i, adapters: unknownAdapters, left: []int32{}})
 	}
 	return s
 }
@@ -178,7 +181,7 @@ func (s *slots) isDoubted(sl *slot) bool {
 
 // nobodys notes that it is not known what the slot holds. The generation stays: what is still
 // in it may lack cells.
-func (sl *slot) nobodys() { sl.tenant, sl.tokens, sl.behind = "", nil, 0 }
+func (sl *slot) nobodys() { sl.tenant, sl.tokens, sl.behind, sl.left = "", nil, 0, nil }
 
 // wake has everybody who waits look again.
 func (s *slots) wake() {
@@ -207,12 +210,20 @@ func (sl *slot) prefix(tenant string, tokens []int32, most int) int {
 }
 
 // reach is how much of a prompt with that prefix the slot may hold: an answer that the
-// prompt goes on with, too.
-func (sl *slot) reach(prefix int) int {
-	if prefix == len(sl.tokens) {
-		return prefix + sl.behind
+// prompt goes on with, too. whole tells that the prompt goes on with all that it holds.
+func (sl *slot) reach(prompt []int32, prefix int) (n int, whole bool) {
+	if sl.left != nil {
+		n = matcher.CommonPrefix(sl.left, prompt)
+		if whole = n == len(sl.left); whole && n > 0 {
+			n = len(prompt) // nobody counted the answer
+		}
+		return n, whole
 	}
-	return prefix
+	whole = prefix > 0 && prefix == len(sl.tokens)
+	if prefix == len(sl.tokens) {
+		prefix += sl.behind
+	}
+	return prefix, whole
 }
 
 // takeComposed acquires the idle slots whose KV was not, for all that is known, computed as
@@ -267,16 +278,24 @@ func (s *slots) emptied(sl *slot) {
 // release gives the slot back, holding what it is said to hold. Where that is nothing, it
 // is nobody's: the backend may have left in it what was there before.
 func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int) {
+	s.leave(sl, tenant, tokens, nil, generation)
+}
+
+// leave is release, and where the slot is nobody's notes what is left in it.
+func (s *slots) leave(sl *slot, tenant string, tokens, left []int32, generation int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sl.busy, sl.used = false, time.Now()
-	sl.tenant, sl.tokens, sl.generation = tenant, tokens, generation
+	sl.tenant, sl.tokens, sl.left, sl.generation = tenant, tokens, nil, generation
 	if sl.doubted {
-		sl.adapters = unknownAdapters
+		sl.adapters, left = unknownAdapters, nil
 	}
 	if sl.doubted || len(tokens) == 0 {
 		sl.doubted = false
 		sl.nobodys()
+		if generation == 0 {
+			sl.left = left
+		}
 	}
 	s.wake()
 }
