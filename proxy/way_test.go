@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -62,7 +64,7 @@ func TestAnAgentThatEndsTheBackendIsTriedOnce(t *testing.T) {
 	deaths := 0
 	cfg := configs.Default()
 	cfg.Backend.URL, cfg.Backend.SlotDir, cfg.Backend.Library = dying(t, b, &deaths), b.SlotDir, "../bin/libsemshare.so"
-	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second)}
+	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second), scales: scales{turn: make(chan struct{}, 1)}}
 	sh.loadKernels()
 	defer sh.backend.Close()
 	if _, err := sh.probe(context.Background()); err == nil {
@@ -80,5 +82,24 @@ func TestAnAgentThatEndsTheBackendIsTriedOnce(t *testing.T) {
 	prober := bridge.Prober{Backend: sh.backend, Props: lv.probed.Props, Dir: b.SlotDir, Model: lv.model, Kernels: sh.kernels}
 	if err := sh.chooseWay(context.Background(), lv, prober); err == nil || deaths != 2 {
 		t.Errorf("another build died %d times (%v): want that the agent is tried anew", deaths-1, err)
+	}
+}
+
+// A server that survives the try-out and dies of recipes is not given them for ever.
+func TestLossesByRecipesEndTheAgent(t *testing.T) {
+	sh := &Sharer{log: zerolog.Nop(), cfg: configs.Default()}
+	lv := func() *live { return &live{probed: &bridge.Probed{Props: bridge.Props{Build: "b", ModelPath: "m"}}} }
+	for i := range maxFailures {
+		if sh.losses.many(lv().buildAndModel()) {
+			t.Fatalf("given up after %d losses; want %d", i, maxFailures)
+		}
+		lv().agentFailed(sh, fmt.Errorf("a recipe: %w", bridge.ErrLost))
+	}
+	next := lv()
+	if err := sh.tryAgent(context.Background(), next, bridge.Prober{}); !errors.Is(err, errAgentFatal) {
+		t.Errorf("tried again after %d losses: %v", maxFailures, err)
+	}
+	if sh.losses.many("another") {
+		t.Error("another build or model is to blame too")
 	}
 }
