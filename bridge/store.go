@@ -241,8 +241,11 @@ func (s *Store) Stats() StoreStats {
 
 // foreign references are never returned.
 func (s *Store) foreign(e *entry) bool {
-	return e.meta.Model != s.o.Model || s.o.Own && !s.made(e.meta.ID)
+	return e.meta.Model != s.o.Model || s.leaves(e.meta.ID)
 }
+
+// leaves tells whether the reference of that id is another run's, and left alone.
+func (s *Store) leaves(id string) bool { return s.o.Own && !s.made(id) }
 
 // made tells whether this run made the reference of that id.
 func (s *Store) made(id string) bool { return strings.HasPrefix(id, s.run.id+"-") }

@@ -77,7 +77,7 @@ func (s *Store) victims() []victim {
 	now := s.o.Now()
 	all := make([]victim, 0, len(s.entries))
 	for _, e := range s.entries {
-		if e.pins > 0 || s.o.Own && !s.made(e.meta.ID) {
+		if e.pins > 0 || s.leaves(e.meta.ID) {
 			continue
 		}
 		v := victim{entry: e, foreign: s.foreign(e), earned: e.earned.at(now, s.o.HalfLife)}

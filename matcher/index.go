@@ -118,10 +118,11 @@ func (x *Index) Ping(ctx context.Context) error { return x.try(ctx, patience, x.
 func (x *Index) Rehearse(ctx context.Context) error {
 	k := x.keys(Scope{Store: rand.Text()})
 	return x.pipe(ctx, x.timeout, func(ctx context.Context, p redis.Pipeliner) {
-		for key := range uint64(maxKeys) {
-			p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1)
+		keys := make([]uint64, maxKeys)
+		for i := range keys {
+			keys[i] = uint64(i)
 		}
-		p.ZCard(ctx, k.references())
+		k.ask(ctx, p, keys)
 	})
 }
 
@@ -136,11 +137,7 @@ func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (
 	var refs *redis.IntCmd
 	var seen seenCmds
 	err := x.pipe(ctx, x.timeout, func(ctx context.Context, p redis.Pipeliner) {
-		lists = make([]*redis.StringSliceCmd, len(fp.Keys))
-		for i, key := range fp.Keys {
-			lists[i] = p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1)
-		}
-		refs = p.ZCard(ctx, k.references())
+		lists, refs = k.ask(ctx, p, fp.Keys)
 		seen = x.count(ctx, p, sc, fp)
 	})
 	if err != nil {
@@ -149,6 +146,15 @@ func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (
 	f := Found{References: int(refs.Val()), Seen: seen.before()}
 	f.Candidates = rank(lists, f.References, limit)
 	return f, nil
+}
+
+// ask asks which references each of the keys lists, the newest first, and how many there
+// are in all.
+func (k *scopeKeys) ask(ctx context.Context, p redis.Pipeliner, keys []uint64) (lists []*redis.StringSliceCmd, references *redis.IntCmd) {
+	for _, key := range keys {
+		lists = append(lists, p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1))
+	}
+	return lists, p.ZCard(ctx, k.references())
 }
 
 // Add makes a reference findable, or refreshes it.

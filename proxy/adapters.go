@@ -11,10 +11,10 @@ import (
 )
 
 // LoRA adapters. Those that the backend applies by itself are part of the model key, and are
-// looked at again after each request that sets them through the sidecar. A request may name others: it is
-// served from a slot that the same ones filled, and never shared nor kept. For the backend
-// does not look at adapters where a request names none: it takes what the slot holds for its
-// own, by whatever adapters that was computed.
+// looked at again after each request that sets them through the sidecar. A request may name
+// others: it is served from a slot that the same ones filled, and never shared nor kept. For
+// the backend does not look at adapters where a request names none: it takes what the slot
+// holds for its own, by whatever adapters that was computed.
 
 // unknownAdapters filled a slot, or may have.
 const unknownAdapters = "?"

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 		return nil, fmt.Errorf("%w: %s", errNotApart, why)
 	}
 	x.tally = newTally()
-	if encoded && g.Off != "" && x.decision.State == StateCold && sameBytes(x.decision.Body, body) {
+	if encoded && g.Off != "" && x.decision.State == StateCold && bytes.Equal(x.decision.Body, body) {
 		return raw, nil // untouched: as it would have gone without the sidecar
 	}
 	head.decoded = encoded && off == ""

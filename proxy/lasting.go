@@ -43,6 +43,23 @@ func lasting(path string) ([]byte, error) {
 
 // link makes a file with that in it, mode 0600, unless there is one.
 func link(path string, data []byte) error {
+	return writeBeside(path, data, func(from, to string) error {
+		err := os.Link(from, to)
+		switch {
+		case errors.Is(err, fs.ErrExist):
+			return nil
+		case err != nil: // a file system without hard links
+			return exclusive(to, data)
+		}
+		return nil
+	})
+}
+
+// writeWhole writes a file in one step, mode 0600, in the place of one that is there.
+func writeWhole(path string, data []byte) error { return writeBeside(path, data, os.Rename) }
+
+// writeBeside writes into another file, of mode 0600, which place then puts at path.
+func writeBeside(path string, data []byte, place func(from, to string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
@@ -52,13 +69,7 @@ func link(path string, data []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	switch err = os.Link(f.Name(), path); {
-	case errors.Is(err, fs.ErrExist):
-		return nil
-	case err != nil: // a file system without hard links
-		return exclusive(path, data)
-	}
-	return nil
+	return place(f.Name(), path)
 }
 
 // exclusive makes a file with that in it, mode 0600, unless there is one.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -266,12 +265,4 @@ func writeError(ctx *fasthttp.RequestCtx, status int, kind, message string) {
 	ctx.SetBodyString(`{"error":{"code":` + fmt.Sprint(status) + `,"message":` + quote(message) + `,"type":` + quote(kind) + `}}`)
 }
 
-func sameBytes(a, b []byte) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || bytes.Equal(a, b))
-}
-
-func newID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
+func newID() string { return hex.EncodeToString(randomBytes(8)) }

@@ -83,12 +83,12 @@ func (s *slots) hold(tenant string) bool {
 func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, least, most int) (sl *slot, prefix int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.await(ctx, &waiter{}, func() bool { return s.oldest() != nil }) {
+	if !s.await(ctx, &waiter{}, func() bool { return s.oldest(anySlot) != nil }) {
 		return nil, 0
 	}
 	sl, prefix = s.best(tenant, tokens, most)
 	if sl == nil || prefix < least {
-		sl = s.oldest()
+		sl = s.oldest(anySlot)
 		prefix = sl.prefix(tenant, tokens, most)
 	}
 	sl.busy = true
@@ -240,26 +240,23 @@ func (s *slots) takeComposed() (out []*slot) {
 	return out
 }
 
-// oldest is the idle slot used least recently.
-func (s *slots) oldest() (old *slot) {
+func anySlot(*slot) bool { return true }
+
+// oldest is the idle slot used least recently of those that fit.
+func (s *slots) oldest(fits func(*slot) bool) (old *slot) {
 	for _, sl := range s.all {
-		if !sl.busy && (old == nil || sl.used.Before(old.used)) {
+		if !sl.busy && fits(sl) && (old == nil || sl.used.Before(old.used)) {
 			old = sl
 		}
 	}
 	return old
 }
 
-// takeOldest takes the idle slot used least recently of those that fit, without waiting; nil
-// where there is none.
-func (s *slots) takeOldest(fits func(*slot) bool) (old *slot) {
+// takeOldest takes the oldest slot that fits, without waiting; nil where there is none.
+func (s *slots) takeOldest(fits func(*slot) bool) *slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, sl := range s.all {
-		if !sl.busy && fits(sl) && (old == nil || sl.used.Before(old.used)) {
-			old = sl
-		}
-	}
+	old := s.oldest(fits)
 	if old != nil {
 		old.busy = true
 	}
@@ -304,7 +301,7 @@ func (s *slots) leave(sl *slot, tenant string, tokens, left []int32, generation 
 func (s *slots) exhausted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.oldest() == nil
+	return s.oldest(anySlot) == nil
 }
 
 // forget notes that all idle slots are empty.

@@ -76,17 +76,3 @@ func (sh *Sharer) remember(path string, known []weights) {
 		sh.log.Warn().Err(err).Str("file", path).Msg("what tells the weights cannot be kept: other weights in a file of the same name may go unnoticed at the next start")
 	}
 }
-
-// writeWhole writes a file in one step, mode 0600.
-func writeWhole(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
