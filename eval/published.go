@@ -24,7 +24,7 @@ func AllPublished() []Published {
 	const small, strong = "SmolLM2-135M", "Qwen2.5-Coder-0.5B"
 	return []Published{
 		{small, SlotWay, "", []string{"smollm2-135m", "smollm2-135m-more", "smollm2-135m-seams", "smollm2-135m-near", "smollm2-135m-repeated", "smollm2-135m-rest", "smollm2-135m-retrieved", "smollm2-135m-inserted", "smollm2-135m-orders"}},
-		{small, AgentWay, "", []string{"smollm2-135m-agent", "smollm2-135m-agent-quality", "smollm2-135m-agent-quality-inserted", "smollm2-135m-agent-calibrated", "smollm2-135m-agent-kernels"}},
+		{small, AgentWay, "", []string{"smollm2-135m-agent", "smollm2-135m-agent-quality", "smollm2-135m-agent-quality-inserted", "smollm2-135m-agent-calibrated", "smollm2-135m-agent-kernels", "smollm2-135m-agent-orders"}},
 		{strong, SlotWay, "", []string{"qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b-more", "qwen2.5-coder-0.5b-seams", "qwen2.5-coder-0.5b-near", "qwen2.5-coder-0.5b-rest", "qwen2.5-coder-0.5b-retrieved", "qwen2.5-coder-0.5b-inserted", "qwen2.5-coder-0.5b-orders"}},
 		{strong, AgentWay, "", []string{"qwen2.5-coder-0.5b-agent-unrelated", "qwen2.5-coder-0.5b-agent-calibrated", "qwen2.5-coder-0.5b-agent-kernels", "qwen2.5-coder-0.5b-agent-target", "qwen2.5-coder-0.5b-agent-orders"}},
 		{small, SlotWay, "`unrepaired: accept`", []string{"smollm2-135m-accept"}},
