@@ -47,7 +47,7 @@ func beside(ctx context.Context, o besideOptions) error {
 	}
 	slots, dir, err := makeSlots(slots)
 	if dir != nil {
-		defer dir.Remove() //nolint:errcheck // a tmpfs that is gone is as good
+		defer dir.Remove() // a tmpfs that is gone is as good
 	}
 	if err != nil {
 		return err

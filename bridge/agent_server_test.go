@@ -521,7 +521,7 @@ func TestAgentRecomputesScatteredTokens(t *testing.T) {
 	})
 	t.Run("all by deviation", func(t *testing.T) {
 		r := recipe()
-		r.Extra = Extra{First: 1, Last: 1}
+		r.Extra = Deviating{ShareFirst: 1, ShareLast: 1}
 		testRecomputes(t, k, r, want, 3e-3)
 	})
 	off := func(r *Recipe) float64 {
@@ -534,7 +534,7 @@ func TestAgentRecomputesScatteredTokens(t *testing.T) {
 	none.Runs = []Run{{Len: n}}
 	none.Depth = make([]uint16, n)
 	changedOnly, some, third := recipe(), recipe(), recipe()
-	some.Extra = Extra{First: 0.3, Last: 0.1}
+	some.Extra = Deviating{ShareFirst: 0.3, ShareLast: 0.1}
 	for i := range third.Depth {
 		if third.Depth[i] == 0 && i%3 == 0 {
 			third.Depth[i] = 2

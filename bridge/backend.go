@@ -69,8 +69,8 @@ func (b *Backend) once() *Backend {
 // Close drops the idle connections.
 func (b *Backend) Close() { b.http.CloseIdleConnections() }
 
-// own is the Authorization of the sidecar's own requests.
-func (b *Backend) own() string {
+// authorization is the Authorization of the sidecar's authorization requests.
+func (b *Backend) authorization() string {
 	if b.apiKey == "" {
 		return ""
 	}
@@ -199,7 +199,7 @@ func (b *Backend) Props(ctx context.Context) (Props, error) {
 // Look asks for /props alone, which the server answers at once whatever it is at, and which
 // does not wake one that sleeps. Of adapters it says nothing.
 func (b *Backend) Look(ctx context.Context) (Props, error) {
-	reply, err := b.call(ctx, http.MethodGet, "/props", b.own(), nil)
+	reply, err := b.call(ctx, http.MethodGet, "/props", b.authorization(), nil)
 	if err != nil {
 		return Props{}, err
 	}
@@ -224,7 +224,7 @@ func (b *Backend) Look(ctx context.Context) (Props, error) {
 // which the server takes up after those that were there before.
 func (b *Backend) Adapters(ctx context.Context) (applied string, loaded int, err error) {
 	const path = "/lora-adapters"
-	reply, err := b.once().call(ctx, http.MethodGet, path, b.own(), nil)
+	reply, err := b.once().call(ctx, http.MethodGet, path, b.authorization(), nil)
 	var answer *BackendError
 	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
 		return "[]", 0, nil // a server that knows none
@@ -253,14 +253,14 @@ func (b *Backend) Adapters(ctx context.Context) (applied string, loaded int, err
 
 // Health reports whether the backend has its model loaded.
 func (b *Backend) Health(ctx context.Context) error {
-	_, err := b.call(ctx, http.MethodGet, "/health", b.own(), nil)
+	_, err := b.call(ctx, http.MethodGet, "/health", b.authorization(), nil)
 	return err
 }
 
 // Busy asks /slots which slots are at work. ok is false where the server does
 // not tell.
 func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
-	reply, err := b.call(ctx, http.MethodGet, "/slots", b.own(), nil)
+	reply, err := b.call(ctx, http.MethodGet, "/slots", b.authorization(), nil)
 	if err != nil {
 		return nil, false
 	}
@@ -272,7 +272,7 @@ func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
 
 // Held asks /slots how many tokens of a prompt the slot holds.
 func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
-	reply, err := b.call(ctx, http.MethodGet, "/slots", b.own(), nil)
+	reply, err := b.call(ctx, http.MethodGet, "/slots", b.authorization(), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -319,7 +319,7 @@ type Prefilled struct {
 // Prefill has the slot compute tokens behind what it holds of them, and
 // generate nothing.
 func (b *Backend) Prefill(ctx context.Context, slot int, tokens []int32) (Prefilled, error) {
-	reply, err := b.post(ctx, "/completion", b.own(), map[string]any{
+	reply, err := b.post(ctx, "/completion", b.authorization(), map[string]any{
 		"prompt": tokens, "n_predict": 0, "id_slot": slot, "cache_prompt": true, "stream": false,
 		"n_cache_reuse": 0, "response_fields": []string{"timings", "id_slot"},
 	})
@@ -380,5 +380,5 @@ func (b *Backend) Empty(ctx context.Context, slot int) (tokens int, err error) {
 }
 
 func (b *Backend) slot(ctx context.Context, slot int, action string, body any) ([]byte, error) {
-	return b.post(ctx, fmt.Sprintf("/slots/%d?action=%s", slot, action), b.own(), body)
+	return b.post(ctx, fmt.Sprintf("/slots/%d?action=%s", slot, action), b.authorization(), body)
 }

@@ -51,7 +51,7 @@ type Model struct {
 
 // FIMTokens are the ids that mark the parts of an infill prompt, -1 where the
 // model has none.
-type FIMTokens struct{ Prefix, Suffix, Middle, Repo, Separator, Pad int32 }
+type FIMTokens struct{ Prefix, Suffix, Middle, Repo, Separator int32 }
 
 // What a model's numbers may be at most; larger ones mean a broken file.
 const (
@@ -214,7 +214,6 @@ func (m *Model) readSpecial(meta *metadata) {
 		Middle:    id("fim_mid_token_id", "middle_token_id"),
 		Repo:      id("fim_rep_token_id"),
 		Separator: id("fim_sep_token_id"),
-		Pad:       id("fim_pad_token_id"),
 	}
 	m.pieces.findFIM(&m.FIM)
 	// llama.cpp adds BOS for SentencePiece models unless told otherwise.

@@ -109,7 +109,6 @@ var fimTexts = []struct {
 	{func(f *FIMTokens) *int32 { return &f.Middle }, []string{"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>"}},
 	{func(f *FIMTokens) *int32 { return &f.Repo }, []string{"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"}},
 	{func(f *FIMTokens) *int32 { return &f.Separator }, []string{"<|file_sep|>"}},
-	{func(f *FIMTokens) *int32 { return &f.Pad }, []string{"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>"}},
 }
 
 // findFIM fills in what the metadata left open.

@@ -30,7 +30,7 @@ type Recipe struct {
 	Refs []*State
 	RoPE *RoPE
 	// Extra has the agent choose further tokens by deviation.
-	Extra Extra
+	Extra Deviating
 	// Retention is the share of the cells that go into the cache; 0 and 1 mean all.
 	// Keep, as long as Tokens or nil, names those that must; the others are those that an
 	// answer attends to most.
@@ -50,11 +50,11 @@ type Recipe struct {
 	Following []int32
 }
 
-// Extra is the share of tokens that are computed because their values in the
+// Deviating is the share of tokens that are computed because their values in the
 // second layer deviate most: of all cells, First in the third layer, falling
 // exponentially to Last in the last. The zero value computes none.
-type Extra struct {
-	First, Last float32
+type Deviating struct {
+	ShareFirst, ShareLast float32
 	// MinDeviation is the least squared distance of a token's values that is worth
 	// it, in units of the mean square of all.
 	MinDeviation float32
@@ -239,7 +239,7 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 		Magic: recipeMagic, Version: recipeVersion,
 		Tokens: uint32(len(r.Tokens)), Cells: uint32(cells), Runs: uint32(runs), Refs: uint32(len(r.Refs)), Layers: uint32(r.layers()),
 		HeadDim: uint32(r.RoPE.HeadDim), Dims: uint32(r.RoPE.Dims),
-		First: r.Extra.First, Last: r.Extra.Last, MinDeviation: r.Extra.MinDeviation,
+		First: r.Extra.ShareFirst, Last: r.Extra.ShareLast, MinDeviation: r.Extra.MinDeviation,
 	}
 	if r.RoPE.NEOX {
 		h.Flags |= recipeNEOX

@@ -32,9 +32,9 @@ type StoreOptions struct {
 	// Model is the key of the model whose references are used. Those of other
 	// models are kept as long as there is room, and never returned.
 	Model string
-	// Own leaves alone what other runs made: it counts against the budget, but is neither
+	// OnlyOwn leaves alone what other runs made: it counts against the budget, but is neither
 	// returned nor evicted.
-	Own bool
+	OnlyOwn bool
 	// Check, where given, refuses states on top of the codec's own checks (say,
 	// those of another layout).
 	Check func(*State) error
@@ -43,8 +43,6 @@ type StoreOptions struct {
 	Stored  *Layout
 	Kernels *Kernels
 	Threads int
-	// HalfLife is after how long a hit counts half; 0 means an hour.
-	HalfLife time.Duration
 	// Now tells the time; nil means time.Now.
 	Now func() time.Time
 }
@@ -150,9 +148,6 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.HalfLife == 0 {
-		o.HalfLife = time.Hour
-	}
 	if err := makePrivate(dir); err != nil {
 		return nil, fmt.Errorf("slot directory: %w", err)
 	}
@@ -245,7 +240,7 @@ func (s *Store) foreign(e *entry) bool {
 }
 
 // leaves tells whether the reference of that id is another run's, and left alone.
-func (s *Store) leaves(id string) bool { return s.o.Own && !s.made(id) }
+func (s *Store) leaves(id string) bool { return s.o.OnlyOwn && !s.made(id) }
 
 // made tells whether this run made the reference of that id.
 func (s *Store) made(id string) bool { return strings.HasPrefix(id, s.run.id+"-") }
@@ -259,7 +254,7 @@ func (s *Store) Hit(id string, savedTokens int) {
 		return
 	}
 	now := s.o.Now()
-	e.earned = e.earned.at(now, s.o.HalfLife)
+	e.earned = e.earned.at(now, halfLife)
 	e.earned.Hits++
 	e.earned.Tokens += float64(savedTokens)
 	e.meta.Hits++

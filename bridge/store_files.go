@@ -224,7 +224,7 @@ func (s *Store) recover() error {
 func (s *Store) adopt(id string) *entry {
 	rec, err := s.readMeta(id)
 	if err != nil {
-		if errors.Is(err, ErrCorrupt) && !s.o.Own {
+		if errors.Is(err, ErrCorrupt) && !s.o.OnlyOwn {
 			s.stats.Dropped["damaged"]++
 			_ = os.Remove(s.metaPath(id))
 			_ = os.Remove(s.statePath(id))

@@ -17,13 +17,13 @@ func TestAStoreOfItsOwnLeavesOthersReferencesAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := files(t, dir)
-	own := openStore(t, dir, StoreOptions{Own: true, Budget: stateBytes}) // smaller than what is there
+	own := openStore(t, dir, StoreOptions{OnlyOwn: true, Budget: stateBytes}) // smaller than what is there
 	if _, err := trySave(t, own, 4, 1000); !errors.Is(err, ErrNotAdmitted) {
 		t.Errorf("beside %d bytes of others with a budget of %d: %v", 2*stateBytes, stateBytes, err)
 	}
 	own.Close()
 
-	own = openStore(t, dir, StoreOptions{Own: true, Budget: 3 * stateBytes})
+	own = openStore(t, dir, StoreOptions{OnlyOwn: true, Budget: 3 * stateBytes})
 	mine := save(t, own, 4, 1)
 	for _, id := range []string{first, second, damaged} {
 		if _, err := own.Get(id); !errors.Is(err, ErrNoReference) {

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// halfLife is after how long a hit counts half.
+const halfLife = time.Hour
+
 // earnings are a reference's hits and the tokens they saved, fading with time so
 // that what was once popular gives way.
 type earnings struct {
@@ -80,7 +83,7 @@ func (s *Store) victims() []victim {
 		if e.pins > 0 || s.leaves(e.meta.ID) {
 			continue
 		}
-		v := victim{entry: e, foreign: s.foreign(e), earned: e.earned.at(now, s.o.HalfLife)}
+		v := victim{entry: e, foreign: s.foreign(e), earned: e.earned.at(now, halfLife)}
 		if v.earned.seen() > 1 {
 			v.perByte = v.earned.Tokens / float64(e.meta.Bytes)
 		}

@@ -40,7 +40,7 @@ func levels(displaced bool) []proxy.Level {
 			out = append(out, proxy.Level{Attended: share})
 		}
 	}
-	return append(out, proxy.Level{MinDeviation: .0006, MostFirst: .6, MostLast: .2})
+	return append(out, proxy.Level{MinDeviation: .0006, ShareFirst: .6, ShareLast: .2})
 }
 
 // displaced is the kind of prompt that the pair's target is.
@@ -147,7 +147,7 @@ func levelName(l *proxy.Level) string {
 	if l.Attended > 0 {
 		parts = append(parts, fmt.Sprintf("%g attended to", l.Attended))
 	}
-	if l.MostFirst > 0 {
+	if l.ShareFirst > 0 {
 		parts = append(parts, fmt.Sprintf("what deviates by %g", l.MinDeviation))
 	}
 	return cmp.Or(strings.Join(parts, ", "), "as planned")

@@ -74,3 +74,10 @@ func (p *process) how() string {
 	}
 	return p.err.Error()
 }
+
+// attributes put the server into a process group of its own, so that a terminal's
+// Ctrl-C does not end it before the sidecar has drained, and have it killed where
+// the sidecar dies without a chance to end it.
+func attributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}

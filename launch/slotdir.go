@@ -162,3 +162,7 @@ func availableMemory() int64 {
 	}
 	return 0
 }
+
+func inMemory(st *unix.Statfs_t) bool {
+	return st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
+}

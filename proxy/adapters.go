@@ -35,30 +35,30 @@ func adaptersOf(body gjson.Result) string {
 
 // adapted takes a request that names adapters for another tenant's than those that do not:
 // only what a slot holds is for it. An empty list says nothing to a backend without any.
-func (g *Generation) adapted(lv *live) {
-	if lv != nil && lv.probed.Props.Adapters == 0 && gjson.Get(g.Adapters, "#").Int() == 0 {
-		g.Adapters = ""
+func (r *request) adapted(lv *live) {
+	if lv != nil && lv.probed.Props.Adapters == 0 && gjson.Get(r.Adapters, "#").Int() == 0 {
+		r.Adapters = ""
 	}
-	if g.Adapters != "" && g.Tenant != "" {
-		g.Tenant = digest(g.Tenant, "lora", g.Adapters)
+	if r.Adapters != "" && r.Tenant != "" {
+		r.Tenant = digest(r.Tenant, "lora", r.Adapters)
 	}
 }
 
 // otherAdapters: what the slot holds may have been computed by other adapters than the
 // request's.
-func (d *Decision) otherAdapters() bool {
-	return d.lv.probed.Props.Adapters > 0 && d.slot.adapters != d.g.Adapters
+func (d *decision) otherAdapters() bool {
+	return d.lv.probed.Props.Adapters > 0 && d.slot.adapters != d.req.Adapters
 }
 
-// settle has the backend compute a token in the slot, to be filled without a request's
+// useAdapters has the backend compute a token in the slot, to be filled without a request's
 // adapters. It would else take what is filled in for computed by those of the request before.
-func (d *Decision) settle(ctx context.Context) error {
+func (d *decision) useAdapters(ctx context.Context) error {
 	if !d.otherAdapters() {
 		return nil
 	}
 	_, err := d.sh.backend.Prefill(ctx, d.slot.id, d.tokens[:1])
 	if err == nil {
-		d.slot.adapters = d.g.Adapters
+		d.slot.adapters = d.req.Adapters
 	}
 	return err
 }

@@ -21,13 +21,13 @@ func TestAnEmptyListOfAdaptersSaysNothingToABackendWithoutAny(t *testing.T) {
 		sh := &Sharer{}
 		sh.live.Store(lv)
 		for _, reuse := range []configs.Reuse{configs.ReuseFuzzy, configs.ReuseOff} {
-			g := &Generation{Tenant: "us", Adapters: adaptersOf(gjson.Parse(body)), Off: offSeveral, Policy: configs.Policy{Reuse: reuse}}
-			d := sh.Prepare(context.Background(), g)
-			if parted := g.Tenant != "us"; g.Adapters != want || parted != (want != "") || d.sh.loose.adapted.Load() > 0 != (want != "") {
+			g := &request{Tenant: "us", Adapters: adaptersOf(gjson.Parse(body)), Off: offSeveral, Policy: configs.Policy{Reuse: reuse}}
+			d := sh.prepare(context.Background(), g)
+			if parted := g.Tenant != "us"; g.Adapters != want || parted != (want != "") || d.sh.unpinned.adapted.Load() > 0 != (want != "") {
 				t.Errorf("%s, %s: adapters %q, want %q; parted from others: %v; in any slot: %d",
-					body, reuse, g.Adapters, want, parted, sh.loose.adapted.Load())
+					body, reuse, g.Adapters, want, parted, sh.unpinned.adapted.Load())
 			}
-			d.Finish(Outcome{})
+			d.finish(outcome{})
 		}
 	}
 	with := func(n int) *live {

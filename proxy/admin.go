@@ -66,7 +66,7 @@ func (r *readiness) err() error {
 
 // backendHealthy asks the backend's own /health, which needs no key.
 func (s *Server) backendHealthy() error {
-	if !s.sharer.settled() {
+	if !s.sharer.triedOut() {
 		return errors.New("the backend is still being tried out")
 	}
 	ctx, cancel := context.WithTimeout(s.base, readyTimeout)

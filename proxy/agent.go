@@ -13,8 +13,8 @@ import (
 // recomputed is computed inside the server in one go.
 
 // batch schedules a plan for the agent and weighs it.
-func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Costs) (*planned, string) {
-	pol := &d.g.Policy
+func (d *decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Costs) (*planned, string) {
+	pol := &d.req.Policy
 	s := matcher.NewBatch(p, costs, pol.Unrepaired == configs.UnrepairedAccept, d.drafts)
 	d.tryPlan(p, s.Spans[0].From)
 	out := &planned{Plan: p, Schedule: s, recipe: true}
@@ -30,9 +30,9 @@ func (d *Decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 }
 
 // cook has the agent carry the plan out; a reason means that it failed.
-func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
+func (d *decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
 	start := time.Now()
-	r := d.trialRecipe(d.levelled(d.recipe(p, refs)))
+	r := d.trialRecipe(d.withLevel(d.recipe(p, refs)))
 	var done bridge.Filled
 	var reply bridge.AgentReply
 	err := d.withRoom(ctx, func() (err error) {
@@ -51,18 +51,18 @@ func (d *Decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 	d.lv.costs.cooked(p.inside, done, reply)
 	d.report.Work = d.work(done, reply)
 	d.shared(p, done)
-	if done.Cells < done.Tokens && d.g.Policy.Retention < 1 {
+	if done.Cells < done.Tokens && d.req.Policy.Retention < 1 {
 		d.generation = thinned
 	}
 	return ""
 }
 
 // recipe is the plan up to the end that is left to the forwarded request.
-func (d *Decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
+func (d *decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 	end := p.Spans[0].From
-	pol := &d.g.Policy
+	pol := &d.req.Policy
 	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE, Layout: &d.lv.probed.Layout,
-		Extra:     bridge.Extra{First: float32(pol.AgentShareFirst), Last: float32(pol.AgentShareLast)},
+		Extra:     bridge.Deviating{ShareFirst: float32(pol.AgentShareFirst), ShareLast: float32(pol.AgentShareLast)},
 		Retention: pol.Retention, Keep: make([]bool, end), Following: d.tokens[end:],
 		Attended: d.attended(p.Plan), Displaced: make([]bool, end)}
 	for i := range r.Depth {
@@ -97,6 +97,6 @@ func passages(p *matcher.Plan, end int) (passage []uint16, sample []bool) {
 
 // work is the share of a cold prefill's token-layers that is computed, the forwarded
 // request's part included.
-func (d *Decision) work(done bridge.Filled, reply bridge.AgentReply) float64 {
+func (d *decision) work(done bridge.Filled, reply bridge.AgentReply) float64 {
 	return (float64(reply.Keys)/float64(max(1, reply.Layers)) + float64(len(d.tokens)-done.Tokens)) / float64(len(d.tokens))
 }

@@ -50,10 +50,10 @@ type Level struct {
 	// MinDeviation is the squared distance of a token's values in the second layer,
 	// in units of the mean square of all, from which on it is computed.
 	MinDeviation float64 `json:"min_deviation"`
-	// MostFirst and MostLast bound the share of tokens in the third and last layer;
+	// ShareFirst and MostLast bound the share of tokens in the third and last layer;
 	// with 0 none is chosen by deviation.
-	MostFirst float64 `json:"most_first"`
-	MostLast  float64 `json:"most_last"`
+	ShareFirst float64 `json:"most_first"`
+	ShareLast  float64 `json:"most_last"`
 	// Attended is the policy's agent_attended.
 	Attended float64 `json:"attended,omitempty"`
 	KL       float64 `json:"kl"`       // mean over the pairs, nats
@@ -109,7 +109,7 @@ func (l *Level) expected() float64 { return l.KL + certainty*l.KLError }
 func (c *Calibration) planWork(l *Level, displaced bool) float64 {
 	if k := c.kind(displaced); k != nil {
 		for _, m := range k.Levels {
-			if m.MostFirst == 0 && m.LeftOut == l.LeftOut && m.Attended == l.Attended {
+			if m.ShareFirst == 0 && m.LeftOut == l.LeftOut && m.Attended == l.Attended {
 				return m.Work
 			}
 		}
@@ -142,7 +142,7 @@ func (c *Calibration) check(key string) error {
 
 func (l *Level) sane() bool {
 	return l.KL >= 0 && l.KLError >= 0 && l.Work >= 0 && l.MinDeviation >= 0 && l.Seams >= 0 && l.Seams <= 1 &&
-		l.MostLast >= 0 && l.MostLast <= l.MostFirst && l.MostFirst <= 1 && l.Attended >= 0 && l.Attended <= 1
+		l.ShareLast >= 0 && l.ShareLast <= l.ShareFirst && l.ShareFirst <= 1 && l.Attended >= 0 && l.Attended <= 1
 }
 
 // shipped are calibrations of models that we measured, by calibrate on the shipped pairs.

@@ -9,7 +9,7 @@ import (
 
 func TestLevelIsTheCheapestThatMeetsTheTarget(t *testing.T) {
 	c := &Calibration{Model: "m", Kinds: []Kind{{Pairs: 10, Levels: []Level{
-		{KL: .08, KLError: .005}, {KL: .03, KLError: .005, MostFirst: .6, Work: .1}, {KL: .02, MostFirst: .6, Work: .2}, {KL: .025, MostFirst: .6, Work: .5},
+		{KL: .08, KLError: .005}, {KL: .03, KLError: .005, ShareFirst: .6, Work: .1}, {KL: .02, ShareFirst: .6, Work: .2}, {KL: .025, ShareFirst: .6, Work: .5},
 	}}}}
 	f := func(target float64, want int) {
 		t.Helper()
@@ -67,10 +67,10 @@ func TestCalibrationIsChecked(t *testing.T) {
 	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: LeastPairs, Levels: []Level{{}}}, {Pairs: LeastPairs, Displaced: true, Levels: []Level{{}}}}}, true)
 	f(Calibration{Model: "m", Kinds: []Kind{{Pairs: LeastPairs, Levels: []Level{{}}}, {Pairs: LeastPairs, Levels: []Level{{}}}}}, false)
 	f(of(Level{KL: math.NaN()}), false)
-	f(of(Level{MostFirst: 2}), false)
-	f(of(Level{MostFirst: .1, MostLast: .2}), false)
+	f(of(Level{ShareFirst: 2}), false)
+	f(of(Level{ShareFirst: .1, ShareLast: .2}), false)
 	f(of(Level{LeftOut: LeftOut{Seams: 1.5}}), false)
-	f(of(Level{MinDeviation: -1, MostFirst: .2}), false)
+	f(of(Level{MinDeviation: -1, ShareFirst: .2}), false)
 	f(of(Level{Attended: 1.1}), false)
 }
 

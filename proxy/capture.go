@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -14,126 +13,6 @@ import (
 
 // captureTimeout bounds the saving of one reference.
 const captureTimeout = 30 * time.Second
-
-// Finish is called exactly once, after the answer went through or broke: it
-// verifies, captures and frees the slot.
-func (d *Decision) Finish(o Outcome) {
-	defer d.sh.active.end()
-	defer d.overLoose()
-	defer d.release()
-	close(d.over)
-	d.report.ID, d.report.State, d.report.Reason, d.report.Slot = d.g.ID, d.State, d.Reason, d.Slot
-	d.report.CacheN = o.CacheN
-	if d.lv == nil {
-		d.observe()
-		return
-	}
-	defer d.lv.users.end()
-	d.leaveGate()
-	d.learn(o)
-	if d.slot != nil {
-		d.capture(o, d.verify(o))
-	}
-	d.observe()
-}
-
-// release gives back what is still held, also where finishing panicked.
-func (d *Decision) release() {
-	switch {
-	case d.all:
-		d.lv.slots.releaseAll()
-	case d.slot != nil:
-		d.slot.adapters = unknownAdapters
-		d.lv.slots.release(d.slot, "", nil, d.generation)
-	}
-}
-
-// Forwarded is called as soon as the request is on its way to the backend.
-func (d *Decision) Forwarded() {
-	if d.gated {
-		d.gated = false
-		slot := d.Slot
-		if slot < 0 {
-			d.lv.gate.leave()
-			return
-		}
-		go d.lv.gate.leaveWhenBusy(d.sh.backend, slot, d.over)
-	}
-}
-
-func (d *Decision) leaveGate() {
-	if d.gated {
-		d.gated = false
-		d.lv.gate.leave()
-	}
-}
-
-func (d *Decision) observe() {
-	if f := d.sh.observer.Load(); f != nil {
-		(*f)(d.report)
-	}
-}
-
-// learn feeds the cost model with the backend's own prefill time, that of a request left
-// to it too: where nothing is shared for now, nothing else would show that it could pay.
-func (d *Decision) learn(o Outcome) {
-	if d.g.Off == "" && o.CacheN >= 0 && o.PromptN > 0 {
-		d.lv.costs.prefilled(o.CacheN, o.PromptN, o.PromptMS)
-	}
-}
-
-// verify compares the backend's cache_n with what was injected: its own word is
-// the only proof that a restore took. It reports whether the slot holds what it
-// should.
-func (d *Decision) verify(o Outcome) bool {
-	if o.Status != http.StatusOK || o.Err != nil {
-		if d.State == StateShared && !o.ClientGone {
-			d.erase(d.slot)
-		}
-		return false
-	}
-	if d.State != StateShared || o.CacheN < 0 {
-		return true
-	}
-	if o.CacheN == d.expect {
-		d.sh.strikes.Store(0)
-		return true
-	}
-	d.sh.log.Warn().Str("id", d.g.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")
-	d.report.RestoreFailed = true
-	if d.g.guessed() {
-		d.sh.metrics.Mismatches.Inc()
-	} else {
-		d.sh.mismatch(d.lv)
-	}
-	d.erase(d.slot)
-	return false
-}
-
-// left is what a request whose client hung up leaves in the slot, some part of it and of an
-// answer; nil where something else may be there too: KV that the backend moved, say. No
-// answer tells, so the slot must have held nothing but what the prompt goes on with.
-func (d *Decision) left(o Outcome) []int32 {
-	if !o.ClientGone || !d.whole || d.g.Adapters != "" || d.otherAdapters() {
-		return nil
-	}
-	return d.tokens
-}
-
-// free gives the slot back and notes what it holds now, or what is left in it.
-func (d *Decision) free(taken bool, left []int32) {
-	held, generation := d.tokens, d.generation
-	if !taken { // some part of the prompt, perhaps, or what was there before
-		held, generation = nil, max(generation, d.slot.generation)
-	}
-	if taken || d.slot.adapters == d.g.Adapters {
-		d.slot.adapters = d.g.Adapters
-	} else {
-		d.slot.adapters = unknownAdapters
-	}
-	d.lv.slots.leave(d.slot, d.g.Tenant, held, left, generation)
-	d.slot = nil
-}
 
 // Why a prompt was not kept as a reference.
 var (
@@ -150,7 +29,7 @@ var (
 // capture saves the slot's KV as a reference, if it is worth keeping, and frees the
 // slot as soon as that is done: another request may use it while what was saved is
 // checked and written anew.
-func (d *Decision) capture(o Outcome, taken bool) {
+func (d *decision) capture(o outcome, taken bool) {
 	if !taken {
 		d.free(false, d.left(o))
 		return
@@ -170,7 +49,7 @@ func (d *Decision) capture(o Outcome, taken bool) {
 // trace notes that the backend found more of the prompt than the book knew of: KV that was
 // shifted (n_cache_reuse), that a request around the sidecar left or that the backend's own
 // cache had. Nobody knows what it was computed behind.
-func (d *Decision) trace(o Outcome) {
+func (d *decision) trace(o outcome) {
 	if d.State != StateShared && o.CacheN > d.reach {
 		d.generation = max(d.generation, unknown)
 	}
@@ -178,10 +57,10 @@ func (d *Decision) trace(o Outcome) {
 }
 
 // saveWorthy saves the slot, or says why it is not worth it.
-func (d *Decision) saveWorthy(o Outcome) (*bridge.Pending, error) {
+func (d *decision) saveWorthy(o outcome) (*bridge.Pending, error) {
 	cfg := d.sh.cfg.Store
 	switch {
-	case d.g.Policy.Reuse != configs.ReuseFuzzy, d.g.Adapters != "":
+	case d.req.Policy.Reuse != configs.ReuseFuzzy, d.req.Adapters != "":
 		return nil, errNotFuzzy
 	case len(d.tokens) < cfg.MinTokens:
 		return nil, errTooShort
@@ -205,17 +84,17 @@ func (d *Decision) saveWorthy(o Outcome) (*bridge.Pending, error) {
 
 // known tells whether a reference still holds what the slot held: it may have been
 // dropped since.
-func (d *Decision) known() bool {
+func (d *decision) known() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), captureTimeout)
 	defer cancel()
-	found, err := d.sh.index.Find(ctx, d.lv.scope(d.g.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
+	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
 	if err != nil {
 		return true // what cannot be looked up is not to be kept twice
 	}
 	d.seen = found.Seen
 	for _, c := range found.Candidates {
 		p, err := d.lv.store.Prompt(c.ID)
-		if err == nil && p.Tenant == d.g.Tenant && matcher.CommonPrefix(p.Tokens, d.tokens) >= int(d.sh.cfg.Store.Novelty*float64(len(d.tokens))) {
+		if err == nil && p.Tenant == d.req.Tenant && matcher.CommonPrefix(p.Tokens, d.tokens) >= int(d.sh.cfg.Store.Novelty*float64(len(d.tokens))) {
 			return true
 		}
 	}
@@ -223,7 +102,7 @@ func (d *Decision) known() bool {
 }
 
 // save reserves room and has the backend save.
-func (d *Decision) save(o Outcome) (*bridge.Pending, error) {
+func (d *decision) save(o outcome) (*bridge.Pending, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), captureTimeout)
 	defer cancel()
 	if d.lv.probed.Volatile {
@@ -236,7 +115,7 @@ func (d *Decision) save(o Outcome) (*bridge.Pending, error) {
 		}
 	}
 	n := len(d.tokens) + max(0, o.PredictedN)
-	meta := bridge.Meta{Tenant: d.g.Tenant, Model: d.lv.refKey, Tokens: n, Generation: d.generation}
+	meta := bridge.Meta{Tenant: d.req.Tenant, Model: d.lv.refKey, Tokens: n, Generation: d.generation}
 	p, err := d.lv.store.Reserve(d.lv.stored.FileBytes(n, n), meta, d.seen+1)
 	if err != nil {
 		return nil, err
@@ -254,12 +133,12 @@ func (d *Decision) save(o Outcome) (*bridge.Pending, error) {
 
 // outlived: the backend may not be the one that was probed any more, so that what was saved
 // may be another model's.
-func (d *Decision) outlived() bool {
+func (d *decision) outlived() bool {
 	return d.sh.changed(d.lv) != "" || d.sh.live.Load() != d.lv
 }
 
 // keep makes what was saved a reference that can be found.
-func (d *Decision) keep(p *bridge.Pending) error {
+func (d *decision) keep(p *bridge.Pending) error {
 	ref, err := p.Commit()
 	if err != nil {
 		return err
@@ -270,7 +149,7 @@ func (d *Decision) keep(p *bridge.Pending) error {
 		d.lv.store.Drop(ref.ID, "other tokens")
 		return errForeign
 	}
-	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.g.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens)); err != nil {
+	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.req.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens)); err != nil {
 		d.sh.metrics.IndexErrors.Inc()
 		return fmt.Errorf("kept, but not in the index: %w", err)
 	}

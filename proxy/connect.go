@@ -8,6 +8,11 @@ import (
 	"github.com/semsharekv/semsharekv/bridge"
 )
 
+// What makes the sharer doubt the backend: strikes (fills in a row that it did not take),
+// failures of the agent (way.go) and losses of the server by recipes, flaps (another server
+// within a minute, again and again, restart.go), and doubts, which count how often it went
+// away, so that a probe meanwhile is not believed.
+
 const (
 	// probeTimeout bounds one try at finding out about the backend; a slot that
 	// is at work makes it wait.
@@ -96,9 +101,9 @@ func (sh *Sharer) ended() bool {
 
 func (sh *Sharer) because(why string) { sh.whyNot.Store(&why) }
 
-// settled reports whether there is nothing to wait for before requests come: an
+// triedOut reports whether there is nothing to wait for before requests come: an
 // early one would leave no reference.
-func (sh *Sharer) settled() bool { return sh.stop == nil || sh.tried.Load() }
+func (sh *Sharer) triedOut() bool { return sh.stop == nil || sh.tried.Load() }
 
 // Ready returns nil once the backend was probed, and else why nothing is shared.
 func (sh *Sharer) Ready() error {
@@ -131,4 +136,20 @@ func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 		default:
 		}
 	})
+}
+
+// strike counts a fill that failed, and it was the backend's doing.
+func (sh *Sharer) strike(lv *live) {
+	if sh.strikes.Add(1) >= maxStrikes {
+		sh.doubt(lv, "the backend repeatedly did not take what was filled in", reprobeAfter)
+	}
+}
+
+// mismatch counts a restore that the backend's cache_n did not confirm. Where another
+// request may empty a slot at any time it says nothing of the backend.
+func (sh *Sharer) mismatch(lv *live) {
+	sh.metrics.Mismatches.Inc()
+	if !lv.probed.Volatile {
+		sh.strike(lv)
+	}
 }

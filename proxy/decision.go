@@ -9,31 +9,8 @@ import (
 	"github.com/semsharekv/semsharekv/configs"
 )
 
-// Why a request is cold; a fixed set, since they label metrics.
-const (
-	coldUnavailable = "backend cannot share"
-	coldNoTenant    = "no tenant"
-	coldRefused     = "key refused"
-	coldTokens      = "tokens unknown"
-	coldShort       = "short prompt"
-	coldLong        = "prompt too long"
-	coldIndex       = "index unavailable"
-	coldNothing     = "nothing similar"
-	coldDissimilar  = "below minimum similarity"
-	coldNoGain      = "no gain"
-	coldLate        = "time budget"
-	coldBusy        = "no slot free"
-	coldReference   = "reference lost"
-	coldFill        = "injection failed"
-	coldCells       = "no free cells"
-	coldClientGone  = "client gone"
-	coldFault       = "fault in sharing"
-	coldExactOnly   = "no exact prefix"
-	coldScattered   = "slot chosen by backend"
-)
-
-// Decision is how a generation request is forwarded.
-type Decision struct {
+// decision is how a generation request is forwarded.
+type decision struct {
 	// Body is what goes to the backend.
 	Body []byte
 	// Header is the value of the X-SemShareKV response header.
@@ -44,11 +21,11 @@ type Decision struct {
 	Slot int
 
 	sh         *Sharer
-	g          *Generation
+	req        *request
 	lv         *live // nil where nothing is known of the backend
 	slot       *slot
 	all        bool // it has all slots, not one
-	isLoose    bool
+	isUnpinned bool
 	unsafe     string // why it might find another tenant's prompt, so that it must not be sent
 	tokens     []int32
 	generation int  // of the KV that the slot will hold
@@ -63,15 +40,15 @@ type Decision struct {
 	level      *Level // what the quality target asks for; nil where the policy's shares decide
 }
 
-// Prepare decides, and fills a slot where sharing pays. It never fails: every
-// fault ends in a cold Decision, with the body as it came or, where it would find KV that
-// is not for it, told to find none.
-func (sh *Sharer) Prepare(ctx context.Context, g *Generation) *Decision {
+// prepare decides, and fills a slot where sharing pays. Every fault ends in a cold
+// decision, with the body as it came or, where it would find KV that is not for it, told to
+// find none; unsafe is set where that cannot be told, and then it is refused.
+func (sh *Sharer) prepare(ctx context.Context, g *request) *decision {
 	sh.active.begin()
-	d := &Decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, g: g, expect: -1, over: make(chan struct{})}
+	d := &decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, req: g, expect: -1, over: make(chan struct{})}
 	d.underTrial()
 	d.guarded(ctx)
-	d.sentLoose(ctx)
+	d.sentUnpinned(ctx)
 	if d.Header == "" {
 		d.Header = "cold; reason=" + d.Reason
 	}
@@ -80,7 +57,7 @@ func (sh *Sharer) Prepare(ctx context.Context, g *Generation) *Decision {
 
 // guarded decides, and goes cold where that panics: a fault in sharing must not
 // cost the request.
-func (d *Decision) guarded(ctx context.Context) {
+func (d *decision) guarded(ctx context.Context) {
 	defer func() {
 		r := recover()
 		if r == nil {
@@ -93,51 +70,51 @@ func (d *Decision) guarded(ctx context.Context) {
 			d.giveUp(coldFault)
 		case d.all:
 			d.cold(coldFault)
-			d.unsafe = d.g.searches()
+			d.unsafe = d.req.searches()
 		default:
-			d.leave(ctx, coldFault)
+			d.leaveToBackend(ctx, coldFault)
 		}
 	}()
 	d.decide(ctx)
 }
 
 // decide takes the steps of a request one after the other until one settles it.
-func (d *Decision) decide(ctx context.Context) {
+func (d *decision) decide(ctx context.Context) {
 	d.clearComposed(ctx)
 	lv := d.sh.live.Load()
-	if d.g.Policy.Reuse == configs.ReuseOff && !d.g.Apart {
-		d.g.adapted(lv)
-		d.cold(d.g.Off)
+	if d.req.Policy.Reuse == configs.ReuseOff && !d.req.Apart {
+		d.req.adapted(lv)
+		d.cold(d.req.Off)
 		return
 	}
 	if lv != nil && lv.users.begin() {
 		d.lv = lv
 	}
-	d.g.adapted(d.lv)
+	d.req.adapted(d.lv)
 	if reason := d.ruledOut(); reason != "" {
-		d.leave(ctx, reason)
+		d.leaveToBackend(ctx, reason)
 		return
 	}
 	p, reason := d.match(ctx)
-	if d.tokens == nil {
-		d.leave(ctx, reason)
+	if d.tokens == nil { // nothing to look for in slots; with tokens and no plan, an exact prefix
+		d.leaveToBackend(ctx, reason)
 		return
 	}
 	d.inject(ctx, p, reason)
 }
 
 // ruledOut is why the request is cold whatever its prompt, or "".
-func (d *Decision) ruledOut() string {
+func (d *decision) ruledOut() string {
 	switch {
-	case d.g.Policy.Reuse == configs.ReuseOff:
-		return d.g.Off
-	case d.g.Tenant == "":
+	case d.req.Policy.Reuse == configs.ReuseOff:
+		return d.req.Off
+	case d.req.Tenant == "":
 		return coldNoTenant
 	case d.lv == nil:
 		return coldUnavailable
-	case d.g.Off != "":
-		return d.g.Off
-	case d.g.Scattered:
+	case d.req.Off != "":
+		return d.req.Off
+	case d.req.Scattered:
 		return coldScattered
 	}
 	return ""

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // disconnectPoll is how often the sockets of waiting clients are looked at. A
@@ -115,4 +117,18 @@ func rawConn(c net.Conn) syscall.RawConn {
 		return nil
 	}
 	return raw
+}
+
+// hungUp reports whether the peer has closed its side, without reading: poll's
+// RDHUP sees the end even behind bytes that nobody has read yet (a pipelined
+// request), which peeking at the socket would not. llama-server, too, takes a
+// half-closed connection for a client that left.
+func hungUp(raw syscall.RawConn) bool {
+	gone := false
+	err := raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(p, 0)
+		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+	})
+	return gone || err != nil
 }

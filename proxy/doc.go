@@ -3,6 +3,6 @@
 // prefill a prompt, and passes everything else through untouched.
 //
 // A request goes read -> route -> tenant -> prompt -> Sharer.Prepare ->
-// forward -> stream -> Decision.Finish. The package knows nothing of KV
+// forward -> stream -> decision.finish. The package knows nothing of KV
 // layouts; it keeps no prompt text and logs none.
 package proxy

@@ -33,8 +33,8 @@ type exchange struct {
 	method   string
 	path     string
 	endpoint Endpoint // "" for what passes through
-	gen      *Generation
-	decision *Decision
+	req      *request
+	decision *decision
 
 	answer    *answer
 	tally     *tally // nil where nothing is counted
@@ -72,12 +72,12 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 			body, off = raw, offEncoding
 		}
 	}
-	g := newGeneration(x, cfg, h, body, off)
-	x.gen = g
+	g := newRequest(x, cfg, h, body, off)
+	x.req = g
 	if g.Apart && g.unread() {
 		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
 	}
-	x.decision = x.server.sharer.Prepare(x.ctx, g)
+	x.decision = x.server.sharer.prepare(x.ctx, g)
 	if why := x.decision.unsafe; why != "" {
 		return nil, fmt.Errorf("%w: %s", errNotApart, why)
 	}
@@ -92,7 +92,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 // forward sends the request on and hands its answer's body to fasthttp.
 func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []byte) {
 	if x.decision != nil {
-		x.decision.Forwarded()
+		x.decision.forwarded()
 	}
 	a, err := x.send(&ctx.Request.Header, head, body)
 	if err != nil {

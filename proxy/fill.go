@@ -20,16 +20,16 @@ const (
 
 // inject takes a slot and fills it as planned; without a plan the slot that holds
 // the longest exact prefix is taken.
-func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
+func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()
 	least := int(exactShare * float64(len(d.tokens)))
 	if p != nil {
 		least = len(d.tokens) + 1 // the oldest: what others hold may still serve them
 	}
-	sl, prefix := d.lv.slots.acquire(wait, d.g.Tenant, d.tokens, least, d.bearable())
+	sl, prefix := d.lv.slots.acquire(wait, d.req.Tenant, d.tokens, least, d.maxGeneration())
 	if sl == nil {
-		d.leave(ctx, coldBusy)
+		d.leaveToBackend(ctx, coldBusy)
 		return
 	}
 	d.slot = sl
@@ -61,7 +61,7 @@ func (d *Decision) inject(ctx context.Context, p *planned, reason string) {
 }
 
 // pin forwards without sharing, to the slot that was chosen.
-func (d *Decision) pin(prefix int, reason string) {
+func (d *decision) pin(prefix int, reason string) {
 	d.Reason = reason
 	d.choose()
 	if prefix > int(exactShare*float64(len(d.tokens))) && !d.uncertain() {
@@ -69,7 +69,7 @@ func (d *Decision) pin(prefix int, reason string) {
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
 	}
-	if d.State != StateExact && (d.g.Apart || d.wary() || d.slot.generation > 0 || d.otherAdapters()) {
+	if d.State != StateExact && (d.req.Apart || d.wary() || d.slot.generation > 0 || d.otherAdapters()) {
 		// Another's prompt or nobody knows whose, or a few tokens of KV that was composed, or
 		// computed by other adapters: this one's may yet become a reference.
 		d.set("cache_prompt", "false")
@@ -77,14 +77,14 @@ func (d *Decision) pin(prefix int, reason string) {
 }
 
 // fill composes and injects; a reason means that it failed.
-func (d *Decision) fill(ctx context.Context, p *planned) string {
+func (d *decision) fill(ctx context.Context, p *planned) string {
 	refs, err := d.open(p)
 	defer release(refs)
 	if err != nil {
-		d.sh.log.Warn().Err(err).Str("id", d.g.ID).Msg("reference not usable")
+		d.sh.log.Warn().Err(err).Str("id", d.req.ID).Msg("reference not usable")
 		return coldReference
 	}
-	if err := d.settle(ctx); err != nil {
+	if err := d.useAdapters(ctx); err != nil {
 		return d.fillFailed(err)
 	}
 	if p.recipe {
@@ -109,7 +109,7 @@ func (d *Decision) fill(ctx context.Context, p *planned) string {
 }
 
 // shared notes what was injected.
-func (d *Decision) shared(p *planned, done bridge.Filled) {
+func (d *decision) shared(p *planned, done bridge.Filled) {
 	n := len(d.tokens)
 	recomputed := p.Recomputed()
 	d.State, d.Reason, d.expect = StateShared, "", done.Tokens
@@ -130,7 +130,7 @@ func (d *Decision) shared(p *planned, done bridge.Filled) {
 // open pins the plan's references and works out the generation of what is
 // composed from those that it draws on. The caller releases what is returned,
 // also with an error.
-func (d *Decision) open(p *planned) ([]*bridge.Reference, error) {
+func (d *decision) open(p *planned) ([]*bridge.Reference, error) {
 	var out []*bridge.Reference
 	step := composed(p.Plan)
 	for i, id := range p.Refs {
@@ -139,7 +139,7 @@ func (d *Decision) open(p *planned) ([]*bridge.Reference, error) {
 			return out, err
 		}
 		out = append(out, ref)
-		if ref.Tenant != d.g.Tenant || ref.Model != d.lv.refKey {
+		if ref.Tenant != d.req.Tenant || ref.Model != d.lv.refKey {
 			return out, fmt.Errorf("reference %s belongs to another tenant or model", id)
 		}
 		if usedOf(p.Plan, i) > 0 {
@@ -216,11 +216,11 @@ func runs(tokens []matcher.PlanToken, from, to int) []bridge.Run {
 
 // giveUp empties the slot, whose content nobody knows, and leaves the request to the
 // backend.
-func (d *Decision) giveUp(reason string) {
+func (d *decision) giveUp(reason string) {
 	d.erase(d.slot)
 	d.generation = 0
 	d.cold(reason)
-	if d.g.Apart {
+	if d.req.Apart {
 		d.choose()
 		return
 	}
@@ -230,7 +230,7 @@ func (d *Decision) giveUp(reason string) {
 
 // erase empties a slot. A backend that cannot even do that is not to be filled
 // again before it was looked at.
-func (d *Decision) erase(sl *slot) bool {
+func (d *decision) erase(sl *slot) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), eraseTimeout)
 	defer cancel()
 	err := d.sh.backend.Erase(ctx, sl.id)
@@ -241,16 +241,16 @@ func (d *Decision) erase(sl *slot) bool {
 }
 
 // fillFailed logs and counts a failed fill, and returns why the request is cold.
-func (d *Decision) fillFailed(err error) (reason string) {
+func (d *decision) fillFailed(err error) (reason string) {
 	sh := d.sh
 	switch {
 	case errors.Is(err, context.Canceled): // the client left
 		return coldFill
 	case errors.Is(err, bridge.ErrNoCells):
-		sh.log.Info().Err(err).Str("id", d.g.ID).Int("slot", d.slot.id).Msg("no room for what was to be injected, the request goes cold")
+		sh.log.Info().Err(err).Str("id", d.req.ID).Int("slot", d.slot.id).Msg("no room for what was to be injected, the request goes cold")
 		return coldCells
 	}
-	sh.log.Warn().Err(err).Str("id", d.g.ID).Int("slot", d.slot.id).Msg("injection failed, the request goes cold")
+	sh.log.Warn().Err(err).Str("id", d.req.ID).Int("slot", d.slot.id).Msg("injection failed, the request goes cold")
 	d.report.RestoreFailed = errors.Is(err, bridge.ErrNotTaken)
 	var refused *bridge.BackendError
 	switch {
@@ -262,20 +262,4 @@ func (d *Decision) fillFailed(err error) (reason string) {
 		sh.strike(d.lv)
 	}
 	return coldFill
-}
-
-// mismatch counts a restore that the backend's cache_n did not confirm. Where another
-// request may empty a slot at any time it says nothing of the backend.
-func (sh *Sharer) mismatch(lv *live) {
-	sh.metrics.Mismatches.Inc()
-	if !lv.probed.Volatile {
-		sh.strike(lv)
-	}
-}
-
-// strike counts a fill that failed, and it was the backend's doing.
-func (sh *Sharer) strike(lv *live) {
-	if sh.strikes.Add(1) >= maxStrikes {
-		sh.doubt(lv, "the backend repeatedly did not take what was filled in", reprobeAfter)
-	}
 }

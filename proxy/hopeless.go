@@ -13,12 +13,12 @@ const leastBytes = 2
 // Such a request is left to the backend, which finds what a slot holds of it by itself.
 // Where it could not be trusted with that, since tenants differ, or the book of slots
 // knows of a prompt that it would not respect, the request goes the whole way.
-func (d *Decision) hopeless() bool {
-	pol := &d.g.Policy
-	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.g.Adapters != "" || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.g.Tenant) {
+func (d *decision) hopeless() bool {
+	pol := &d.req.Policy
+	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.req.Tenant) {
 		return false
 	}
-	n := d.g.Prompt.mostTokens()
+	n := d.req.Prompt.mostTokens()
 	cold := d.lv.costs.model().Prefill(0, n)
 	return cold > 0 && d.lv.costs.least(n, d.agent()) > gain*cold
 }

@@ -13,10 +13,10 @@ import (
 // TestHopeless: whether a prompt is looked up depends on its length and the backend's
 // speed, but not where the backend could not be left to itself, or in a trial.
 func TestHopeless(t *testing.T) {
-	f := func(name string, p *bridge.Probed, text int, change func(*Decision), want bool) {
+	f := func(name string, p *bridge.Probed, text int, change func(*decision), want bool) {
 		t.Helper()
-		d := &Decision{lv: &live{costs: newCosts(p, 32<<10), slots: newSlots(2)},
-			g: &Generation{Tenant: "us", Prompt: Prompt{Text: strings.Repeat("a", text)}, Policy: configs.Default().Defaults}}
+		d := &decision{lv: &live{costs: newCosts(p, 32<<10), slots: newSlots(2)},
+			req: &request{Tenant: "us", Prompt: Prompt{Text: strings.Repeat("a", text)}, Policy: configs.Default().Defaults}}
 		if change != nil {
 			change(d)
 		}
@@ -24,8 +24,8 @@ func TestHopeless(t *testing.T) {
 			t.Errorf("%s, %d bytes: hopeless is %v, want %v", name, text, got, want)
 		}
 	}
-	held := func(tenant string) func(*Decision) {
-		return func(d *Decision) { d.lv.slots.all[1].tenant, d.lv.slots.all[1].tokens = tenant, []int32{1} }
+	held := func(tenant string) func(*decision) {
+		return func(d *decision) { d.lv.slots.all[1].tenant, d.lv.slots.all[1].tokens = tenant, []int32{1} }
 	}
 	f("GPU, small model", gpu(24), 4000, nil, true)
 	f("GPU, small model", gpu(24), 100_000, nil, false)
@@ -33,10 +33,10 @@ func TestHopeless(t *testing.T) {
 	f("GPU, larger model", gpu(100), 20_000, nil, false)
 	f("CPU", slow(7), 50, nil, false)
 	f("times unknown", &bridge.Probed{}, 4000, nil, false)
-	f("token ids", gpu(24), 0, func(d *Decision) { d.g.Prompt = Prompt{Kind: PromptTokens, Tokens: make([]int32, 2000)} }, true)
-	f("trial", gpu(24), 4000, func(d *Decision) { d.trial = &Trial{} }, false)
-	f("exact", gpu(24), 4000, func(d *Decision) { d.g.Policy.Reuse = configs.ReuseExact }, false)
-	f("tenants", gpu(24), 4000, func(d *Decision) { d.g.Policy.Tenant.Source = "api_key" }, false)
+	f("token ids", gpu(24), 0, func(d *decision) { d.req.Prompt = Prompt{Kind: PromptTokens, Tokens: make([]int32, 2000)} }, true)
+	f("trial", gpu(24), 4000, func(d *decision) { d.trial = &Trial{} }, false)
+	f("exact", gpu(24), 4000, func(d *decision) { d.req.Policy.Reuse = configs.ReuseExact }, false)
+	f("tenants", gpu(24), 4000, func(d *decision) { d.req.Policy.Tenant.Source = "api_key" }, false)
 	f("a slot holds ours", gpu(24), 4000, held("us"), false)
 	f("a slot holds another's", gpu(24), 4000, held("them"), true)
 }

@@ -64,7 +64,7 @@ func (sh *Sharer) reindex(ctx context.Context, lv *live, id string) error {
 	defer lv.users.end()
 	p, err := lv.store.Prompt(id)
 	if err != nil {
-		return nil //nolint:nilerr // dropped meanwhile
+		return nil // dropped meanwhile
 	}
 	return sh.index.Add(ctx, lv.scope(p.Tenant), id, lv.signer.Fingerprint(p.Tokens))
 }

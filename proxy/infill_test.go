@@ -27,7 +27,7 @@ func TestInfillIsWhatTheServerMakesOfIt(t *testing.T) {
 		body["input_extra"] = files
 		b, _ := json.Marshal(body)
 		p, off := readPrompt(EndpointInfill, gjson.ParseBytes(b))
-		tokens, err := s.live().tokens.tokens(t.Context(), "", &p)
+		tokens, err := s.live().tokenizer.tokens(t.Context(), "", &p)
 		if off != "" || err != nil {
 			t.Fatalf("%s: %q, %v", name, off, err)
 		}
@@ -53,10 +53,10 @@ func TestInfillIsWhatTheServerMakesOfIt(t *testing.T) {
 // settings than the sidecar can know.
 func TestInfillThatIsOtherwiseThanThoughtLeavesSharingOn(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Model: infillModel(t), Context: 2 * 2400, Slots: 2}, nil)
-	g := &Generation{Prompt: Prompt{Kind: PromptInfill}}
+	g := &request{Prompt: Prompt{Kind: PromptInfill}}
 	for range maxStrikes {
-		d := &Decision{State: StateShared, expect: 100, sh: s.server.sharer, lv: s.live(), g: g, slot: s.live().slots.all[0]}
-		if d.verify(Outcome{Status: http.StatusOK, CacheN: 50, PromptN: 60}) {
+		d := &decision{State: StateShared, expect: 100, sh: s.server.sharer, lv: s.live(), req: g, slot: s.live().slots.all[0]}
+		if d.verify(outcome{Status: http.StatusOK, CacheN: 50, PromptN: 60}) {
 			t.Error("a prompt of which the server found half as much as was injected is taken for verified")
 		}
 	}

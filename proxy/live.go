@@ -15,18 +15,18 @@ const signerSeed = 0x5353_4b56
 
 // live is everything that depends on the backend's model and layout.
 type live struct {
-	probed *bridge.Probed
-	model  *bridge.Model // nil where no GGUF can be read
-	signer *matcher.Signer
-	store  *bridge.Store
-	stored *bridge.Layout // in which the store keeps references
-	filler *bridge.Filler
-	tokens tokenizer
-	slots  *slots
-	costs  *costs
-	key    string // model key: state and signer
-	refKey string // of the references of this model's weights: keyOfWeights
-	since  time.Time
+	probed    *bridge.Probed
+	model     *bridge.Model // nil where no GGUF can be read
+	signer    *matcher.Signer
+	store     *bridge.Store
+	stored    *bridge.Layout // in which the store keeps references
+	filler    *bridge.Filler
+	tokenizer tokenizer
+	slots     *slots
+	costs     *costs
+	key       string // model key: state and signer
+	refKey    string // of the references of this model's weights: keyOfWeights
+	since     time.Time
 	// directory is the slot directory's id in the index.
 	directory string
 	// calibration is nil where the model is not calibrated.
@@ -94,7 +94,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	}
 	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
-	lv.tokens = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
+	lv.tokenizer = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
 	sh.loadCalibration(lv)
 	lv.gate = newGate()
 	lv.slots = newSlots(lv.probed.Props.Slots)
@@ -110,7 +110,7 @@ func (sh *Sharer) openStore(lv *live) (err error) {
 	}
 	layout := &lv.probed.Layout
 	lv.stored = layout
-	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.refKey, Own: sh.own, Kernels: sh.kernels, Threads: sh.threads(),
+	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.refKey, OnlyOwn: sh.measured, Kernels: sh.kernels, Threads: sh.threads(),
 		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
 	if compression != nil {
 		lv.stored = compression.Layout(layout)

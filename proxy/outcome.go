@@ -15,8 +15,8 @@ const (
 	StateCold   State = "cold"   // the backend computes the prompt by itself
 )
 
-// Outcome is what became of a forwarded request.
-type Outcome struct {
+// outcome is what became of a forwarded request.
+type outcome struct {
 	Status     int
 	Err        error // transport fault, or nil
 	ClientGone bool
@@ -30,7 +30,7 @@ type Outcome struct {
 }
 
 // counted reports whether the backend's prompt had n tokens, as far as it said.
-func (o *Outcome) counted(n int) bool {
+func (o *outcome) counted(n int) bool {
 	return o.CacheN < 0 || o.PromptN < 0 || o.CacheN+o.PromptN == n
 }
 

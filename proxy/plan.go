@@ -31,36 +31,36 @@ type planned struct {
 
 // match finds out the tokens, looks for similar prompts and plans how they serve.
 // A nil result comes with the reason.
-func (d *Decision) match(ctx context.Context) (*planned, string) {
+func (d *decision) match(ctx context.Context) (*planned, string) {
 	start := time.Now()
 	defer func() { d.report.Match = time.Since(start) }()
 	if d.hopeless() {
 		return nil, coldNoGain
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.g.Policy.Budget)
+	ctx, cancel := context.WithTimeout(ctx, d.req.Policy.Budget)
 	defer cancel()
-	tokens, err := d.lv.tokens.tokens(ctx, d.g.Authorization, &d.g.Prompt)
+	tokens, err := d.lv.tokenizer.tokens(ctx, d.req.Authorization, &d.req.Prompt)
 	d.sh.step("tokens", start)
 	if refused(err) {
 		return nil, coldRefused
 	}
 	if err != nil || len(tokens) == 0 {
-		d.sh.log.Debug().Err(err).Str("id", d.g.ID).Msg("no tokens")
+		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("no tokens")
 		return nil, late(ctx, coldTokens)
 	}
 	if d.lv.tooLong(len(tokens)) {
 		return nil, coldLong
 	}
 	d.tokens, d.report.Tokens = tokens, tokens
-	pol := &d.g.Policy
+	pol := &d.req.Policy
 	switch {
-	case d.g.Adapters != "":
+	case d.req.Adapters != "":
 		return nil, offLoRA
 	case pol.Reuse == configs.ReuseExact:
 		return nil, coldExactOnly
 	case len(tokens) < pol.MinTokens:
 		return nil, coldShort
-	case d.lv.slots.longestPrefix(d.g.Tenant, tokens, d.bearable()) >= int(exactEnough*float64(len(tokens))):
+	case d.lv.slots.longestPrefix(d.req.Tenant, tokens, d.maxGeneration()) >= int(exactEnough*float64(len(tokens))):
 		return nil, coldNoGain
 	}
 	defer func() { d.lv.costs.matched(len(tokens), float64(time.Since(start).Microseconds())/1000) }()
@@ -87,32 +87,32 @@ func late(ctx context.Context, otherwise string) string {
 }
 
 // lookUp asks the index and verifies what it names.
-func (d *Decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
+func (d *decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 	defer d.sh.step("lookup", time.Now())
-	found, err := d.sh.index.Find(ctx, d.lv.scope(d.g.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
+	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
 	if err != nil {
 		d.sh.metrics.IndexErrors.Inc()
-		d.sh.log.Debug().Err(err).Str("id", d.g.ID).Msg("index")
+		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("index")
 		return nil, late(ctx, coldIndex)
 	}
 	d.seen = found.Seen
 	var refs []matcher.Reference
 	for _, c := range found.Candidates {
 		// The index may say anything: another tenant's prompt is not even looked at.
-		if p, err := d.lv.store.Prompt(c.ID); err == nil && p.Tenant == d.g.Tenant {
+		if p, err := d.lv.store.Prompt(c.ID); err == nil && p.Tenant == d.req.Tenant {
 			refs = append(refs, matcher.Reference{ID: c.ID, Tokens: p.Tokens})
 		}
 	}
-	pol := &d.g.Policy
+	pol := &d.req.Policy
 	return matcher.Verify(d.tokens, refs, pol.References, pol.Seam), coldNothing
 }
 
 // plan aligns and schedules, and weighs the outcome against doing without.
-func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned, string) {
+func (d *decision) plan(ctx context.Context, refs []matcher.Reference) (*planned, string) {
 	defer d.sh.step("align", time.Now())
-	pol := &d.g.Policy
+	pol := &d.req.Policy
 	alignment := matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam)
-	p := d.draw(alignment)
+	p := d.drawPlan(alignment)
 	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
 	for _, r := range refs {
 		d.report.Refs = append(d.report.Refs, r.ID)
@@ -135,14 +135,14 @@ func (d *Decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 	return d.worth(ctx, &planned{Plan: p, Schedule: s}, costs)
 }
 
-// draw plans by the policy, and where the prompt is of a kind that may do with less,
+// drawPlan plans by the policy, and where the prompt is of a kind that may do with less,
 // once more by that.
-func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
-	p := matcher.Decide(a, d.lv.rules(&d.g.Policy, d.agent()))
+func (d *decision) drawPlan(a *matcher.Alignment) *matcher.Plan {
+	p := matcher.Decide(a, d.lv.rules(&d.req.Policy, d.agent()))
 	d.report.Displaced = p.DisplacedShare()
 	d.level = d.chooseLevel()
-	if d.lean() {
-		p = matcher.Decide(a, d.lv.rules(&d.g.Policy, d.agent()))
+	if d.applyLeftOut() {
+		p = matcher.Decide(a, d.lv.rules(&d.req.Policy, d.agent()))
 	}
 	return p
 }
@@ -150,9 +150,9 @@ func (d *Decision) draw(a *matcher.Alignment) *matcher.Plan {
 // worth weighs a schedule against what an exact prefix saves anyway. A slot's exact prefix is
 // kept where the plan would leave at least as many tokens to compute, even if the agent would
 // compute them sooner.
-func (d *Decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
-	prefix := d.lv.slots.longestPrefix(d.g.Tenant, d.tokens, d.bearable())
-	d.sh.log.Debug().Str("id", d.g.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
+func (d *decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
+	prefix := d.lv.slots.longestPrefix(d.req.Tenant, d.tokens, d.maxGeneration())
+	d.sh.log.Debug().Str("id", d.req.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
 		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
 	if d.trial == nil && (p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) || prefix > 0 && p.Recomputed() >= len(d.tokens)-prefix) {
 		return nil, coldNoGain

@@ -8,50 +8,6 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// Endpoint is one of the request forms that carry a prompt.
-type Endpoint string
-
-// The generation endpoints of llama-server.
-const (
-	EndpointChat        Endpoint = "chat"        // OpenAI chat completions
-	EndpointCompletions Endpoint = "completions" // OpenAI completions
-	EndpointCompletion  Endpoint = "completion"  // llama-server's own
-	EndpointResponses   Endpoint = "responses"   // OpenAI responses
-	EndpointMessages    Endpoint = "messages"    // Anthropic messages
-	EndpointInfill      Endpoint = "infill"      // fill in the middle
-)
-
-// endpoints are llama-server's routes, aliases included.
-var endpoints = map[string]Endpoint{
-	"/v1/chat/completions": EndpointChat,
-	"/chat/completions":    EndpointChat,
-	"/api/chat":            EndpointChat,
-	"/v1/completions":      EndpointCompletions,
-	"/completions":         EndpointCompletion,
-	"/completion":          EndpointCompletion,
-	"/v1/responses":        EndpointResponses,
-	"/responses":           EndpointResponses,
-	"/v1/messages":         EndpointMessages,
-	"/infill":              EndpointInfill,
-}
-
-// Reasons why a request is not shared that show in its body or headers.
-const (
-	offByHeader   = "off by header"
-	offByRoute    = "route off"
-	offEncoding   = "body not decodable"
-	offJSON       = "body is not JSON"
-	offDeep       = "body nested too deep"
-	offTwice      = "key given twice"
-	offList       = "list of prompts"
-	offMultimodal = "multimodal"
-	offSeveral    = "several answers"
-	offLoRA       = "lora in request"
-	offNoCache    = "cache_prompt off"
-	offPinned     = "slot pinned by client"
-	offForm       = "prompt form not understood"
-)
-
 // PromptKind is the form in which a request states its prompt.
 type PromptKind uint8
 

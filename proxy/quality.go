@@ -13,12 +13,12 @@ var usual = configs.Default().Defaults
 
 // chooseLevel is what the request's quality target asks for, or nil where the policy's
 // shares decide.
-func (d *Decision) chooseLevel() *Level {
+func (d *decision) chooseLevel() *Level {
 	if d.trial != nil && d.trial.Level != nil {
 		return d.trial.Level
 	}
-	if c := d.lv.calibration.Load(); c != nil && d.g.Policy.Quality.KL > 0 {
-		return c.Level(d.g.Policy.Quality.KL, d.displaced())
+	if c := d.lv.calibration.Load(); c != nil && d.req.Policy.Quality.KL > 0 {
+		return c.Level(d.req.Policy.Quality.KL, d.displaced())
 	}
 	return nil
 }
@@ -32,13 +32,13 @@ const fewDisplaced = 1. / 3
 // than in its references.
 func MuchDisplaced(share float64) bool { return share >= fewDisplaced }
 
-func (d *Decision) displaced() bool { return MuchDisplaced(d.report.Displaced) }
+func (d *decision) displaced() bool { return MuchDisplaced(d.report.Displaced) }
 
 // attended is the share of the plan's displaced tokens that are computed because an
 // answer attends to them; 0 where few are displaced, or fewer would be computed than are
 // drafted to find them.
-func (d *Decision) attended(p *matcher.Plan) float64 {
-	share := d.g.Policy.AgentAttended
+func (d *decision) attended(p *matcher.Plan) float64 {
+	share := d.req.Policy.AgentAttended
 	if d.level != nil {
 		share = d.level.Attended
 	}
@@ -50,12 +50,12 @@ func (d *Decision) attended(p *matcher.Plan) float64 {
 
 // extra is what the agent is expected to compute of the plan's first end tokens besides
 // what it names, in ms at the price of a prefill.
-func (d *Decision) extra(p *matcher.Plan, end int, costs matcher.Costs) float64 {
+func (d *decision) extra(p *matcher.Plan, end int, costs matcher.Costs) float64 {
 	return d.deviating(end, costs) + d.looking(p, end, costs) + d.drafting(p, end, costs)
 }
 
 // looking is the part that an answer chooses by its attention.
-func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float64 {
+func (d *decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float64 {
 	share := d.attended(p)
 	if share == 0 {
 		return 0
@@ -70,13 +70,13 @@ func (d *Decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float6
 }
 
 // drafts reports whether the agent is to find out what an answer attends to.
-func (d *Decision) drafts(p *matcher.Plan) bool {
-	return d.g.Policy.Retention < 1 || d.attended(p) > 0
+func (d *decision) drafts(p *matcher.Plan) bool {
+	return d.req.Policy.Retention < 1 || d.attended(p) > 0
 }
 
 // drafting is the cost of an answer's first tokens, each of which takes what a batch of one
 // takes the server, and of those of the prompt that are left to the forwarded request.
-func (d *Decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float64 {
+func (d *decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float64 {
 	if !d.drafts(p) {
 		return 0
 	}
@@ -85,11 +85,11 @@ func (d *Decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float
 }
 
 // deviating is the part that deviation chooses.
-func (d *Decision) deviating(end int, costs matcher.Costs) float64 {
+func (d *decision) deviating(end int, costs matcher.Costs) float64 {
 	if l := d.level; l != nil {
 		return max(0, l.Work-d.planWork(l)) * costs.Prefill(0, end)
 	}
-	pol := &d.g.Policy
+	pol := &d.req.Policy
 	if pol.AgentShareFirst == 0 {
 		return 0
 	}
@@ -99,21 +99,21 @@ func (d *Decision) deviating(end int, costs matcher.Costs) float64 {
 }
 
 // planWork is the work that the level's plan was on average when the model was calibrated.
-func (d *Decision) planWork(l *Level) float64 {
+func (d *decision) planWork(l *Level) float64 {
 	if c := d.lv.calibration.Load(); c != nil {
 		return c.planWork(l, d.displaced())
 	}
 	return 0
 }
 
-// lean takes out of the request's policy what the level leaves out of the default, and
+// applyLeftOut takes out of the request's policy what the level leaves out of the default, and
 // reports whether that was anything.
-func (d *Decision) lean() bool {
+func (d *decision) applyLeftOut() bool {
 	l := d.level
 	if l == nil || !d.agent() || l.LeftOut == (LeftOut{}) {
 		return false
 	}
-	pol := &d.g.Policy
+	pol := &d.req.Policy
 	pol.Seam -= int(math.Round(l.Seams * float64(min(pol.Seam, usual.Seam))))
 	if l.Followers {
 		pol.AgentFollowers -= min(pol.AgentFollowers, usual.AgentFollowers)
@@ -121,10 +121,10 @@ func (d *Decision) lean() bool {
 	return true
 }
 
-// levelled is the recipe with the level's choice by deviation.
-func (d *Decision) levelled(r *bridge.Recipe) *bridge.Recipe {
+// withLevel is the recipe with the level's choice by deviation.
+func (d *decision) withLevel(r *bridge.Recipe) *bridge.Recipe {
 	if l := d.level; l != nil {
-		r.Extra = bridge.Extra{First: float32(l.MostFirst), Last: float32(l.MostLast), MinDeviation: float32(l.MinDeviation)}
+		r.Extra = bridge.Deviating{ShareFirst: float32(l.ShareFirst), ShareLast: float32(l.ShareLast), MinDeviation: float32(l.MinDeviation)}
 	}
 	return r
 }

@@ -37,7 +37,7 @@ func aTargetDecidesHowMuchIsComputed(t *testing.T, s *sharing) {
 		return r.report.Work
 	}
 	plain := work(s)
-	c := &Calibration{Kinds: []Kind{{Pairs: LeastPairs, Levels: []Level{{KL: .5, Work: .05}, {KL: .01, MostFirst: .5, MostLast: .5, Work: .5}}}}}
+	c := &Calibration{Kinds: []Kind{{Pairs: LeastPairs, Levels: []Level{{KL: .5, Work: .05}, {KL: .01, ShareFirst: .5, ShareLast: .5, Work: .5}}}}}
 	if err := sh.Calibrate(c); err != nil {
 		t.Fatal(err)
 	}

@@ -223,7 +223,7 @@ func TestTheEndDoesNotWaitForASlotThatIsAtWork(t *testing.T) {
 	defer close(hang)
 	cfg := configs.Default()
 	cfg.Backend.URL, cfg.Backend.SlotDir = b.URL, t.TempDir()
-	sh, err := newSharer(cfg, zerolog.New(zerolog.NewTestWriter(t)), NewMetrics(), false)
+	sh, err := openSharer(cfg, zerolog.New(zerolog.NewTestWriter(t)), NewMetrics(), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 // where a batch finds no cells, and never where a restore does.
 
 // withRoom carries out fill, and a second time where it found no cells and some could be had.
-func (d *Decision) withRoom(ctx context.Context, fill func() error) error {
+func (d *decision) withRoom(ctx context.Context, fill func() error) error {
 	err := fill()
 	if errors.Is(err, bridge.ErrNoCells) && d.makeRoom(ctx) {
 		err = fill()
@@ -21,15 +21,15 @@ func (d *Decision) withRoom(ctx context.Context, fill func() error) error {
 
 // makeRoom empties slots that nobody uses, the one used least recently first, until they held
 // as many tokens as the prompt has. It reports whether they held any.
-func (d *Decision) makeRoom(ctx context.Context) bool {
+func (d *decision) makeRoom(ctx context.Context) bool {
 	busy, ok := d.sh.backend.Busy(ctx)
 	if d.lv.probed.Layout.Streams != 1 || !ok {
 		return false
 	}
-	left := func(sl *slot) bool { return sl.id < len(busy) && !busy[sl.id] }
+	idle := func(sl *slot) bool { return sl.id < len(busy) && !busy[sl.id] }
 	held := 0
 	for held < len(d.tokens) {
-		sl := d.lv.slots.takeOldest(left)
+		sl := d.lv.slots.takeOldest(idle)
 		if sl == nil {
 			break
 		}

@@ -16,17 +16,17 @@ import (
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// Sharer decides what is shared and does it: it turns a Generation into a
-// Decision by way of the matcher and the bridge. Make it with openSharer; the
+// Sharer decides what is shared and does it: it turns a request into a
+// decision by way of the matcher and the bridge. Make it with openSharer; the
 // zero value shares nothing.
 type Sharer struct {
-	cfg     *configs.Config
-	log     zerolog.Logger
-	metrics *Metrics
-	backend *bridge.Backend
-	kernels *bridge.Kernels
-	index   *matcher.Index
-	own     bool // references of other runs are left alone
+	cfg      *configs.Config
+	log      zerolog.Logger
+	metrics  *Metrics
+	backend  *bridge.Backend
+	kernels  *bridge.Kernels
+	index    *matcher.Index
+	measured bool // references of other runs are left alone
 	// directory is the slot directory's id in the index.
 	directory string
 
@@ -42,13 +42,13 @@ type Sharer struct {
 	losses losses
 	flaps  atomic.Int32 // how often in a row the backend was another one within a minute
 
-	reprobe chan struct{}
-	stop    context.CancelFunc
-	stopped <-chan struct{}
-	running sync.WaitGroup
-	active  tracker // requests between Prepare and the end of Finish
-	loose   loose
-	scales  scales
+	reprobe  chan struct{}
+	stop     context.CancelFunc
+	stopped  <-chan struct{}
+	running  sync.WaitGroup
+	active   tracker // requests between Prepare and the end of Finish
+	unpinned unpinned
+	scales   scales
 	// composed: slots were filled since the start.
 	composed atomic.Bool
 	// uncleared is the last backend that was probed; nil where there was none, or its slots
@@ -56,9 +56,13 @@ type Sharer struct {
 	uncleared atomic.Pointer[bridge.Props]
 }
 
-// newSharer opens the index and begins to find out about the backend, which need
-// not be up yet. Errors are of the configuration: everything else is retried.
-func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*Sharer, error) {
+// openSharer opens the index and begins to find out about the backend, which need not be up
+// yet. Without a slot directory nothing is shared. Errors are of the configuration:
+// everything else is retried.
+func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bool) (*Sharer, error) {
+	if cfg.Backend.SlotDir == "" {
+		return &Sharer{}, nil
+	}
 	if err := os.MkdirAll(cfg.Backend.SlotDir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot use the slot directory %q: %w", cfg.Backend.SlotDir, err)
 	}
@@ -75,7 +79,7 @@ func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*
 	if err != nil {
 		return nil, err
 	}
-	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, directory: directory, own: own, reprobe: make(chan struct{}, 1),
+	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, directory: directory, measured: measured, reprobe: make(chan struct{}, 1),
 		scales:  scales{turn: make(chan struct{}, 1)},
 		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
@@ -85,14 +89,6 @@ func newSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*
 	sh.stop, sh.stopped = stop, ctx.Done()
 	sh.running.Go(func() { sh.watch(ctx) })
 	return sh, nil
-}
-
-// openSharer makes the sharer of a configuration that names a slot directory.
-func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, own bool) (*Sharer, error) {
-	if cfg.Backend.SlotDir == "" {
-		return &Sharer{}, nil
-	}
-	return newSharer(cfg, log, m, own)
 }
 
 // Close ends captures under way and gives everything back.
@@ -172,7 +168,7 @@ func (sh *Sharer) EmptySlots(ctx context.Context) error {
 			return err
 		}
 	}
-	lv.slots.forget()
+	lv.slots.allEmptied()
 	sh.gauges(lv)
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 // slots is the sidecar's book of the backend's slots: which are in use, by whom,
 // and what they hold. Requests that come around the sidecar make it wrong, and so do
-// those whose slot the backend chooses (see loose); that costs time and is noticed by
+// those whose slot the backend chooses (see unpinned); that costs time and is noticed by
 // cache_n.
 type slots struct {
 	mu    sync.Mutex
@@ -275,11 +275,11 @@ func (s *slots) emptied(sl *slot) {
 // release gives the slot back, holding what it is said to hold. Where that is nothing, it
 // is nobody's: the backend may have left in it what was there before.
 func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int) {
-	s.leave(sl, tenant, tokens, nil, generation)
+	s.releaseLeaving(sl, tenant, tokens, nil, generation)
 }
 
-// leave is release, and where the slot is nobody's notes what is left in it.
-func (s *slots) leave(sl *slot, tenant string, tokens, left []int32, generation int) {
+// releaseLeaving is release, and where the slot is nobody's notes what is left in it.
+func (s *slots) releaseLeaving(sl *slot, tenant string, tokens, left []int32, generation int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sl.busy, sl.used = false, time.Now()
@@ -304,8 +304,8 @@ func (s *slots) exhausted() bool {
 	return s.oldest(anySlot) == nil
 }
 
-// forget notes that all idle slots are empty.
-func (s *slots) forget() {
+// allEmptied notes that all idle slots are empty.
+func (s *slots) allEmptied() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sl := range s.all {

@@ -69,24 +69,24 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	sh := &Sharer{}
 	lv := &live{slots: newSlots(1)}
 	sh.live.Store(lv)
-	request := func() *Decision { return &Decision{sh: sh, lv: lv, g: &Generation{Apart: true}, Slot: -1} }
+	request := func() *decision { return &decision{sh: sh, lv: lv, req: &request{Apart: true}, Slot: -1} }
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	f := func(name string, d *Decision, want bool) {
+	f := func(name string, d *decision, want bool) {
 		t.Helper()
 		if got := d.uncertain(); got != want {
 			t.Errorf("%s: uncertain is %v, want %v", name, got, want)
 		}
 	}
 	hungUp := request()
-	hungUp.sentLoose(gone)
+	hungUp.sentUnpinned(gone)
 	f("a client that hung up", request(), false)
-	loose := request()
-	loose.sentLoose(context.Background())
-	f("a loose request", request(), true)
+	unpinned := request()
+	unpinned.sentUnpinned(context.Background())
+	f("a unpinned request", request(), true)
 	holder := request()
 	holder.slot, _ = lv.slots.acquire(context.Background(), "a", nil, 1, 0)
-	loose.overLoose()
+	unpinned.overUnpinned()
 	f("after it", request(), false)
 	f("after it, with a slot from before", holder, true)
 	sh.live.Store(nil)
@@ -95,10 +95,10 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 
 // TestTheBookFollowsTheBackendsCount: what an answer's count contradicts is not noted.
 func TestTheBookFollowsTheBackendsCount(t *testing.T) {
-	f := func(o Outcome, state State, want int) {
+	f := func(o outcome, state State, want int) {
 		t.Helper()
 		lv := &live{slots: newSlots(1)}
-		d := &Decision{State: state, sh: &Sharer{cfg: configs.Default(), metrics: NewMetrics()}, lv: lv, g: &Generation{Tenant: "a"},
+		d := &decision{State: state, sh: &Sharer{cfg: configs.Default(), metrics: NewMetrics()}, lv: lv, req: &request{Tenant: "a"},
 			tokens: make([]int32, 10), expect: 8, reach: 8}
 		d.slot, _ = lv.slots.acquire(t.Context(), "a", d.tokens, 1, 0)
 		o.Status = http.StatusOK
@@ -108,27 +108,27 @@ func TestTheBookFollowsTheBackendsCount(t *testing.T) {
 		}
 	}
 	for _, state := range []State{StateCold, StateExact, StateShared} {
-		f(Outcome{CacheN: 8, PromptN: 2}, state, 10)
-		f(Outcome{CacheN: 8, PromptN: 4}, state, 0)
-		f(Outcome{CacheN: -1, PromptN: -1}, state, 10)
+		f(outcome{CacheN: 8, PromptN: 2}, state, 10)
+		f(outcome{CacheN: 8, PromptN: 4}, state, 0)
+		f(outcome{CacheN: -1, PromptN: -1}, state, 10)
 	}
 }
 
 // TestOnlyKVThatTheRequestCanBearIsItsPrefix.
 func TestOnlyKVThatTheRequestCanBearIsItsPrefix(t *testing.T) {
-	policy := func(reuse configs.Reuse, retention float64) *Decision {
-		g := &Generation{Own: reuse == configs.ReuseExact}
+	policy := func(reuse configs.Reuse, retention float64) *decision {
+		g := &request{Uncomposed: reuse == configs.ReuseExact}
 		g.Policy.Reuse, g.Policy.Retention = reuse, retention
-		return &Decision{g: g}
+		return &decision{req: g}
 	}
-	f := func(name string, d *Decision, want ...int) {
+	f := func(name string, d *decision, want ...int) {
 		t.Helper()
 		for i, generation := range []int{0, 1, unknown, thinned} {
 			s := newSlots(1)
 			sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
 			s.release(sl, "a", []int32{1, 2, 3}, generation)
-			longest := s.longestPrefix("a", []int32{1, 2, 4}, d.bearable())
-			if _, n := s.acquire(t.Context(), "a", []int32{1, 2, 4}, 1, d.bearable()); n != want[i] || longest != n {
+			longest := s.longestPrefix("a", []int32{1, 2, 4}, d.maxGeneration())
+			if _, n := s.acquire(t.Context(), "a", []int32{1, 2, 4}, 1, d.maxGeneration()); n != want[i] || longest != n {
 				t.Errorf("%s, a slot of generation %d: %d tokens are its prefix, and %d acquired; expected %d", name, generation, longest, n, want[i])
 			}
 		}

@@ -102,9 +102,9 @@ func (x *exchange) settle() {
 	}()
 	m := x.server.metrics
 	m.InFlight.Dec()
-	o := Outcome{Err: errPanic, CacheN: -1, PromptN: -1}
+	o := outcome{Err: errPanic, CacheN: -1, PromptN: -1}
 	if x.decision != nil {
-		defer func() { x.decision.Finish(o) }() // whatever happens here, the slot must be freed
+		defer func() { x.decision.finish(o) }() // whatever happens here, the slot must be freed
 	}
 	o = x.outcome()
 	switch {
@@ -128,8 +128,8 @@ func (x *exchange) settle() {
 	x.log(endpoint, state, reason, o)
 }
 
-func (x *exchange) outcome() Outcome {
-	o := Outcome{Status: x.status, Err: x.err, ClientGone: errors.Is(x.err, errClientGone), CacheN: -1, PromptN: -1}
+func (x *exchange) outcome() outcome {
+	o := outcome{Status: x.status, Err: x.err, ClientGone: errors.Is(x.err, errClientGone), CacheN: -1, PromptN: -1}
 	if x.tally != nil {
 		x.tally.scan()
 		o.CacheN, o.PromptN, o.PromptMS = x.tally.cacheN, x.tally.promptN, x.tally.promptMS
@@ -140,7 +140,7 @@ func (x *exchange) outcome() Outcome {
 
 // log writes the request's one line: no text of the prompt or the answer, no
 // header, no query.
-func (x *exchange) log(endpoint, state, reason string, o Outcome) {
+func (x *exchange) log(endpoint, state, reason string, o outcome) {
 	level := zerolog.InfoLevel
 	if x.err != nil && !o.ClientGone && !errors.Is(x.err, errDraining) {
 		level = zerolog.WarnLevel
@@ -152,7 +152,7 @@ func (x *exchange) log(endpoint, state, reason string, o Outcome) {
 	e = e.Str("method", x.method).Str("path", x.path).Str("endpoint", endpoint).Int("status", x.status).
 		Int("bytes_in", x.bytesIn).Int64("bytes_out", x.bytesOut).
 		Float64("ms", milliseconds(time.Since(x.start)))
-	if g := x.gen; g != nil {
+	if g := x.req; g != nil {
 		e = e.Str("id", g.ID).Str("route", g.Route).Str("state", state).Str("reason", reason).
 			Int("cache_n", o.CacheN).Int("prompt_n", o.PromptN)
 	}

@@ -30,26 +30,26 @@ type Trial struct {
 func (sh *Sharer) Try(t *Trial) { sh.trial.Store(t) }
 
 // underTrial takes the trial over for one request.
-func (d *Decision) underTrial() {
+func (d *decision) underTrial() {
 	d.trial = d.sh.trial.Load()
 	if d.trial != nil && d.trial.Policy != nil {
-		d.trial.Policy(&d.g.Policy)
+		d.trial.Policy(&d.req.Policy)
 	}
 }
 
 // agent reports whether this request's slot is filled by the agent.
-func (d *Decision) agent() bool { return d.lv.agent() && (d.trial == nil || !d.trial.Slot) }
+func (d *decision) agent() bool { return d.lv.agent() && (d.trial == nil || !d.trial.Slot) }
 
 // tryPlan has the trial change the plan of which the agent carries out the first
 // end tokens.
-func (d *Decision) tryPlan(p *matcher.Plan, end int) {
+func (d *decision) tryPlan(p *matcher.Plan, end int) {
 	if d.trial != nil && d.trial.Plan != nil {
 		d.trial.Plan(p.Tokens[:end])
 	}
 }
 
 // trialRecipe is the recipe as the trial wants it.
-func (d *Decision) trialRecipe(r *bridge.Recipe) *bridge.Recipe {
+func (d *decision) trialRecipe(r *bridge.Recipe) *bridge.Recipe {
 	if d.trial != nil && d.trial.Unrotated {
 		r.Runs = slices.Clone(r.Runs)
 		for i := range r.Runs {

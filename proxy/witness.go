@@ -35,7 +35,7 @@ func (sh *Sharer) witnessPath(key string) string {
 // leaves others' references alone finds none that other weights made, and remembers nothing.
 func (sh *Sharer) keyOfWeights(lv *live) string {
 	rows := lv.probed.Witness
-	if rows == nil || sh.own {
+	if rows == nil || sh.measured {
 		return lv.key
 	}
 	path := sh.witnessPath(lv.key)

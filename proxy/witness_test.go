@@ -42,7 +42,7 @@ func TestWeightsThatCannotBeReadAreOthers(t *testing.T) {
 	if key == "m" || sh.keyOfWeights(lv) != key {
 		t.Errorf("key %q, then %q: want another than the model's, and the same again", key, sh.keyOfWeights(lv))
 	}
-	sh.own = true
+	sh.measured = true
 	if key := sh.keyOfWeights(lv); key != "m" {
 		t.Errorf("key %q of a sidecar that leaves others' references alone; want the model's", key)
 	}

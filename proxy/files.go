@@ -35,14 +35,14 @@ func lasting(path string) ([]byte, error) {
 		return found, err
 	}
 	made := []byte(hex.EncodeToString(randomBytes(32)))
-	if err := link(path, made); err != nil {
-		return made, nil //nolint:nilerr // the probe reports a directory that cannot be written
+	if err := writeOnce(path, made); err != nil {
+		return made, nil // the probe reports a directory that cannot be written
 	}
 	return os.ReadFile(path)
 }
 
-// link makes a file with that in it, mode 0600, unless there is one.
-func link(path string, data []byte) error {
+// writeOnce makes a file with that in it, mode 0600, unless there is one.
+func writeOnce(path string, data []byte) error {
 	return writeBeside(path, data, func(from, to string) error {
 		err := os.Link(from, to)
 		switch {

@@ -69,10 +69,10 @@ func TestOffGoesAsItCameUntilSomethingIsComposed(t *testing.T) {
 		t.Helper()
 		sh := &Sharer{metrics: NewMetrics()}
 		sh.composed.Store(composed)
-		g := &Generation{Path: path, Body: []byte(body), Off: offByHeader, Own: true}
+		g := &request{Endpoint: endpoints[path], Body: []byte(body), Off: offByHeader, Uncomposed: true}
 		g.Policy.Reuse = reuse
-		d := sh.Prepare(t.Context(), g)
-		d.Finish(Outcome{})
+		d := sh.prepare(t.Context(), g)
+		d.finish(outcome{})
 		if got := string(d.Body); got != want || d.Header != "cold; reason="+offByHeader && reuse == configs.ReuseOff {
 			t.Errorf("composed %v, %s %s: sent as %s, %q; expected %s", composed, path, body, got, d.Header, want)
 		}
@@ -181,7 +181,7 @@ func TestComposedSlotsAreEmptiedWhileSharingIsOff(t *testing.T) {
 	f := func(name string, want ...string) {
 		t.Helper()
 		asked = nil
-		sh.Prepare(t.Context(), &Generation{Path: "/v1/messages", Body: []byte(`{}`), Off: offByHeader, Own: true}).Finish(Outcome{})
+		sh.prepare(t.Context(), &request{Endpoint: EndpointMessages, Body: []byte(`{}`), Off: offByHeader, Uncomposed: true}).finish(outcome{})
 		if !slices.Equal(asked, want) {
 			t.Errorf("%s: the backend was asked %q, expected %q", name, asked, want)
 		}

@@ -14,29 +14,29 @@ import (
 // clearTimeout bounds how long a request waits for composed slots to be emptied.
 const clearTimeout = time.Second
 
-// bearable is the highest generation of KV that the request may be answered from.
-func (d *Decision) bearable() int {
+// maxGeneration is the highest generation of KV that the request may be answered from.
+func (d *decision) maxGeneration() int {
 	switch {
-	case d.g.Own:
+	case d.req.Uncomposed:
 		return 0
-	case d.g.Policy.Retention < 1:
+	case d.req.Policy.Retention < 1:
 		return thinned
 	}
 	return unknown
 }
 
 // wary: the backend might find composed KV for a request that wants the model's own.
-func (d *Decision) wary() bool { return d.g.Own && d.sh.composed.Load() }
+func (d *decision) wary() bool { return d.req.Uncomposed && d.sh.composed.Load() }
 
 // mute reports whether the body cannot tell the backend to find nothing.
-func (g *Generation) mute() bool {
-	return g.unheeding() || g.unread()
+func (r *request) mute() bool {
+	return r.ignoresSlots() || r.unread()
 }
 
 // clearComposed empties the idle slots that hold composed KV where the body cannot tell the
 // backend to leave them alone. What is at work it will not choose.
-func (d *Decision) clearComposed(ctx context.Context) {
-	if !d.wary() || !d.g.mute() {
+func (d *decision) clearComposed(ctx context.Context) {
+	if !d.wary() || !d.req.mute() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, clearTimeout)

@@ -1,0 +1,125 @@
+package proxy
+
+import (
+	"net/http"
+)
+
+// finish is called exactly once, after the answer went through or broke: it
+// verifies, captures and frees the slot.
+func (d *decision) finish(o outcome) {
+	defer d.sh.active.end()
+	defer d.overUnpinned()
+	defer d.release()
+	close(d.over)
+	d.report.ID, d.report.State, d.report.Reason, d.report.Slot = d.req.ID, d.State, d.Reason, d.Slot
+	d.report.CacheN = o.CacheN
+	if d.lv == nil {
+		d.observe()
+		return
+	}
+	defer d.lv.users.end()
+	d.leaveGate()
+	d.learn(o)
+	if d.slot != nil {
+		d.capture(o, d.verify(o))
+	}
+	d.observe()
+}
+
+// release gives back what is still held, also where finishing panicked.
+func (d *decision) release() {
+	switch {
+	case d.all:
+		d.lv.slots.releaseAll()
+	case d.slot != nil:
+		d.slot.adapters = unknownAdapters
+		d.lv.slots.release(d.slot, "", nil, d.generation)
+	}
+}
+
+// forwarded is called right before the request goes to the backend.
+func (d *decision) forwarded() {
+	if d.gated {
+		d.gated = false
+		slot := d.Slot
+		if slot < 0 {
+			d.lv.gate.leave()
+			return
+		}
+		go d.lv.gate.leaveWhenBusy(d.sh.backend, slot, d.over)
+	}
+}
+
+func (d *decision) leaveGate() {
+	if d.gated {
+		d.gated = false
+		d.lv.gate.leave()
+	}
+}
+
+func (d *decision) observe() {
+	if f := d.sh.observer.Load(); f != nil {
+		(*f)(d.report)
+	}
+}
+
+// learn feeds the cost model with the backend's own prefill time, that of a request left
+// to it too: where nothing is shared for now, nothing else would show that it could pay.
+func (d *decision) learn(o outcome) {
+	if d.req.Off == "" && o.CacheN >= 0 && o.PromptN > 0 {
+		d.lv.costs.prefilled(o.CacheN, o.PromptN, o.PromptMS)
+	}
+}
+
+// verify compares the backend's cache_n with what was injected: its own word is
+// the only proof that a restore took. It reports whether the slot holds what it
+// should.
+func (d *decision) verify(o outcome) bool {
+	if o.Status != http.StatusOK || o.Err != nil {
+		if d.State == StateShared && !o.ClientGone {
+			d.erase(d.slot)
+		}
+		return false
+	}
+	if d.State != StateShared || o.CacheN < 0 {
+		return true
+	}
+	if o.CacheN == d.expect {
+		d.sh.strikes.Store(0)
+		return true
+	}
+	d.sh.log.Warn().Str("id", d.req.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")
+	d.report.RestoreFailed = true
+	if d.req.guessed() {
+		d.sh.metrics.Mismatches.Inc()
+	} else {
+		d.sh.mismatch(d.lv)
+	}
+	d.erase(d.slot)
+	return false
+}
+
+// left is what a request whose client hung up leaves in the slot, some part of it and of an
+// answer; nil where something else may be there too: KV that the backend moved, say. No
+// answer tells, so the slot must have held nothing but what the prompt goes on with.
+func (d *decision) left(o outcome) []int32 {
+	if !o.ClientGone || !d.whole || d.req.Adapters != "" || d.otherAdapters() {
+		return nil
+	}
+	return d.tokens
+}
+
+// free gives the slot back and notes what it holds now, or what is left in it.
+func (d *decision) free(taken bool, left []int32) {
+	held, generation := d.tokens, d.generation
+	if !taken { // some part of the prompt, perhaps, or what was there before
+		held, generation = nil, max(generation, d.slot.generation)
+	}
+	if taken || d.slot.adapters == d.req.Adapters {
+		d.slot.adapters = d.req.Adapters
+	} else {
+		d.slot.adapters = unknownAdapters
+	}
+	d.lv.slots.releaseLeaving(d.slot, d.req.Tenant, held, left, generation)
+	d.slot = nil
+}
