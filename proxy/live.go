@@ -92,7 +92,6 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 		lv.close()
 		return nil, err
 	}
-	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
 	lv.tokenizer = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
 	sh.loadCalibration(lv)
@@ -111,7 +110,8 @@ func (sh *Sharer) openStore(lv *live) (err error) {
 	layout := &lv.probed.Layout
 	lv.stored = layout
 	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.refKey, OnlyOwn: sh.measured, Kernels: sh.kernels, Threads: sh.threads(),
-		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
+		Check:  func(s *bridge.State) error { return layout.Takes(&s.Layout) },
+		OnDrop: func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) }}
 	if compression != nil {
 		lv.stored = compression.Layout(layout)
 		o.Stored = lv.stored

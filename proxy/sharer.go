@@ -152,7 +152,7 @@ func (sh *Sharer) Forget(ctx context.Context) error {
 		return sh.Ready()
 	}
 	for _, m := range lv.store.All() {
-		lv.store.Drop(m.ID, "forgotten")
+		lv.store.Drop(m.ID, bridge.DropForgotten)
 	}
 	return sh.EmptySlots(ctx)
 }
