@@ -113,6 +113,7 @@ func (x *examination) room(dir string) {
 		x.add(Warning, check, "", "%v", err)
 		return
 	}
+	room += bridge.ReferenceBytes(dir) // which the budget counts too
 	size := configs.FormatSize(room >> 20 << 20)
 	if !memory {
 		x.add(Warning, check, "use a directory in memory, such as one in /dev/shm: references are written and read there", "%s is on a disk", dir)
@@ -150,7 +151,7 @@ func (x *examination) index() {
 	}
 	// The secret stays out of it: nothing is written, nor found.
 	i, err := matcher.OpenIndex(matcher.IndexOptions{URL: x.cfg.Index.Redis, Prefix: strings.TrimSuffix(x.cfg.Index.Prefix, ":"),
-		Secret: make([]byte, 16), Timeout: x.cfg.Index.Timeout})
+		Secret: make([]byte, 16), TTL: x.cfg.Index.TTL, Timeout: x.cfg.Index.Timeout})
 	if err == nil {
 		defer i.Close()
 		err = i.Ping(x.ctx)

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -80,7 +79,7 @@ func look(parent string) (*SlotDir, error) {
 }
 
 // Room says how many bytes can be written to a directory, and whether they lie in
-// memory: then half of what is available is the most.
+// memory: then half of what this process has available is the most.
 func Room(dir string) (bytes int64, memory bool, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -90,7 +89,7 @@ func Room(dir string) (bytes int64, memory bool, err error) {
 	if !inMemory(&st) {
 		return free, false, nil
 	}
-	if available := availableMemory(); available > 0 {
+	if available := availableMemory("/"); available > 0 {
 		free = min(free, available/2)
 	}
 	return free, true, nil
@@ -146,21 +145,6 @@ func abandoned(dir string, made time.Time) bool {
 	}
 	defer lock.Close()
 	return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
-}
-
-// availableMemory is what the kernel says can be had without swapping, or 0.
-func availableMemory() int64 {
-	text, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		var kib int64
-		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
-			return kib << 10
-		}
-	}
-	return 0
 }
 
 func inMemory(st *unix.Statfs_t) bool {
