@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,6 +87,7 @@ func (s *Server) newHTTP(cfg *configs.Config) *fasthttp.Server {
 		Handler:            s.handle,
 		ErrorHandler:       refuse,
 		Concurrency:        cfg.Limits.Connections,
+		ConnState:          s.metrics.connection,
 		ReadBufferSize:     readBuffer,
 		ReadTimeout:        cfg.Limits.Idle,
 		IdleTimeout:        cfg.Limits.Idle,
@@ -108,7 +110,17 @@ func (s *Server) newHTTP(cfg *configs.Config) *fasthttp.Server {
 // a level where they can be found but do not flood.
 type quiet struct{ log zerolog.Logger }
 
-func (q quiet) Printf(format string, args ...any) { q.log.Debug().Msgf(format, args...) }
+func (q quiet) Printf(format string, args ...any) {
+	if strings.HasPrefix(format, atConcurrency) {
+		q.log.Warn().Msg("connections are refused: limits.connections are open")
+		return
+	}
+	q.log.Debug().Msgf(format, args...)
+}
+
+// atConcurrency is how fasthttp's complaint begins, once a minute at most, when it answers
+// connections with 503 by itself.
+const atConcurrency = "The incoming connection cannot be served"
 
 // Serve answers requests until Shutdown. Both listeners are closed then. A
 // nil admin listener leaves the admin side out.
