@@ -672,6 +672,49 @@ func TestScratchIsReusedAndRemoved(t *testing.T) {
 	}
 }
 
+// TestScratchWhoseNameIsGoneIsNotUsedAgain: the backend would read another file, or none.
+func TestScratchWhoseNameIsGoneIsNotUsedAgain(t *testing.T) {
+	f := func(name string, change func(path string) error) {
+		t.Helper()
+		dir := t.TempDir()
+		s := openStore(t, dir, StoreOptions{})
+		a, err := s.Scratch(stateBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Release()
+		if err := change(a.Path()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := s.Scratch(stateBytes)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		w, err := b.Create(storeLayout, 0, make([]int32, storeTokens), []int32{0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fillNoise(w, 1)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := OpenState(b.Path()); err != nil {
+			t.Errorf("%s: what was written next cannot be read by its name: %v", name, err)
+		} else {
+			st.Close()
+		}
+		b.Release()
+		s.Close()
+		if got := files(t, dir); len(got) != 0 {
+			t.Errorf("%s: left: %v", name, got)
+		}
+	}
+	f("deleted", os.Remove)
+	f("replaced", func(path string) error {
+		return errors.Join(os.WriteFile(path+".new", []byte("short"), 0o600), os.Rename(path+".new", path))
+	})
+}
+
 func TestStoreUnderManyUsers(t *testing.T) {
 	s := openStore(t, t.TempDir(), StoreOptions{Budget: 5 * stateBytes})
 	var wg sync.WaitGroup

@@ -71,6 +71,7 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	sh.strikes.Store(0)
 	lv.since = time.Now()
 	sh.uncleared.Store(&lv.probed.Props)
+	sh.disinherit(lv.slots)
 	sh.live.Store(lv)
 	if sh.ended() && sh.live.CompareAndSwap(lv, nil) { // Close came before and did not see it
 		lv.retire()
@@ -146,10 +147,11 @@ func (sh *Sharer) strike(lv *live) {
 }
 
 // mismatch counts a restore that the backend's cache_n did not confirm. Where another
-// request may empty a slot at any time it says nothing of the backend.
-func (sh *Sharer) mismatch(lv *live) {
-	sh.metrics.Mismatches.Inc()
-	if !lv.probed.Volatile {
-		sh.strike(lv)
+// request may empty a slot at any time, or may have got this one, it says nothing of the
+// backend.
+func (d *decision) mismatch() {
+	d.sh.metrics.Mismatches.Inc()
+	if !d.lv.probed.Volatile && !d.overrun() {
+		d.sh.strike(d.lv)
 	}
 }

@@ -26,6 +26,7 @@ type decision struct {
 	slot       *slot
 	all        bool // it has all slots, not one
 	isUnpinned bool
+	overBefore int64  // unpinned requests that were over when the slot was acquired
 	unsafe     string // why it might find another tenant's prompt, so that it must not be sent
 	tokens     []int32
 	generation int  // of the KV that the slot will hold

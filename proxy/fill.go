@@ -32,7 +32,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 		d.leaveToBackend(ctx, coldBusy)
 		return
 	}
-	d.slot = sl
+	d.slot, d.overBefore = sl, d.sh.unpinned.over.Load()
 	d.reach, d.whole = sl.reach(d.tokens, prefix)
 	if p != nil && d.uncertain() {
 		p, reason = nil, coldUnavailable // what is filled in could be overwritten
@@ -257,7 +257,7 @@ func (d *decision) fillFailed(err error) (reason string) {
 	case errors.Is(err, bridge.ErrChanged):
 		sh.doubt(d.lv, err.Error(), reprobeAfter)
 	case d.report.RestoreFailed, errors.Is(err, context.DeadlineExceeded): // a save that never ends
-		sh.mismatch(d.lv)
+		d.mismatch()
 	case errors.As(err, &refused), errors.Is(err, bridge.ErrCorrupt): // of what it saved between two stages
 		sh.strike(d.lv)
 	}

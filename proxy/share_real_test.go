@@ -45,8 +45,15 @@ func startSharing(t testing.TB, o lab.BackendOptions, change func(*configs.Confi
 	return besides(t, lab.StartBackend(t, o), change)
 }
 
-// besides starts a sidecar beside a backend that runs.
+// besides starts a sidecar beside a backend that runs, and waits until that is probed.
 func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharing {
+	t.Helper()
+	s := unprobed(t, b, change)
+	s.ready()
+	return s
+}
+
+func unprobed(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharing {
 	t.Helper()
 	cfg := configs.Default()
 	cfg.Backend.URL, cfg.Backend.SlotDir = b.URL, b.SlotDir
@@ -79,7 +86,6 @@ func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharin
 		_ = server.Shutdown(ctx)
 		<-done
 	})
-	s.ready()
 	return s
 }
 

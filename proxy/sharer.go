@@ -51,8 +51,11 @@ type Sharer struct {
 	scales   scales
 	// composed: slots were filled since the start.
 	composed atomic.Bool
-	// uncleared is the last backend that was probed; nil where there was none, or its slots
-	// were emptied while nothing was known of it.
+	// inherited: an earlier sidecar may have filled slots, which no probe has emptied yet.
+	inherited atomic.Bool
+	// uncleared is the last backend that was probed, or one of which not even the number of
+	// slots is known, which may be inherited; nil where there was none, or its slots were
+	// emptied while nothing was known of it.
 	uncleared atomic.Pointer[bridge.Props]
 }
 
@@ -85,6 +88,7 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
 	sh.because("the backend was not reached yet")
+	sh.inherit()
 	ctx, stop := context.WithCancel(context.Background())
 	sh.stop, sh.stopped = stop, ctx.Done()
 	sh.running.Go(func() { sh.watch(ctx) })

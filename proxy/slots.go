@@ -240,6 +240,13 @@ func (s *slots) takeComposed() (out []*slot) {
 	return out
 }
 
+// composed reports whether any slot may hold KV that was not computed as the model does.
+func (s *slots) composed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.generation > 0 })
+}
+
 func anySlot(*slot) bool { return true }
 
 // oldest is the idle slot used least recently of those that fit.
