@@ -202,8 +202,12 @@ func (p Prober) fill(ctx context.Context, file string, tokens []int32) (Reading,
 	if err != nil {
 		return Reading{}, err
 	}
-	if _, _, err = p.Backend.Save(ctx, p.Slot, filepath.Base(file)); err != nil {
+	saved, _, err := p.Backend.Save(ctx, p.Slot, filepath.Base(file))
+	if err != nil {
 		return Reading{}, fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path, as the sidecar's user or one who can write its files: %w", err)
+	}
+	if saved == 0 {
+		return Reading{}, ErrTaken
 	}
 	return got.reading(), nil
 }
@@ -231,10 +235,10 @@ func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
 	return nil
 }
 
-// taken: what the server saved is another's prompt, or nothing, and not a part of the tokens.
+// taken: what the server saved is another's prompt, and not a part of the tokens.
 func taken(s *State, tokens []int32) bool {
 	n := len(s.Tokens)
-	return n == 0 || n > len(tokens) || !slices.Equal(s.Tokens, tokens[:n])
+	return n > len(tokens) || !slices.Equal(s.Tokens, tokens[:n])
 }
 
 // key digests what states must have in common.

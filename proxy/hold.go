@@ -22,7 +22,7 @@ const (
 // hold keeps new requests back. Its zero value keeps none.
 type hold struct {
 	mu    sync.Mutex
-	over  chan struct{} // closed when they may go on; nil while none are kept
+	over  chan struct{} // see kept
 	limit *time.Timer
 }
 
@@ -30,28 +30,37 @@ type hold struct {
 func (h *hold) begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over == nil {
-		h.over = make(chan struct{})
-		h.limit = time.AfterFunc(holdFor, h.end)
+	if h.over != nil {
+		h.limit.Reset(holdFor)
+		return
 	}
-	h.limit.Reset(holdFor)
+	over := make(chan struct{})
+	h.over = over
+	h.limit = time.AfterFunc(holdFor, func() { h.endOf(over) })
 }
 
-func (h *hold) end() {
+func (h *hold) end() { h.endOf(h.kept()) }
+
+// kept is closed when the requests that are kept may go on; nil while none are.
+func (h *hold) kept() chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over != nil {
+	return h.over
+}
+
+func (h *hold) endOf(over chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over == over && over != nil {
 		h.limit.Stop()
-		close(h.over)
+		close(over)
 		h.over = nil
 	}
 }
 
 // wait waits until the request may go on, for holdFor at most.
 func (h *hold) wait(ctx context.Context) {
-	h.mu.Lock()
-	over := h.over
-	h.mu.Unlock()
+	over := h.kept()
 	if over == nil {
 		return
 	}
