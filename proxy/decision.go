@@ -44,8 +44,6 @@ type decision struct {
 // decision, with the body as it came or, where it would find KV that is not for it, told to
 // find none; unsafe is set where that cannot be told, and then it is refused.
 func (sh *Sharer) prepare(ctx context.Context, g *request) *decision {
-	sh.hold.wait(ctx)
-	sh.lookAfterRest()
 	sh.active.begin()
 	d := &decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, req: g, expect: -1, over: make(chan struct{})}
 	d.underTrial()
@@ -82,6 +80,8 @@ func (d *decision) guarded(ctx context.Context) {
 
 // decide takes the steps of a request one after the other until one settles it.
 func (d *decision) decide(ctx context.Context) {
+	d.sh.hold.wait(ctx)
+	d.sh.lookAfterRest()
 	d.clearComposed(ctx)
 	lv := d.sh.live.Load()
 	if d.req.Policy.Reuse == configs.ReuseOff && !d.req.Apart {
