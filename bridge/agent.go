@@ -74,7 +74,7 @@ const agentTokens = 64
 // Agent finds out whether the backend has an agent that computes what the backend
 // itself does: a prompt is prefilled and saved, the agent computes all of it anew,
 // and the two caches are compared. probed is what Probe found, and learns what the agent
-// takes: of a fast backend more closely. It uses the first slot and empties it.
+// takes: of a fast backend more closely. It uses the slot and empties it.
 func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
@@ -82,7 +82,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if n := probed.Props.Adapters; n > 0 {
 		return AgentReply{}, fmt.Errorf("the server has %d LoRA adapters, and the agent computes without", n)
 	}
-	defer p.clear(ctx, 0)
+	defer p.clear(ctx, p.Slot)
 	files, remove, err := p.files(3)
 	if err != nil {
 		return AgentReply{}, err
@@ -97,11 +97,14 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 		return AgentReply{}, err
 	}
 	defer want.Close()
+	if taken(want, tokens) {
+		return AgentReply{}, ErrTaken
+	}
 	reply, err := p.cook(ctx, files[1], everything(want, probed.RoPE))
 	if err != nil {
 		return reply, err
 	}
-	if _, _, err := p.Backend.Save(ctx, 0, filepath.Base(files[2])); err != nil {
+	if _, _, err := p.Backend.Save(ctx, p.Slot, filepath.Base(files[2])); err != nil {
 		return reply, err
 	}
 	if err := p.compare(files[2], want); err != nil {
@@ -134,7 +137,7 @@ func (p Prober) cook(ctx context.Context, path string, r *Recipe) (AgentReply, e
 	if err := r.WriteFile(path); err != nil {
 		return AgentReply{}, err
 	}
-	return p.Backend.Cook(ctx, 0, p.Dir, filepath.Base(path), len(r.Tokens))
+	return p.Backend.Cook(ctx, p.Slot, p.Dir, filepath.Base(path), len(r.Tokens))
 }
 
 // compare opens what the agent made and returns an error where it is off from the
@@ -145,6 +148,9 @@ func (p Prober) compare(path string, want *State) error {
 		return err
 	}
 	defer got.Close()
+	if taken(got, want.Tokens) {
+		return ErrTaken
+	}
 	if err := got.Layout.Equal(&want.Layout); err != nil {
 		return err
 	}

@@ -59,12 +59,18 @@ type runLock struct {
 	f  *os.File
 }
 
-func newRun(dir string) (*runLock, error) {
-	var b [8]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return nil, err
+func newRun(dir string) (*runLock, error) { return newRunAs(dir, "") }
+
+// newRunAs is newRun of an id that none that lives has, or of a new one where it is "".
+func newRunAs(dir, as string) (*runLock, error) {
+	id := as
+	if id == "" {
+		var b [8]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return nil, err
+		}
+		id = hex.EncodeToString(b[:])
 	}
-	id := hex.EncodeToString(b[:])
 	f, err := os.OpenFile(filepath.Join(dir, lockName(id)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -77,7 +83,7 @@ func newRun(dir string) (*runLock, error) {
 	}
 	if _, err := os.Stat(f.Name()); errors.Is(err, fs.ErrNotExist) {
 		f.Close()
-		return newRun(dir)
+		return newRunAs(dir, as)
 	}
 	return &runLock{id: id, f: f}, nil
 }

@@ -135,8 +135,11 @@ func (x *examination) probe(b *backend) {
 	p, err := bridge.Prober{Backend: b.Backend, Props: b.props, Dir: x.cfg.Backend.SlotDir, Model: b.file, Kernels: kernels}.Probe(ctx)
 	if err != nil {
 		advice := "start llama-server with --slot-save-path naming the directory that backend.slot_dir names here, as a user who can write there and whose files can be read here"
-		if errors.Is(err, bridge.ErrUnshareable) {
+		switch {
+		case errors.Is(err, bridge.ErrUnshareable):
 			advice = "requests pass through unshared with this model and these settings of the server"
+		case errors.Is(err, bridge.ErrTaken):
+			advice = "ask again while the server is less busy; a running sidecar keeps requests back for a moment"
 		}
 		x.add(Wrong, check, advice, "%v", err)
 		return

@@ -42,6 +42,14 @@ type Sharer struct {
 	losses losses
 	flaps  atomic.Int32 // how often in a row the backend was another one within a minute
 
+	hold    hold
+	refused refusal // watch's, as the two that follow
+	silence string  // why the backend did not answer the last time; "" where it did
+	taken   int     // how often in a row others' requests spoilt the probe
+	rested  rested
+	// probeRun is in the names of the probe's files, so that these are always the same.
+	probeRun string
+
 	reprobe  chan struct{}
 	stop     context.CancelFunc
 	stopped  <-chan struct{}
@@ -83,8 +91,9 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 		return nil, err
 	}
 	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, directory: directory, measured: measured, reprobe: make(chan struct{}, 1),
-		scales:  scales{turn: make(chan struct{}, 1)},
-		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
+		probeRun: newID(),
+		scales:   scales{turn: make(chan struct{}, 1)},
+		backend:  bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
 	sh.because("the backend was not reached yet")

@@ -183,6 +183,12 @@ func (s *slots) isDoubted(sl *slot) bool {
 // in it may lack cells.
 func (sl *slot) nobodys() { sl.tenant, sl.tokens, sl.behind, sl.left = "", nil, 0, nil }
 
+// strangers notes that a request which is in no book has the slot. Others are used first.
+func (sl *slot) strangers() {
+	sl.nobodys()
+	sl.generation, sl.used = unknown, time.Now()
+}
+
 // wake has everybody who waits look again.
 func (s *slots) wake() {
 	close(s.freed)

@@ -46,7 +46,7 @@ func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober)
 		if err == nil {
 			return nil
 		}
-		if sh.cfg.Backend.Way == "agent" || errors.Is(err, bridge.ErrLost) {
+		if sh.cfg.Backend.Way == "agent" || errors.Is(err, bridge.ErrLost) || errors.Is(err, bridge.ErrTaken) {
 			return err
 		}
 		why = err.Error()

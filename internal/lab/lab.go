@@ -109,6 +109,7 @@ type BackendOptions struct {
 	CacheIdleSlots  bool   // the server's default is on; sharing wants it off
 	NoRAMCache      bool   // --cache-ram 0
 	Threads         int    // 0: the server's choice
+	Sleep           int    // --sleep-idle-seconds; 0: never
 	APIKey          string
 	ChatTemplate    string // Jinja; empty: the model's own
 	Preload         string // a library for LD_PRELOAD
@@ -254,6 +255,9 @@ func (b *Backend) args() []string {
 	}
 	if o.Threads > 0 {
 		args = append(args, "--threads", strconv.Itoa(o.Threads))
+	}
+	if o.Sleep > 0 {
+		args = append(args, "--sleep-idle-seconds", strconv.Itoa(o.Sleep))
 	}
 	if o.APIKey != "" {
 		args = append(args, "--api-key", o.APIKey)
