@@ -15,7 +15,7 @@ func calibrateCommand() *cobra.Command {
 			"The backend must have the agent, and do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.",
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "budget", "model", "library", "unrepaired")
+	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "budget", "model", "library", "unrepaired")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs; default: those shipped")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
