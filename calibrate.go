@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/semsharekv/semsharekv/eval"
+	"github.com/semsharekv/semsharekv/launch"
 )
 
 func calibrateCommand() *cobra.Command {
@@ -25,6 +28,9 @@ func calibrateCommand() *cobra.Command {
 		c, err := s.measured()
 		if err != nil {
 			return err
+		}
+		if launch.Private(c.Backend.SlotDir) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "semsharekv: %s goes when its serve ends, and the calibration with it: give serve a --slot-dir, and calibrate there\n", c.Backend.SlotDir)
 		}
 		c.Backend.Way = "agent"
 		c.Defaults.Quality.KL = 0 // of an earlier calibration nothing is to show

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/launch"
 )
 
 // Commands that measure a server with keys say how to name one, and take it.
@@ -22,4 +23,21 @@ func TestMeasuringAServerWithKeys(t *testing.T) {
 	f(true, "eval", "--pairs", "eval/pairs/tuning.jsonl", "--out", t.TempDir())
 	f(true, "calibrate")
 	f(false, "calibrate", "--api-key-env", "KEY") // for this server has no agent
+}
+
+func TestCalibratingInADirectoryThatGoes(t *testing.T) {
+	private, err := launch.NewSlotDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = private.Remove() })
+	f := func(dir string, want bool) {
+		t.Helper()
+		p := run(t, "calibrate", "--backend", "http://"+freeAddress(t), "--slot-dir", dir)
+		if p.exit(); want != strings.Contains(string(p.output()), "goes when its serve ends, and the calibration with it") {
+			t.Errorf("%s: %s", dir, p.output())
+		}
+	}
+	f(private.Path, true)
+	f(t.TempDir(), false)
 }
