@@ -25,7 +25,7 @@ func mapFile(path string) (*mapping, error) {
 	case err != nil:
 		return nil, err
 	case !st.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is a %s: expected a file", path, st.Mode().Type())
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	case st.Size() == 0:
 		return &mapping{}, nil
 	}

@@ -3,9 +3,11 @@ package doctor
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/lab"
 	"github.com/semsharekv/semsharekv/launch"
 )
 
@@ -38,5 +40,26 @@ func TestRoomCountsWhatReferencesTake(t *testing.T) {
 	}
 	if got := level(); got != OK {
 		t.Errorf("%s with half of the budget filled, want ok", got)
+	}
+}
+
+func TestTheSecretOfAnotherUser(t *testing.T) {
+	x := &examination{cfg: configs.Default()}
+	x.cfg.Backend.SlotDir = t.TempDir()
+	if err := os.WriteFile(x.cfg.Backend.SlotDir+"/semsharekv.key", make([]byte, 16), 0o000); err != nil {
+		t.Fatal(err)
+	}
+	lab.AsNobody(t)
+	if x.secret(); x.found[0].Level != Wrong || !strings.HasPrefix(x.found[0].Advice, "run as the user") {
+		t.Errorf("found %+v", x.found)
+	}
+}
+
+// The URL is valid, but the sidecar cannot open the index by it.
+func TestTheFilesOfARedisURL(t *testing.T) {
+	x := &examination{cfg: configs.Default()}
+	x.cfg.Index.Redis = "rediss://localhost?ca_file=/nowhere.pem"
+	if x.index(); x.found[0].Level != Wrong || !strings.HasPrefix(x.found[0].Found, "the sidecar does not start: ") {
+		t.Errorf("found %+v", x.found)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -113,6 +114,12 @@ func (d *SlotDir) make(parent string) error {
 	}
 	d.Path, d.lock = path, lock
 	return nil
+}
+
+// Private tells whether a directory is one of those, of whatever process.
+func Private(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, lockFile))
+	return err == nil && strings.HasPrefix(filepath.Base(dir), slotDirPrefix)
 }
 
 // Remove deletes the directory and what is in it.
