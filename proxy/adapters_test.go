@@ -18,7 +18,7 @@ import (
 func TestAnEmptyListOfAdaptersSaysNothingToABackendWithoutAny(t *testing.T) {
 	f := func(body string, lv *live, want string) {
 		t.Helper()
-		sh := &Sharer{rested: rested{last: time.Now()}} // it is not looked at
+		sh := &Sharer{}
 		sh.live.Store(lv)
 		for _, reuse := range []configs.Reuse{configs.ReuseFuzzy, configs.ReuseOff} {
 			g := &request{Tenant: "us", Adapters: adaptersOf(gjson.Parse(body)), Off: offSeveral, Policy: configs.Policy{Reuse: reuse}}

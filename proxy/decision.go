@@ -82,7 +82,6 @@ func (d *decision) guarded(ctx context.Context) {
 // decide takes the steps of a request one after the other until one settles it.
 func (d *decision) decide(ctx context.Context) {
 	d.sh.hold.wait(ctx)
-	d.sh.lookAfterRest()
 	d.clearComposed(ctx)
 	lv := d.sh.live.Load()
 	if d.req.Policy.Reuse == configs.ReuseOff && !d.req.Apart {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"sync"
 	"time"
 )
 
@@ -60,28 +59,6 @@ func (sh *Sharer) look(lv *live) bool {
 // reads when it wakes may be other weights, with other scales of its adapters. To try it out
 // would wake it.
 const asleep = "the backend sleeps (--sleep-idle-seconds): it is tried out when a request has woken it"
-
-// leastSleep is the least time without a request after which a server may sleep.
-const leastSleep = time.Second
-
-// rested tells when the last generation request came.
-type rested struct {
-	mu   sync.Mutex
-	last time.Time
-}
-
-// lookAfterRest looks at the backend before a request that may be the one to wake it: a sleep
-// that ends before attend looks again would go unseen. Who comes meanwhile waits, lest it
-// wakes the backend first.
-func (sh *Sharer) lookAfterRest() {
-	sh.rested.mu.Lock()
-	defer sh.rested.mu.Unlock()
-	lv := sh.live.Load()
-	if lv != nil && time.Since(sh.rested.last) >= leastSleep {
-		sh.look(lv)
-	}
-	sh.rested.last = time.Now()
-}
 
 // patience is how long to wait before the next probe: longer each time where the backend is
 // another one again and again, as two behind one address are.

@@ -46,7 +46,6 @@ type Sharer struct {
 	refused refusal // watch's, as the two that follow
 	silence string  // why the backend did not answer the last time; "" where it did
 	taken   int     // how often in a row others' requests spoilt the probe
-	rested  rested
 	// probeRun is in the names of the probe's files, so that these are always the same.
 	probeRun string
 

@@ -2,16 +2,10 @@ package proxy
 
 import (
 	"context"
-	"net/http"
-	"net/http/httptest"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
-	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/internal/lab"
 )
 
@@ -41,30 +35,4 @@ func TestASleepThatReadsOtherWeightsIsNoticed(t *testing.T) {
 		s.want(r, "cold")
 		return r.report.Reason != coldUnavailable
 	})
-}
-
-// TestTheFirstRequestAfterARestSeesThatTheBackendSleeps: without it being looked at besides.
-func TestTheFirstRequestAfterARestSeesThatTheBackendSleeps(t *testing.T) {
-	var asked, sleeps atomic.Int32
-	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		asked.Add(1)
-		_, _ = w.Write([]byte(`{"total_slots":2,"is_sleeping":` + map[int32]string{0: "false", 1: "true"}[sleeps.Load()] + `}`))
-	}))
-	defer b.Close()
-	sh := &Sharer{log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(b.URL, "", time.Second)}
-	defer sh.backend.Close()
-	lv := &live{probed: &bridge.Probed{Props: bridge.Props{Slots: 2}}}
-	lv.ctx, lv.cancel = context.WithCancel(context.Background())
-	sh.live.Store(lv)
-	sh.lookAfterRest()
-	sh.lookAfterRest()
-	if asked.Load() != 1 || sh.live.Load() == nil {
-		t.Fatalf("it was asked %d times by two requests that followed one another, and is live: %v; want once, and that it is", asked.Load(), sh.live.Load() != nil)
-	}
-	sleeps.Store(1)
-	sh.rested.last = time.Now().Add(-leastSleep)
-	sh.lookAfterRest()
-	if sh.live.Load() != nil {
-		t.Error("that it sleeps was not seen")
-	}
 }
