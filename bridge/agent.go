@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -50,16 +51,19 @@ var ErrNoAgent = errors.New("no agent in the server: start llama-server with LD_
 // where the agent ends it.
 var ErrLost = errors.New("the backend was lost while the agent carried out a recipe")
 
-// Cook has the agent carry out a recipe into a slot. After an error the slot's
-// content is unknown: erase it.
+// Cook has the agent carry out a recipe into a slot. After an error other than ErrUnsent
+// the slot's content is unknown: erase it.
 func (fl *Filler) Cook(ctx context.Context, slot int, r *Recipe) (Filled, AgentReply, error) {
 	start := time.Now()
 	path := filepath.Join(fl.Store.dir, recipeName(fl.Store.run.id, fl.Store.recipes.Add(1)))
-	if err := r.WriteFile(path); err != nil {
-		return Filled{}, AgentReply{}, err
-	}
 	defer os.Remove(path)
+	if err := r.WriteFile(path); err != nil {
+		return Filled{}, AgentReply{}, fmt.Errorf("%w: cannot write the recipe: %w", ErrUnsent, err)
+	}
 	written := time.Since(start)
+	if err := fl.emptyDraft(ctx, slot); err != nil {
+		return Filled{}, AgentReply{}, fmt.Errorf("%w: %w", ErrUnsent, err)
+	}
 	reply, err := fl.Backend.Cook(ctx, slot, fl.Store.dir, filepath.Base(path), len(r.Tokens))
 	if err != nil {
 		return Filled{}, reply, err
@@ -135,7 +139,7 @@ func everything(s *State, rope *RoPE) *Recipe {
 
 func (p Prober) cook(ctx context.Context, path string, r *Recipe) (AgentReply, error) {
 	if err := r.WriteFile(path); err != nil {
-		return AgentReply{}, err
+		return AgentReply{}, fmt.Errorf("%w: cannot write the recipe: %w", ErrUnsent, err)
 	}
 	return p.Backend.Cook(ctx, p.Slot, p.Dir, filepath.Base(path), len(r.Tokens))
 }
@@ -222,13 +226,13 @@ func inOrder(s *State, x []float32, columns bool) ([]float32, error) {
 }
 
 // Cook has the server carry out the recipe file of that name in dir, into a slot.
-// After an error the slot's content is unknown: erase it.
+// After an error other than ErrUnsent the slot's content is unknown: erase it.
 func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens int) (AgentReply, error) {
 	path := filepath.Join(dir, file+".reply")
-	if err := makeReply(path); err != nil {
-		return AgentReply{}, fmt.Errorf("cannot make the file for the agent's reply: %w", err)
-	}
 	defer os.Remove(path)
+	if err := makeReply(path); err != nil {
+		return AgentReply{}, fmt.Errorf("%w: cannot make the file for the agent's reply: %w", ErrUnsent, err)
+	}
 	// A recipe that ends the server would end it a second time.
 	n, err := b.once().Restore(ctx, slot, file)
 	reply, replied := readReply(path)
@@ -260,14 +264,18 @@ func makeReply(path string) error {
 	return f.Close()
 }
 
-// unheard is what it means that a recipe's restore ended in err and no agent replied.
+// unheard is what it means that a recipe's restore ended in err and no agent replied. That
+// there are no cells a server without the agent says of any file that it cannot read.
 func unheard(ctx context.Context, err error) error {
 	var answer *BackendError
+	var network *net.OpError
 	switch {
 	case errors.As(err, &answer):
-		return fmt.Errorf("%w (%w)", ErrNoAgent, err)
+		return fmt.Errorf("%w (%w)", ErrNoAgent, answer)
 	case ctx.Err() != nil:
 		return err
+	case errors.As(err, &network) && network.Op == "dial":
+		return fmt.Errorf("%w: %w", ErrUnsent, err)
 	}
 	return fmt.Errorf("%w: %w", ErrLost, err)
 }

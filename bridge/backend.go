@@ -296,6 +296,13 @@ func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
 	return busy, err == nil
 }
 
+// Speculates asks /slots whether the server decodes speculatively, with a draft model or by
+// other means. Where it does not tell, it may.
+func (b *Backend) Speculates(ctx context.Context) bool {
+	reply, err := b.call(ctx, http.MethodGet, "/slots", b.authorization(), nil)
+	return err != nil || gjson.GetBytes(reply, "#(speculative==true)").Exists()
+}
+
 // Held asks /slots how many tokens of a prompt the slot holds.
 func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
 	all, err := b.slots(ctx)

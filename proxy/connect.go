@@ -166,10 +166,13 @@ func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 	})
 }
 
-// strike counts a fill that failed, and it was the backend's doing.
-func (sh *Sharer) strike(lv *live) {
+// notTaken is why fills that the backend failed end sharing.
+const notTaken = "the backend repeatedly did not take what was filled in"
+
+// strike counts a fill that failed, for why, and not by its own doing.
+func (sh *Sharer) strike(lv *live, why string) {
 	if sh.strikes.Add(1) >= maxStrikes {
-		sh.doubt(lv, "the backend repeatedly did not take what was filled in", reprobeAfter)
+		sh.doubt(lv, why, reprobeAfter)
 	}
 }
 
@@ -179,6 +182,6 @@ func (sh *Sharer) strike(lv *live) {
 func (d *decision) mismatch() {
 	d.sh.metrics.Mismatches.Inc()
 	if !d.lv.probed.Volatile && !d.overrun() {
-		d.sh.strike(d.lv)
+		d.sh.strike(d.lv, notTaken)
 	}
 }

@@ -24,6 +24,7 @@ type decision struct {
 	req        *request
 	lv         *live // nil where nothing is known of the backend
 	slot       *slot
+	touched    bool // a fill was begun, so that the slot holds nobody knows what until it ends
 	all        bool // it has all slots, not one
 	isUnpinned bool
 	overBefore int64  // unpinned requests that were over when the slot was acquired

@@ -37,6 +37,7 @@ type live struct {
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
 	failures   atomic.Int32 // of the agent, in a row
+	lost       atomic.Bool  // the backend, with recipes under way
 	// scales were set that often before the probe.
 	scales int64
 	users  tracker // requests that hold on to the store and the model
@@ -82,7 +83,7 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 		lv.close()
 		return nil, err
 	}
-	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
+	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE, Speculates: sh.backend.Speculates(ctx)}
 	lv.tokenizer = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
 	sh.loadCalibration(lv)
 	lv.gate = newGate()

@@ -114,6 +114,7 @@ type BackendOptions struct {
 	ChatTemplate    string // Jinja; empty: the model's own
 	Preload         string // a library for LD_PRELOAD
 	LoRA            string // an adapter's GGUF file
+	Draft           string // a draft model's GGUF file
 	SlotDir         string // empty: a new one, removed at the end
 	Progress        io.Writer
 	StartupDeadline time.Duration // 0: two minutes
@@ -273,6 +274,9 @@ func (b *Backend) args() []string {
 	}
 	if o.LoRA != "" {
 		args = append(args, "--lora", o.LoRA)
+	}
+	if o.Draft != "" {
+		args = append(args, "--model-draft", o.Draft)
 	}
 	if o.NoRAMCache {
 		args = append(args, "--cache-ram", "0")
