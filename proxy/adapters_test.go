@@ -27,7 +27,7 @@ func TestAnEmptyListOfAdaptersSaysNothingToABackendWithoutAny(t *testing.T) {
 				t.Errorf("%s, %s: adapters %q, want %q; parted from others: %v; in any slot: %d",
 					body, reuse, g.Adapters, want, parted, sh.unpinned.adapted.Load())
 			}
-			d.finish(outcome{})
+			d.finish(t.Context(), outcome{})
 		}
 	}
 	with := func(n int) *live {

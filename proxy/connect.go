@@ -129,9 +129,12 @@ func (sh *Sharer) ended() bool {
 
 func (sh *Sharer) because(why string) { sh.whyNot.Store(&why) }
 
+// shares reports whether there is a slot directory, so that it keeps a book of slots.
+func (sh *Sharer) shares() bool { return sh.stop != nil }
+
 // triedOut reports whether there is nothing to wait for before requests come: an
 // early one would leave no reference.
-func (sh *Sharer) triedOut() bool { return sh.stop == nil || sh.tried.Load() }
+func (sh *Sharer) triedOut() bool { return !sh.shares() || sh.tried.Load() }
 
 // Ready returns nil once the backend was probed, and else why nothing is shared.
 func (sh *Sharer) Ready() error {

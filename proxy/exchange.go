@@ -35,6 +35,7 @@ type exchange struct {
 	endpoint Endpoint // "" for what passes through
 	req      *request
 	decision *decision
+	renamed  *strings.Replacer // turns the backend's names of conversations into the client's; nil where there are none
 
 	answer    *answer
 	tally     *tally // nil where nothing is counted
@@ -77,9 +78,15 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 	if g.Apart && g.unread() {
 		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
 	}
+	if g.Apart {
+		head.conversation = x.server.conversations.of(g.Tenant, h)
+	}
 	x.decision = x.server.sharer.prepare(x.ctx, g)
 	if why := x.decision.unsafe; why != "" {
 		return nil, fmt.Errorf("%w: %s", errNotApart, why)
+	}
+	if x.decision.isUnpinned && x.server.sharer.shares() {
+		head.conversation = "" // it could go on in a slot that the book takes for another's
 	}
 	x.tally = newTally()
 	if encoded && g.Off != "" && x.decision.State == StateCold && bytes.Equal(x.decision.Body, body) {
@@ -95,6 +102,11 @@ func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []by
 		x.decision.forwarded()
 	}
 	a, err := x.send(&ctx.Request.Header, head, body)
+	if err == nil && x.renamed != nil {
+		if err = a.rename(x.renamed, x.server.config.Load().Limits.Body); err != nil {
+			a.close()
+		}
+	}
 	if err != nil {
 		x.fail(err)
 		if errors.Is(x.err, errDraining) {
@@ -163,6 +175,10 @@ func (x *exchange) refuse(ctx *fasthttp.RequestCtx, status int, kind, message st
 func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) {
 	if errors.Is(err, errUnreadable) {
 		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", err.Error())
+		return
+	}
+	if errors.Is(err, errForbidden) {
+		x.refuse(ctx, fasthttp.StatusForbidden, "permission_error", err.Error())
 		return
 	}
 	if errors.Is(err, errNotApart) {

@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 )
 
 // finish is called exactly once, after the answer went through or broke: it
-// verifies, captures and frees the slot.
-func (d *decision) finish(o outcome) {
+// verifies, captures and frees the slot. Once ctx is done it does not wait for what
+// the backend is still at.
+func (d *decision) finish(ctx context.Context, o outcome) {
 	defer d.sh.active.end()
 	defer d.overUnpinned()
 	defer d.release()
@@ -19,6 +21,7 @@ func (d *decision) finish(o outcome) {
 	}
 	defer d.lv.users.end()
 	d.leaveGate()
+	d.awaitIdle(ctx, o)
 	d.learn(o)
 	if d.slot != nil {
 		d.capture(o, d.verify(o))
@@ -78,6 +81,7 @@ func (d *decision) verify(o outcome) bool {
 	if o.Status != http.StatusOK || o.Err != nil {
 		if d.State == StateShared && !o.ClientGone {
 			d.erase(d.slot)
+			d.blame(o)
 		}
 		return false
 	}
@@ -97,6 +101,15 @@ func (d *decision) verify(o outcome) bool {
 	}
 	d.erase(d.slot)
 	return false
+}
+
+// blame counts an answer with which the backend failed, rather than refused, what was
+// filled in.
+func (d *decision) blame(o outcome) {
+	if o.Err == nil && o.Status >= http.StatusInternalServerError {
+		d.sh.log.Warn().Str("id", d.req.ID).Int("status", o.Status).Msg("the backend failed on a slot that was filled")
+		d.sh.strike(d.lv, notTaken)
+	}
 }
 
 // left is what a request whose client hung up leaves in the slot, some part of it and of an

@@ -63,6 +63,9 @@ type requestHead struct {
 	client      net.Addr
 	bodyLen     int
 	decoded     bool // the body no longer has its Content-Encoding
+	// apart: conversation, if there is one, takes the place of the client's X-Conversation-Id.
+	apart        bool
+	conversation string
 }
 
 // appendRequestHead writes the head of the request for the backend. The
@@ -91,10 +94,13 @@ func appendRequestHead(dst []byte, r requestHead, in *fasthttp.RequestHeader) []
 	}
 	for k, v := range in.AllInOrder() {
 		if foldEqual(k, "Host") || foldEqual(k, "X-Forwarded-For") || foldEqual(k, controlHeader) ||
-			isHopByHop(k, connection) || r.decoded && foldEqual(k, "Content-Encoding") {
+			isHopByHop(k, connection) || r.decoded && foldEqual(k, "Content-Encoding") || r.apart && foldEqual(k, conversationHeader) {
 			continue
 		}
 		dst = appendHeader(dst, k, v)
+	}
+	if r.conversation != "" {
+		dst = appendHeader(dst, []byte(conversationHeader), []byte(r.conversation))
 	}
 	if ip := clientIP(r.client); ip != "" {
 		dst = appendHeader(dst, []byte("X-Forwarded-For"), []byte(forwardedFor+ip))

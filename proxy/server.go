@@ -39,6 +39,8 @@ type Server struct {
 	upstream *upstream
 	sharer   *Sharer
 	watcher  watcher
+	// conversations names those of tenants that are kept apart.
+	conversations conversations
 
 	http      *fasthttp.Server
 	adminHTTP *http.Server
@@ -72,6 +74,7 @@ func newServer(cfg *configs.Config, log zerolog.Logger, measured bool) (*Server,
 	if s.sharer, err = openSharer(cfg, log, s.metrics, measured); err != nil {
 		return nil, err
 	}
+	s.conversations = newConversations(s.sharer.secret)
 	s.config.Store(cfg)
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	s.http = s.newHTTP(cfg)
@@ -207,12 +210,16 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	x.watch = s.watcher.add(ctx.Conn(), func() { x.cancel(errClientGone) })
-	head := requestHead{method: ctx.Method(), uri: s.uri(ctx), client: ctx.RemoteAddr()}
-	if x.endpoint != "" {
-		if body, err = x.prepare(ctx, cfg, body, &head); err != nil {
-			x.refuseBody(ctx, err, cfg.Limits.Body)
-			return
-		}
+	head := requestHead{method: ctx.Method(), uri: s.uri(ctx), client: ctx.RemoteAddr(), apart: cfg.Apart()}
+	switch {
+	case x.endpoint != "":
+		body, err = x.prepare(ctx, cfg, body, &head)
+	case head.apart:
+		body, err = x.passApart(ctx, cfg, body, &head)
+	}
+	if err != nil {
+		x.refuseBody(ctx, err, cfg.Limits.Body)
+		return
 	}
 	x.forward(ctx, head, body)
 }

@@ -26,7 +26,8 @@ type Sharer struct {
 	backend  *bridge.Backend
 	kernels  *bridge.Kernels
 	index    *matcher.Index
-	measured bool // references of other runs are left alone
+	measured bool   // references of other runs are left alone
+	secret   []byte // the HMAC key of the index
 	// directory is the slot directory's id in the index.
 	directory string
 
@@ -89,7 +90,7 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 	if err != nil {
 		return nil, err
 	}
-	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, directory: directory, measured: measured, reprobe: make(chan struct{}, 1),
+	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, secret: secret, directory: directory, measured: measured, reprobe: make(chan struct{}, 1),
 		probeRun: newID(),
 		scales:   scales{turn: make(chan struct{}, 1)},
 		backend:  bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
@@ -105,8 +106,8 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 
 // Close ends captures under way and gives everything back.
 func (sh *Sharer) Close() error {
-	if sh.stop == nil {
-		return nil // shares nothing
+	if !sh.shares() {
+		return nil
 	}
 	sh.stop()
 	_ = sh.active.wait(context.Background())

@@ -104,7 +104,7 @@ func (x *exchange) settle() {
 	m.InFlight.Dec()
 	o := outcome{Err: errPanic, CacheN: -1, PromptN: -1}
 	if x.decision != nil {
-		defer func() { x.decision.finish(o) }() // whatever happens here, the slot must be freed
+		defer func() { x.decision.finish(x.server.base, o) }() // whatever happens here, the slot must be freed
 	}
 	o = x.outcome()
 	switch {

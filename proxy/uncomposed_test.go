@@ -122,7 +122,7 @@ func TestOffGoesAsItCameUntilSomethingIsComposed(t *testing.T) {
 		g := &request{Endpoint: endpoints[path], Body: []byte(body), Off: offByHeader, Uncomposed: true}
 		g.Policy.Reuse = reuse
 		d := sh.prepare(t.Context(), g)
-		d.finish(outcome{})
+		d.finish(t.Context(), outcome{})
 		if got := string(d.Body); got != want || d.Header != "cold; reason="+offByHeader && reuse == configs.ReuseOff {
 			t.Errorf("composed %v, %s %s: sent as %s, %q; expected %s", composed, path, body, got, d.Header, want)
 		}
@@ -246,7 +246,7 @@ func TestComposedSlotsAreEmptiedWhileSharingIsOff(t *testing.T) {
 	f := func(name string, want ...string) {
 		t.Helper()
 		asked = nil
-		sh.prepare(t.Context(), &request{Endpoint: EndpointMessages, Body: []byte(`{}`), Off: offByHeader, Uncomposed: true}).finish(outcome{})
+		sh.prepare(t.Context(), &request{Endpoint: EndpointMessages, Body: []byte(`{}`), Off: offByHeader, Uncomposed: true}).finish(t.Context(), outcome{})
 		if !slices.Equal(asked, want) {
 			t.Errorf("%s: the backend was asked %q, expected %q", name, asked, want)
 		}

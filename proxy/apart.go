@@ -1,0 +1,44 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/semsharekv/semsharekv/configs"
+)
+
+// errForbidden means that a request could reach what is another tenant's.
+var errForbidden = errors.New("this sidecar keeps tenants apart")
+
+// passApart prepares a request that passes through, where tenants are kept apart: it must not
+// reach what the backend keeps of others.
+func (x *exchange) passApart(ctx *fasthttp.RequestCtx, cfg *configs.Config, body []byte, head *requestHead) ([]byte, error) {
+	if ctx.IsOptions() {
+		return body, nil // a browser that asks whether it may ask
+	}
+	if manages(x.method, x.path) {
+		return nil, fmt.Errorf("%w: %s %s reaches what is others'; whoever runs the server may ask it directly", errForbidden, x.method, x.path)
+	}
+	if !under(x.path, "/v1/stream") && !under(x.path, "/v1/streams") {
+		return body, nil
+	}
+	_, policy := route(cfg, x.path, "", &ctx.Request.Header)
+	return x.resume(ctx, tenant(policy.Tenant, &ctx.Request.Header), head, body)
+}
+
+// manages reports whether llama-server takes the request for one of whoever runs it: by
+// /slots it tells what all slots hold, saves, loads and empties them; by its router's /models
+// it ends and deletes models with all that they are at.
+func manages(method, path string) bool {
+	reads := method == fasthttp.MethodGet || method == fasthttp.MethodHead
+	return under(path, "/slots") || under(path, "/models") && !reads
+}
+
+// under reports whether a path is dir or lies below it.
+func under(path, dir string) bool {
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || rest[0] == '/')
+}

@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// A request that broke may go on in the backend: llama-server looks once a second whether a
+// client hung up, and not at all at one that gave an X-Conversation-Id.
+
+const (
+	// lookAfter is how long it takes to look again whether a slot is still at work, at first;
+	// each time twice as long, up to lookAtMost.
+	lookAfter  = 20 * time.Millisecond
+	lookAtMost = 500 * time.Millisecond
+	// keptAtMost is the longest that such a slot is kept from others.
+	keptAtMost = 10 * time.Minute
+)
+
+// awaitIdle waits until the backend is done with the slots of a request that broke: whoever
+// is pinned to one of them would wait for that, though another were idle. It ends with ctx,
+// and where the backend does not tell or is another one now.
+func (d *decision) awaitIdle(ctx context.Context, o outcome) {
+	if o.Err == nil || d.slot == nil && !d.all {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, keptAtMost)
+	defer cancel()
+	defer context.AfterFunc(d.lv.ctx, cancel)()
+	// Twice in a row, since one that has just arrived is not yet at work.
+	for wait, quiet := lookAfter, 0; quiet < 2; wait = min(2*wait, lookAtMost) {
+		busy, ok := d.sh.backend.Busy(ctx)
+		switch {
+		case !ok:
+			return
+		case d.atWork(busy):
+			quiet = 0
+		default:
+			quiet, wait = quiet+1, lookAfter
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// atWork reports whether a slot that the request has is busy at the backend.
+func (d *decision) atWork(busy []bool) bool {
+	if d.all {
+		return slices.Contains(busy, true)
+	}
+	return d.slot.id < len(busy) && busy[d.slot.id]
+}
