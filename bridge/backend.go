@@ -51,7 +51,7 @@ const maxReply = 256 << 20
 // an optional path prefix). apiKey may be empty.
 func NewBackend(url, apiKey string, connect time.Duration) *Backend {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = (&net.Dialer{Timeout: connect}).DialContext
+	t.DialContext = dialer(connect)
 	t.Proxy = nil // the backend is next door; a proxy of the environment is not meant for it
 	t.MaxIdleConnsPerHost = 16
 	alone := t.Clone()
@@ -109,6 +109,7 @@ func (b *Backend) call(ctx context.Context, method, path, auth string, body []by
 
 // send makes one request and returns the body of a 200 answer.
 func (b *Backend) send(ctx context.Context, method, path, auth string, body []byte) ([]byte, error) {
+	ctx, spend := tracked(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, b.url+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
@@ -126,6 +127,9 @@ func (b *Backend) send(ctx context.Context, method, path, auth string, body []by
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK && resp.ProtoMajor == 1 {
+		spend() // before its body ends, from when on others could be given the connection
+	}
 	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the backend's answer to %s: %w", path, err)

@@ -150,7 +150,7 @@ func (u *upstream) exchange(ctx context.Context, c *upstreamConn, r requestHead,
 		}
 		return nil, fmt.Errorf("exchange with the backend at %s: %w", u.addr, err)
 	}
-	a.keep = a.keep && wErr == nil
+	a.keep = a.keep && wErr == nil && (len(body) == 0 || takesBody(r.method) && a.succeeded())
 	a.frame(string(r.method) == "HEAD")
 	return a, nil
 }
@@ -190,6 +190,14 @@ func (a *answer) readHead() error {
 		}
 	}
 	return fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+// succeeded reports whether the backend did what was asked. Where it refuses, older
+// llama-servers leave the request's body unread (401, 503 while the model loads), and take it
+// for the next request: its answer would be the next client's.
+func (a *answer) succeeded() bool {
+	s := a.head.StatusCode()
+	return s >= 200 && s < 300
 }
 
 // frame finds where the body ends.
@@ -251,7 +259,7 @@ func (u *upstream) get(ctx context.Context) (*upstreamConn, error) {
 		if c == nil {
 			return u.dial(ctx)
 		}
-		if time.Now().Before(c.until) && c.br.Buffered() == 0 && !hungUp(c.raw) {
+		if time.Now().Before(c.until) && c.br.Buffered() == 0 && !stirred(c.raw) {
 			c.reused = true
 			return c, nil
 		}
