@@ -258,6 +258,7 @@ func (d *decision) fillFailed(err error) (reason string) {
 		sh.doubt(d.lv, err.Error(), reprobeAfter)
 	case d.report.RestoreFailed, errors.Is(err, context.DeadlineExceeded): // a save that never ends
 		sh.mismatch(d.lv)
+	case errors.As(err, &refused) && d.untested():
 	case errors.As(err, &refused), errors.Is(err, bridge.ErrCorrupt): // of what it saved between two stages
 		sh.strike(d.lv)
 	}
