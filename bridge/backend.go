@@ -44,8 +44,8 @@ func (e *BackendError) Error() string {
 var ErrChanged = errors.New("the backend is not the one that was probed")
 
 // maxReply bounds the answers read from the backend: the token list of a long
-// prompt is a few megabytes.
-const maxReply = 256 << 20
+// prompt is a few megabytes, a rendered prompt as long as what it is rendered from.
+const maxReply = 64 << 20
 
 // NewBackend returns a client of the llama-server at url (http://host:port with
 // an optional path prefix). apiKey may be empty.
@@ -130,7 +130,10 @@ func (b *Backend) send(ctx context.Context, method, path, auth string, body []by
 	if resp.StatusCode != http.StatusOK && resp.ProtoMajor == 1 {
 		spend() // before its body ends, from when on others could be given the connection
 	}
-	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err == nil && len(reply) > maxReply {
+		err = fmt.Errorf("it is longer than %d bytes", maxReply)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the backend's answer to %s: %w", path, err)
 	}
@@ -141,14 +144,16 @@ func (b *Backend) send(ctx context.Context, method, path, auth string, body []by
 }
 
 func (b *Backend) post(ctx context.Context, path, auth string, body any) ([]byte, error) {
-	raw, ok := body.(json.RawMessage)
-	if !ok {
-		var err error
-		if raw, err = json.Marshal(body); err != nil {
-			return nil, fmt.Errorf("cannot encode the request for %s: %w", path, err)
-		}
+	if raw, ok := body.(json.RawMessage); ok {
+		return b.call(ctx, http.MethodPost, path, auth, raw)
 	}
-	return b.call(ctx, http.MethodPost, path, auth, raw)
+	var raw bytes.Buffer
+	e := json.NewEncoder(&raw)
+	e.SetEscapeHTML(false) // of a prompt full of < it would make six times as much
+	if err := e.Encode(body); err != nil {
+		return nil, fmt.Errorf("cannot encode the request for %s: %w", path, err)
+	}
+	return b.call(ctx, http.MethodPost, path, auth, raw.Bytes())
 }
 
 // Props is what the backend says of itself.

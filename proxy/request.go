@@ -50,7 +50,7 @@ func (r *request) guessed() bool {
 
 // unread reports whether nothing is known of what the body asks for.
 func (r *request) unread() bool {
-	return r.Off == offEncoding || r.Off == offJSON || r.Off == offDeep
+	return r.Off == offEncoding || r.Off == offJSON || r.Off == offDeep || r.Off == offMembers
 }
 
 // searches says that the backend would look for the prompt in other tenants' slots, or "".
