@@ -34,10 +34,24 @@ type BackendError struct {
 	Path   string
 	Status int
 	Body   string
+	// Quotes says that Body may quote a client's prompt. Error leaves it out then.
+	Quotes bool
 }
 
 func (e *BackendError) Error() string {
+	if e.Quotes {
+		return fmt.Sprintf("backend answered %s with status %d", e.Path, e.Status)
+	}
 	return fmt.Sprintf("backend answered %s with status %d: %s", e.Path, e.Status, e.Body)
+}
+
+// discreet marks what the backend says to a client's prompt.
+func discreet(err error) error {
+	var answer *BackendError
+	if errors.As(err, &answer) {
+		answer.Quotes = true
+	}
+	return err
 }
 
 // ErrChanged says that the backend is not as it was probed: started with other settings.
@@ -138,7 +152,7 @@ func (b *Backend) send(ctx context.Context, method, path, auth string, body []by
 		return nil, fmt.Errorf("cannot read the backend's answer to %s: %w", path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, &BackendError{path, resp.StatusCode, gjson.GetBytes(reply, "error.message").String()}
+		return nil, &BackendError{Path: path, Status: resp.StatusCode, Body: gjson.GetBytes(reply, "error.message").String()}
 	}
 	return reply, nil
 }
@@ -294,7 +308,7 @@ func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
 func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawMessage) (string, error) {
 	reply, err := b.post(ctx, "/apply-template", auth, chat)
 	if err != nil {
-		return "", err
+		return "", discreet(err)
 	}
 	p := gjson.GetBytes(reply, "prompt")
 	if !p.Exists() {
@@ -308,7 +322,7 @@ func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawM
 func (b *Backend) Tokenize(ctx context.Context, auth, text string, special, parse bool) ([]int32, error) {
 	reply, err := b.post(ctx, "/tokenize", auth, map[string]any{"content": text, "add_special": special, "parse_special": parse})
 	if err != nil {
-		return nil, err
+		return nil, discreet(err)
 	}
 	var r struct {
 		Tokens []int32 `json:"tokens"`

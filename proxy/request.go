@@ -61,6 +61,21 @@ func (r *request) searches() string {
 	return "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
 }
 
+// declines reports whether the client wants nothing shared: any of the values says off.
+func declines(h *fasthttp.RequestHeader) bool {
+	for k, v := range h.AllInOrder() {
+		if !foldEqual(k, controlHeader) {
+			continue
+		}
+		for wish := range strings.SplitSeq(string(v), ",") {
+			if strings.EqualFold(strings.TrimSpace(wish), "off") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // newRequest gathers what the sharer needs to know of a request.
 func newRequest(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, body []byte, off string) *request {
 	r := &request{ID: newID(), Endpoint: x.endpoint, Body: body, Off: off}
@@ -75,8 +90,7 @@ func newRequest(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, bod
 	}
 	r.Route, r.Policy = route(cfg, x.path, stringOf(doc.Get("model"), ""), h)
 	r.Tenant, r.Adapters = tenant(r.Policy.Tenant, h), adaptersOf(doc)
-	wish, _ := header(h, controlHeader)
-	declined := strings.EqualFold(strings.TrimSpace(wish), "off")
+	declined := declines(h)
 	r.Uncomposed = declined || r.Policy.Reuse != configs.ReuseFuzzy
 	switch {
 	case r.Off != "":

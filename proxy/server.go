@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,7 +109,19 @@ func (s *Server) newHTTP(cfg *configs.Config) *fasthttp.Server {
 // a level where they can be found but do not flood.
 type quiet struct{ log zerolog.Logger }
 
-func (q quiet) Printf(format string, args ...any) { q.log.Debug().Msgf(format, args...) }
+// Printf tells what kind of complaint it is, and what the network said. The rest may quote
+// headers, targets and bodies.
+func (q quiet) Printf(format string, args ...any) {
+	what, _, _ := strings.Cut(format, "%")
+	e := q.log.Debug().Str("complaint", strings.TrimSpace(what))
+	for _, a := range args {
+		var broke *net.OpError
+		if err, ok := a.(error); ok && errors.As(err, &broke) {
+			e = e.Err(broke)
+		}
+	}
+	e.Msg("connection not served to its end")
+}
 
 // Serve answers requests until Shutdown. Both listeners are closed then. A
 // nil admin listener leaves the admin side out.

@@ -98,6 +98,7 @@ type answer struct {
 var (
 	errNotSent  = errors.New("nothing was sent")
 	errNoAnswer = errors.New("the connection ended before an answer")
+	errNotHTTP  = errors.New("the answer's head is not valid HTTP")
 )
 
 // do sends one request and reads the head of its answer. It ends early, with
@@ -182,7 +183,7 @@ func (a *answer) readHead() error {
 	}
 	for range maxInterim {
 		if err := a.head.Read(a.conn.br); err != nil {
-			return err
+			return unquoted(err)
 		}
 		if s := a.head.StatusCode(); s >= 200 {
 			a.keep = !a.head.ConnectionClose()
@@ -190,6 +191,19 @@ func (a *answer) readHead() error {
 		}
 	}
 	return fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+// unquoted is why a head could not be read, without what fasthttp quotes of it: where it is
+// none, that may be an answer's text.
+func unquoted(err error) error {
+	var broke *net.OpError
+	switch {
+	case errors.As(err, &broke):
+		return broke
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	}
+	return errNotHTTP
 }
 
 // succeeded reports whether the backend did what was asked. Where it refuses, older
