@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/launch"
 	"github.com/semsharekv/semsharekv/proxy"
@@ -53,11 +54,13 @@ func beside(ctx context.Context, o besideOptions) error {
 		return err
 	}
 	c.Share(slots)
+	most, err := budgetOf(slots)
+	if err != nil {
+		return err
+	}
 	w, err := configs.NewWatcher(o.settings.file, func(cfg *configs.Config) {
 		put(cfg, slots)
-		if dir != nil {
-			cfg.Store.Budget = min(cfg.Store.Budget, dir.Room/4*3) // composed states come on top
-		}
+		cfg.Store.Budget = min(cfg.Store.Budget, most)
 	})
 	if err != nil {
 		return err
@@ -135,6 +138,13 @@ func makeSlots(named string) (path string, dir *launch.SlotDir, err error) {
 		return "", dir, fmt.Errorf("cannot make the slot directory: %w", err)
 	}
 	return path, dir, nil
+}
+
+// budgetOf is how much references may take of a slot directory: three quarters of its room,
+// what they take already among it. Composed states come on top.
+func budgetOf(slots string) (int64, error) {
+	room, _, err := launch.Room(slots)
+	return max(1, (room+bridge.ReferenceBytes(slots))/4*3), err
 }
 
 // preload adds the agent where there is one.

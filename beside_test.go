@@ -247,6 +247,20 @@ func TestServeEndsWhenTheServerCannotBeStarted(t *testing.T) {
 	f("ended before it was ready: exit status 1", program, "--no-such-option")
 }
 
+func TestServeBoundsTheBudgetByTheRoom(t *testing.T) {
+	program, _ := lab.ServerCommand(t)
+	dir := t.TempDir()
+	p := run(t, "serve", "--admin", freeAddress(t), "--slot-dir", dir, "--budget", "900TiB", "--", program, "-m", "/nowhere/model.gguf", "--port", "0")
+	p.exit()
+	room, _, err := launch.Room(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if budget, _ := strconv.ParseInt(p.find(`"budget_bytes":(\d+)`), 10, 64); budget <= 0 || budget > room {
+		t.Errorf("references may take %d bytes of a directory with room for %d", budget, room)
+	}
+}
+
 func TestServeRefusesACommandThatContradictsIt(t *testing.T) {
 	f := func(want string, args ...string) {
 		t.Helper()

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/semsharekv/semsharekv/eval"
+	"github.com/semsharekv/semsharekv/launch"
 )
 
 func calibrateCommand() *cobra.Command {
@@ -15,7 +18,7 @@ func calibrateCommand() *cobra.Command {
 			"The backend must have the agent, and do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.",
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "budget", "model", "library", "unrepaired")
+	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "budget", "model", "library", "unrepaired")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs; default: those shipped")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")
@@ -25,6 +28,9 @@ func calibrateCommand() *cobra.Command {
 		c, err := s.measured()
 		if err != nil {
 			return err
+		}
+		if launch.Private(c.Backend.SlotDir) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "semsharekv: %s goes when its serve ends, and the calibration with it: give serve a --slot-dir, and calibrate there\n", c.Backend.SlotDir)
 		}
 		c.Backend.Way = "agent"
 		c.Defaults.Quality.KL = 0 // of an earlier calibration nothing is to show

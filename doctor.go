@@ -23,7 +23,7 @@ func doctorCommand() *cobra.Command {
 			"which are empty then; --no-probe leaves it out.",
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "listen", "admin", "model", "redis", "budget", "library")
+	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "listen", "admin", "model", "redis", "budget", "library")
 	asJSON := cmd.Flags().Bool("json", false, "print the findings as JSON")
 	noProbe := cmd.Flags().Bool("no-probe", false, "do not try out saving and restoring")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

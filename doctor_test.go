@@ -69,6 +69,7 @@ func TestDoctorNamesWhatIsWrong(t *testing.T) {
 	mute := lab.StartRedis(t, "--user", "default", "on", "nopass", "~*", "+@all", "-zrevrange")
 	f("index", doctor.Wrong, 1, append(good, "--redis", mute.URL)...)
 	t.Setenv("KEY", "secret")
+	f("backend", doctor.OK, 0, append(good, "--api-key-env", "KEY")...)
 	file := t.TempDir() + "/c.yaml"
 	if err := os.WriteFile(file, []byte("backend: {api_key: \"${KEY}\"}\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ func evalCommand() *cobra.Command {
 			"All pairs are of one tenant of their own, whatever the configuration says.",
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "slot-dir", "budget", "model", "library", "unrepaired", "way", "retention", "quality-kl")
+	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "budget", "model", "library", "unrepaired", "way", "retention", "quality-kl")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs")
 	cmd.Flags().StringVar(&o.Out, "out", "", "`DIR` for report.json and report.html, with --other for rounding.json")

@@ -7,6 +7,7 @@ import (
 
 // Nothing is asked or started where a flag cannot be: no API server, no backend.
 func TestFlagsAreCheckedFirst(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	f := func(want string, args ...string) {
 		t.Helper()
 		p := run(t, args...)
@@ -31,5 +32,12 @@ func TestFlagsAreCheckedFirst(t *testing.T) {
 	f(`unknown command "bogus" for "semsharekv inject"`, "help", "inject", "bogus")
 	f(`no completion for "bogus"; want one of bash, fish, powershell, zsh`, "completion", "bogus")
 	f(`environment variable "NO_SUCH_ENV" is not set`, "serve", "--check", "--api-key-env", "NO_SUCH_ENV")
+	f("want NAMESPACE/NAME", "inject", "--image", "i", "--cert-secret", "foo", "--service", "s", "--webhook", "w")
+	f("want --kubeconfig FILE", "inject", "--image", "i", "--cert-dir", "/d")
+	f("0 arguments; want semsharekv inspect FILE", "inspect")
+	f("semsharekv: /tmp is not a regular file\n", "inspect", "/tmp")
+	f("unknown shorthand flag: 'm' in -m: a server's command goes behind --", "serve", "llama-server", "-m", "x.gguf", "-c", "100")
+	f("cannot start llama-swerver: executable file not found in $PATH; want a program in it, or a path", "serve", "--", "llama-swerver", "-m", "x.gguf")
+	f("index.redis: cannot be used: unexpected option: foo", "serve", "--check", "--backend", "http://h:1", "--slot-dir", "/d", "--redis", "redis://localhost:6379?foo=1")
 	f("--way has no effect with --other", "eval", "--other", "http://h:1", "--way", "slot", "--pairs", "p", "--out", "o")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -58,11 +60,13 @@ func injectCommand() *cobra.Command {
 		if err := log.Validate(); err != nil {
 			return err
 		}
-		o.Secret.Namespace, o.Secret.Name, _ = strings.Cut(secret, "/")
+		var err error
+		if o.Secret, err = secretName(secret); err != nil {
+			return err
+		}
 		if err := o.Check(); err != nil {
 			return err
 		}
-		var err error
 		if o.Cluster, err = cluster(kubeconfig); err != nil {
 			return fmt.Errorf("cannot find the API server: %w", err)
 		}
@@ -74,9 +78,22 @@ func injectCommand() *cobra.Command {
 	return cmd
 }
 
+// secretName reads --cert-secret, which may be left out.
+func secretName(text string) (types.NamespacedName, error) {
+	namespace, name, _ := strings.Cut(text, "/")
+	if text != "" && (namespace == "" || name == "" || strings.Contains(name, "/")) {
+		return types.NamespacedName{}, fmt.Errorf("--cert-secret is %q; want NAMESPACE/NAME", text)
+	}
+	return types.NamespacedName{Namespace: namespace, Name: name}, nil
+}
+
 func cluster(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
-		return rest.InClusterConfig()
+		c, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			err = errors.New("this is no pod of a cluster; want --kubeconfig FILE")
+		}
+		return c, err
 	}
 	return clientcmd.BuildConfigFromFlags("", kubeconfig)
 }
@@ -85,7 +102,7 @@ func copyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "copy LIBRARY DIR",
 		Short: "Copy a library of the image to a directory that other containers see",
-		Args:  cobra.ExactArgs(2),
+		Args:  exactly(2),
 		RunE:  func(_ *cobra.Command, args []string) error { return inject.Copy(args[0], args[1]) },
 	}
 }

@@ -10,7 +10,7 @@ func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Print what is in a saved state, and whether it can be shared",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly(1),
 	}
 	model := cmd.Flags().String("model", "", "GGUF `FILE` the state was made with, for its RoPE and its tokens")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -44,6 +44,16 @@ func names(commands []*cobra.Command) string {
 	return strings.Join(all, ", ")
 }
 
+// exactly wants n arguments, and says which.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%d arguments; want %s", len(args), cmd.UseLine())
+		}
+		return nil
+	}
+}
+
 // wanted says what a flag takes, by its type.
 var wanted = map[string]string{
 	"int":      "a whole number",

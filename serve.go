@@ -34,6 +34,7 @@ func serveCommand() *cobra.Command {
 			"  semsharekv serve -- llama-server -m model.gguf -c 32768 -np 4 --port 8080",
 		Args: serveArgs,
 	}
+	cmd.SetFlagErrorFunc(serveFlagError)
 	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "listen", "admin", "model", "redis", "budget", "reuse",
 		"min-similarity", "min-tokens", "way", "unrepaired", "retention", "quality-kl", "library", "log-level", "log-format")
 	check := cmd.Flags().Bool("check", false, "only check the configuration")
@@ -66,9 +67,20 @@ func checked(file string, override func(*configs.Config), out io.Writer) error {
 // serveArgs takes arguments only behind --: they are the server's command.
 func serveArgs(cmd *cobra.Command, args []string) error {
 	if at := cmd.ArgsLenAtDash(); len(args) > 0 && at != 0 {
-		return fmt.Errorf("unexpected argument %q: a server's command goes behind --, as in: serve -- llama-server -m model.gguf", args[0])
+		return fmt.Errorf("unexpected argument %q: %s", args[0], behindDashes)
 	}
 	return nil
+}
+
+const behindDashes = "a server's command goes behind --, as in: serve -- llama-server -m model.gguf"
+
+// serveFlagError takes a flag behind an argument for one of the server's.
+func serveFlagError(cmd *cobra.Command, err error) error {
+	err = flagError(cmd, err)
+	if cmd.Flags().NArg() > 0 {
+		err = fmt.Errorf("%w: %s", err, behindDashes)
+	}
+	return err
 }
 
 // serve runs the sidecar until the context ends, then drains. begin, where given,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -50,16 +51,19 @@ var ErrNoAgent = errors.New("no agent in the server: start llama-server with LD_
 // where the agent ends it.
 var ErrLost = errors.New("the backend was lost while the agent carried out a recipe")
 
-// Cook has the agent carry out a recipe into a slot. After an error the slot's
-// content is unknown: erase it.
+// Cook has the agent carry out a recipe into a slot. After an error other than ErrUnsent
+// the slot's content is unknown: erase it.
 func (fl *Filler) Cook(ctx context.Context, slot int, r *Recipe) (Filled, AgentReply, error) {
 	start := time.Now()
 	path := filepath.Join(fl.Store.dir, recipeName(fl.Store.run.id, fl.Store.recipes.Add(1)))
-	if err := r.WriteFile(path); err != nil {
-		return Filled{}, AgentReply{}, err
-	}
 	defer os.Remove(path)
+	if err := r.WriteFile(path); err != nil {
+		return Filled{}, AgentReply{}, fmt.Errorf("%w: cannot write the recipe: %w", ErrUnsent, err)
+	}
 	written := time.Since(start)
+	if err := fl.emptyDraft(ctx, slot); err != nil {
+		return Filled{}, AgentReply{}, fmt.Errorf("%w: %w", ErrUnsent, err)
+	}
 	reply, err := fl.Backend.Cook(ctx, slot, fl.Store.dir, filepath.Base(path), len(r.Tokens))
 	if err != nil {
 		return Filled{}, reply, err
@@ -74,7 +78,7 @@ const agentTokens = 64
 // Agent finds out whether the backend has an agent that computes what the backend
 // itself does: a prompt is prefilled and saved, the agent computes all of it anew,
 // and the two caches are compared. probed is what Probe found, and learns what the agent
-// takes: of a fast backend more closely. It uses the first slot and empties it.
+// takes: of a fast backend more closely. It uses the slot and empties it.
 func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if probed.RoPE == nil {
 		return AgentReply{}, errors.New(probed.Why)
@@ -82,7 +86,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if n := probed.Props.Adapters; n > 0 {
 		return AgentReply{}, fmt.Errorf("the server has %d LoRA adapters, and the agent computes without", n)
 	}
-	defer p.clear(ctx, 0)
+	defer p.clear(ctx, p.Slot)
 	files, remove, err := p.files(3)
 	if err != nil {
 		return AgentReply{}, err
@@ -97,11 +101,14 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 		return AgentReply{}, err
 	}
 	defer want.Close()
+	if taken(want, tokens) {
+		return AgentReply{}, ErrTaken
+	}
 	reply, err := p.cook(ctx, files[1], everything(want, probed.RoPE))
 	if err != nil {
 		return reply, err
 	}
-	if _, _, err := p.Backend.Save(ctx, 0, filepath.Base(files[2])); err != nil {
+	if _, _, err := p.Backend.Save(ctx, p.Slot, filepath.Base(files[2])); err != nil {
 		return reply, err
 	}
 	if err := p.compare(files[2], want); err != nil {
@@ -132,9 +139,9 @@ func everything(s *State, rope *RoPE) *Recipe {
 
 func (p Prober) cook(ctx context.Context, path string, r *Recipe) (AgentReply, error) {
 	if err := r.WriteFile(path); err != nil {
-		return AgentReply{}, err
+		return AgentReply{}, fmt.Errorf("%w: cannot write the recipe: %w", ErrUnsent, err)
 	}
-	return p.Backend.Cook(ctx, 0, p.Dir, filepath.Base(path), len(r.Tokens))
+	return p.Backend.Cook(ctx, p.Slot, p.Dir, filepath.Base(path), len(r.Tokens))
 }
 
 // compare opens what the agent made and returns an error where it is off from the
@@ -145,6 +152,9 @@ func (p Prober) compare(path string, want *State) error {
 		return err
 	}
 	defer got.Close()
+	if taken(got, want.Tokens) {
+		return ErrTaken
+	}
 	if err := got.Layout.Equal(&want.Layout); err != nil {
 		return err
 	}
@@ -216,13 +226,13 @@ func inOrder(s *State, x []float32, columns bool) ([]float32, error) {
 }
 
 // Cook has the server carry out the recipe file of that name in dir, into a slot.
-// After an error the slot's content is unknown: erase it.
+// After an error other than ErrUnsent the slot's content is unknown: erase it.
 func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens int) (AgentReply, error) {
 	path := filepath.Join(dir, file+".reply")
-	if err := makeReply(path); err != nil {
-		return AgentReply{}, fmt.Errorf("cannot make the file for the agent's reply: %w", err)
-	}
 	defer os.Remove(path)
+	if err := makeReply(path); err != nil {
+		return AgentReply{}, fmt.Errorf("%w: cannot make the file for the agent's reply: %w", ErrUnsent, err)
+	}
 	// A recipe that ends the server would end it a second time.
 	n, err := b.once().Restore(ctx, slot, file)
 	reply, replied := readReply(path)
@@ -254,14 +264,18 @@ func makeReply(path string) error {
 	return f.Close()
 }
 
-// unheard is what it means that a recipe's restore ended in err and no agent replied.
+// unheard is what it means that a recipe's restore ended in err and no agent replied. That
+// there are no cells a server without the agent says of any file that it cannot read.
 func unheard(ctx context.Context, err error) error {
 	var answer *BackendError
+	var network *net.OpError
 	switch {
 	case errors.As(err, &answer):
-		return fmt.Errorf("%w (%w)", ErrNoAgent, err)
+		return fmt.Errorf("%w (%w)", ErrNoAgent, answer)
 	case ctx.Err() != nil:
 		return err
+	case errors.As(err, &network) && network.Op == "dial":
+		return fmt.Errorf("%w: %w", ErrUnsent, err)
 	}
 	return fmt.Errorf("%w: %w", ErrLost, err)
 }

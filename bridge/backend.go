@@ -103,13 +103,19 @@ const loading = "oading model"
 func Away(err error) bool {
 	var answer *BackendError
 	if errors.As(err, &answer) {
-		return answer.Status == http.StatusServiceUnavailable && strings.Contains(answer.Body, loading)
+		return Loading(err)
 	}
 	var name *net.DNSError
 	if errors.As(err, &name) {
 		return name.IsNotFound
 	}
 	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EHOSTUNREACH)
+}
+
+// Loading tells whether an error says that the server is still loading its model.
+func Loading(err error) bool {
+	var answer *BackendError
+	return errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable && strings.Contains(answer.Body, loading)
 }
 
 // call is send, with an eye on whether the server is there.
@@ -186,6 +192,9 @@ type Props struct {
 	// Start is another at each start of a server of 2026 and newer, "" in older ones: what
 	// stands for an image in a prompt, which nobody is to guess.
 	Start string
+	// Sleeping: the server has let go of its model (--sleep-idle-seconds), and reads its file
+	// anew at the next request.
+	Sleeping bool
 }
 
 // Differs names what a later answer to Look says otherwise, "" where the two are the same.
@@ -235,6 +244,7 @@ func (b *Backend) Look(ctx context.Context) (Props, error) {
 		Multimodal: g.Get("modalities.vision").Bool() || g.Get("modalities.audio").Bool(),
 		Template:   g.Get("chat_template").String(),
 		Start:      g.Get("media_marker").String(),
+		Sleeping:   g.Get("is_sleeping").Bool(),
 	}
 	if p.Slots < 1 {
 		return p, errors.New("the backend's /props names no slots (total_slots): is it llama-server?")
@@ -280,26 +290,65 @@ func (b *Backend) Health(ctx context.Context) error {
 	return err
 }
 
+// slotNow is what /slots says of a slot: whether it is at work, and how many tokens of a
+// prompt it holds.
+type slotNow struct {
+	busy bool
+	held int
+}
+
+// slots asks /slots, which a server may be told not to answer.
+func (b *Backend) slots(ctx context.Context) (all []slotNow, err error) {
+	reply, err := b.call(ctx, http.MethodGet, "/slots", b.authorization(), nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range gjson.ParseBytes(reply).Array() {
+		all = append(all, slotNow{s.Get("is_processing").Bool(), int(s.Get("n_prompt_tokens").Int())})
+	}
+	return all, nil
+}
+
 // Busy asks /slots which slots are at work. ok is false where the server does
 // not tell.
 func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
+	all, err := b.slots(ctx)
+	for _, s := range all {
+		busy = append(busy, s.busy)
+	}
+	return busy, err == nil
+}
+
+// Speculates asks /slots whether the server decodes speculatively, with a draft model or by
+// other means. Where it does not tell, it may.
+func (b *Backend) Speculates(ctx context.Context) bool {
 	reply, err := b.call(ctx, http.MethodGet, "/slots", b.authorization(), nil)
-	if err != nil {
-		return nil, false
-	}
-	for _, s := range gjson.ParseBytes(reply).Array() {
-		busy = append(busy, s.Get("is_processing").Bool())
-	}
-	return busy, true
+	return err != nil || gjson.GetBytes(reply, "#(speculative==true)").Exists()
 }
 
 // Held asks /slots how many tokens of a prompt the slot holds.
 func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
-	reply, err := b.call(ctx, http.MethodGet, "/slots", b.authorization(), nil)
-	if err != nil {
+	all, err := b.slots(ctx)
+	if err != nil || slot >= len(all) {
 		return 0, err
 	}
-	return int(gjson.GetBytes(reply, fmt.Sprintf("%d.n_prompt_tokens", slot)).Int()), nil
+	return all[slot].held, nil
+}
+
+// Idle asks /slots for a slot other than but (-1: any) that is not at work, of
+// several for the one that holds least. err says that the server does not tell, ok that there
+// is one.
+func (b *Backend) Idle(ctx context.Context, but int) (slot int, ok bool, err error) {
+	all, err := b.slots(ctx)
+	for i, s := range all {
+		if i == but || s.busy {
+			continue
+		}
+		if !ok || s.held < all[slot].held {
+			slot, ok = i, true
+		}
+	}
+	return slot, ok, err
 }
 
 // ApplyTemplate renders an OpenAI chat body into the prompt that the server

@@ -46,6 +46,10 @@ type FilledStep struct {
 // said it restored.
 var ErrNotTaken = errors.New("the backend did not take the restored state")
 
+// ErrUnsent says that a fill failed before the backend was asked to restore anything: the
+// slot holds what it held, or nothing.
+var ErrUnsent = errors.New("the backend was not asked to restore anything")
+
 // Filler fills slots through a stock server: it composes a state, has the server
 // restore it, and where tokens in the middle are to be computed lets the server
 // compute them behind it, saves, and goes on from there (staged filling).
@@ -55,17 +59,37 @@ type Filler struct {
 	Store   *Store
 	Layout  *Layout
 	RoPE    *RoPE // nil: keys cannot be moved
+	// Speculates: the server may have a draft model, whose cache a restore leaves as it is.
+	Speculates bool
 }
 
-// Fill carries out f. After an error the slot's content is unknown: erase it.
+// emptyDraft empties a slot that is to be restored into, where the server may have a draft
+// model. What is computed behind the restored tokens goes through both models; a draft's cache
+// that ends elsewhere, and is not empty, fails the batch, other slots' tokens included.
+func (fl *Filler) emptyDraft(ctx context.Context, slot int) error {
+	if !fl.Speculates {
+		return nil // a call waits for the batch that the server is at
+	}
+	return fl.Backend.Erase(ctx, slot)
+}
+
+// Fill carries out f. After an error other than ErrUnsent the slot's content is unknown:
+// erase it.
 func (fl *Filler) Fill(ctx context.Context, f Fill) (Filled, error) {
 	p := progress{fl: fl, f: f}
 	defer p.close()
+	if err := p.files(); err != nil {
+		return p.done, fmt.Errorf("%w: %w", ErrUnsent, err)
+	}
 	for i, st := range f.Stages {
 		start := time.Now()
 		step := FilledStep{At: int(st.From)}
 		if err := p.compose(st); err != nil {
-			return p.done, fmt.Errorf("composing up to token %d: %w", st.From, err)
+			err = fmt.Errorf("composing up to token %d: %w", st.From, err)
+			if i == 0 {
+				err = fmt.Errorf("%w: %w", ErrUnsent, err)
+			}
+			return p.done, err
 		}
 		if err := p.restore(ctx, int(st.From)); err != nil {
 			return p.done, err
@@ -115,11 +139,6 @@ func (p *progress) compose(st FillStage) error {
 	runs, pos, err := p.rows(st)
 	if err != nil {
 		return err
-	}
-	if p.composed == nil {
-		if p.composed, err = p.file(); err != nil {
-			return err
-		}
 	}
 	w, err := p.composed.Create(p.fl.Layout, p.f.Slot, p.f.Tokens[:st.From], pos)
 	if err != nil {
@@ -200,6 +219,9 @@ func (p *progress) restore(ctx context.Context, want int) error {
 	if want == 0 {
 		return p.fl.Backend.Erase(ctx, p.f.Slot)
 	}
+	if err := p.fl.emptyDraft(ctx, p.f.Slot); err != nil {
+		return err
+	}
 	n, err := p.fl.Backend.Restore(ctx, p.f.Slot, p.composed.File())
 	if err != nil {
 		return err
@@ -222,9 +244,7 @@ func (p *progress) stage(ctx context.Context, st FillStage) (Prefilled, error) {
 	if got.CacheN != int(st.From) {
 		return got, fmt.Errorf("%w: it found %d tokens in its cache, %d were restored", ErrNotTaken, got.CacheN, st.From)
 	}
-	if err := p.forgetSaved(); err != nil {
-		return got, err
-	}
+	p.forgetSaved()
 	if err := p.save(ctx); err != nil {
 		return got, err
 	}
@@ -250,15 +270,11 @@ func (p *progress) save(ctx context.Context) error {
 
 // forgetSaved unmaps the state of the stage before, whose rows are in the
 // composed one by now: the server writes the next over it.
-func (p *progress) forgetSaved() (err error) {
+func (p *progress) forgetSaved() {
 	if p.saved != nil {
 		p.saved.Close()
 		p.saved = nil
 	}
-	if p.savedIn == nil {
-		p.savedIn, err = p.file()
-	}
-	return err
 }
 
 // reopen maps the state that the server saved.
@@ -276,6 +292,14 @@ func (p *progress) reopen(st FillStage) error {
 	}
 	p.upTo = st.To
 	return nil
+}
+
+// files gets the files of the fill before the slot is touched.
+func (p *progress) files() (err error) {
+	if p.composed, err = p.file(); err == nil && len(p.f.Stages) > 1 {
+		p.savedIn, err = p.file()
+	}
+	return err
 }
 
 func (p *progress) file() (*ScratchFile, error) {

@@ -10,16 +10,21 @@ import (
 // Inspect prints what is in the state file at path, and whether and why not it can
 // be shared, which also depends on the model (modelPath, "" where it is not known).
 // A file that cannot be read as a state is described as such; the error then wraps
-// ErrCorrupt or ErrUnsupported. It prints no text of the prompt.
+// ErrCorrupt or ErrUnsupported. It prints no text of the prompt, and nothing where the
+// file cannot be read at all.
 func Inspect(w io.Writer, path, modelPath string) error {
 	p := &lines{w: w}
-	p.line("file", "%s", path)
 	s, err := OpenState(path)
-	if err != nil {
+	if errors.Is(err, ErrUnsupported) || errors.Is(err, ErrCorrupt) {
+		p.line("file", "%s", path)
 		p.unreadable(err)
 		return errors.Join(err, p.err)
 	}
+	if err != nil {
+		return err
+	}
 	defer s.Close()
+	p.line("file", "%s", path)
 	p.state(s)
 	reasons := s.obstacles()
 	if modelPath != "" {
@@ -59,12 +64,9 @@ func (p *lines) line(name, format string, args ...any) {
 }
 
 func (p *lines) unreadable(err error) {
-	why := "the file cannot be read"
-	switch {
-	case errors.Is(err, ErrUnsupported):
+	why := "it is no whole llama.cpp state"
+	if errors.Is(err, ErrUnsupported) {
 		why = "it holds what cannot be shared"
-	case errors.Is(err, ErrCorrupt):
-		why = "it is no whole llama.cpp state"
 	}
 	p.line("can be shared", "no: %s: %v", why, err)
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -38,6 +39,10 @@ type Probed struct {
 // ErrUnshareable is wrapped where a backend works but its KV cannot be shared.
 var ErrUnshareable = errors.New("cannot be shared")
 
+// ErrTaken says that the probe came to nothing because of others' requests, which tells
+// nothing of the backend.
+var ErrTaken = errors.New("the slot was used by another request while the backend was tried out in it")
+
 // The probe's prompt is probeTokens long: alikeTokens times the same, so that the first
 // layer's keys differ by their rotation alone, and others behind them, on which the weights
 // show (Witness).
@@ -55,14 +60,19 @@ type Prober struct {
 	Dir     string
 	Model   *Model // nil where no GGUF can be read
 	Kernels *Kernels
+	// Slot is that in which it is tried out: the less it holds, the less is lost.
+	Slot int
+	// Run names the files; one of its own where it is "". Where the server saves to another
+	// directory they stay there, and are overwritten by those of the same name alone.
+	Run string
 }
 
 // Probe prefills, saves and restores a short prompt, and checks on it all that
 // sharing relies on: that the state's layout is understood, that keys turn as the
 // model's RoPE says, that a restored state is really used, and whether it
 // survives another request. A fast backend is then timed with prompts that tell more.
-// It uses the first slots and empties them.
-func (p Prober) Probe(ctx context.Context) (*Probed, error) {
+// It uses the slot and another one, and empties them.
+func (p Prober) Probe(ctx context.Context) (out *Probed, err error) {
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}
@@ -72,8 +82,12 @@ func (p Prober) Probe(ctx context.Context) (*Probed, error) {
 	}
 	defer remove()
 	file := files[0]
-	defer p.clear(ctx, 0)
-	out := &Probed{Props: p.Props}
+	defer func() {
+		if !errors.Is(err, ErrTaken) { // what is in it is another's
+			p.clear(ctx, p.Slot)
+		}
+	}()
+	out = &Probed{Props: p.Props}
 	tokens := p.prompt()
 	first, err := p.fill(ctx, file, tokens)
 	if err != nil {
@@ -121,7 +135,7 @@ func (p Prober) clear(ctx context.Context, slot int) {
 // directory can be written. remove deletes them. They are of a run of their own: what a
 // kill leaves of them, or the server saves too late, goes when a store is opened there.
 func (p Prober) files(n int) (paths []string, remove func(), err error) {
-	run, err := newRun(p.Dir)
+	run, err := newRunAs(p.Dir, p.Run)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
 	}
@@ -181,15 +195,19 @@ func (p Prober) repeated(k, n int) []int32 {
 
 // fill computes and saves tokens, and returns what computing them took.
 func (p Prober) fill(ctx context.Context, file string, tokens []int32) (Reading, error) {
-	if err := p.Backend.Erase(ctx, 0); err != nil {
+	if err := p.Backend.Erase(ctx, p.Slot); err != nil {
 		return Reading{}, fmt.Errorf("the backend's slots cannot be managed: start llama-server with --slot-save-path and without --no-slots: %w", err)
 	}
-	got, err := p.Backend.Prefill(ctx, 0, tokens)
+	got, err := p.Backend.Prefill(ctx, p.Slot, tokens)
 	if err != nil {
 		return Reading{}, err
 	}
-	if _, _, err = p.Backend.Save(ctx, 0, filepath.Base(file)); err != nil {
+	saved, _, err := p.Backend.Save(ctx, p.Slot, filepath.Base(file))
+	if err != nil {
 		return Reading{}, fmt.Errorf("the backend cannot save a slot: start llama-server with --slot-save-path, as the sidecar's user or one who can write its files: %w", err)
+	}
+	if saved == 0 {
+		return Reading{}, ErrTaken
 	}
 	return got.reading(), nil
 }
@@ -204,6 +222,9 @@ func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
 		return fmt.Errorf("cannot read what the backend saved as %s: is --slot-dir the directory given to it as --slot-save-path, and are both the same user? %w", filepath.Base(file), err)
 	}
 	defer s.Close()
+	if taken(s, tokens) {
+		return ErrTaken
+	}
 	if len(s.Tokens) != len(tokens) || len(s.Pos) != len(tokens) {
 		return fmt.Errorf("the backend saved %d tokens in %d cells, %d were computed: %w", len(s.Tokens), len(s.Pos), len(tokens), ErrUnshareable)
 	}
@@ -212,6 +233,12 @@ func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
 	out.RoPE, out.Why = p.rope(s)
 	out.Witness = p.witness(s)
 	return nil
+}
+
+// taken: what the server saved is another's prompt, and not a part of the tokens.
+func taken(s *State, tokens []int32) bool {
+	n := len(s.Tokens)
+	return n > len(tokens) || !slices.Equal(s.Tokens, tokens[:n])
 }
 
 // key digests what states must have in common.
@@ -310,13 +337,7 @@ func relativeError(a, b []float32) float64 {
 // restore proves that a restored state is used: the server must find all of it. It
 // returns what the one token behind it took.
 func (p Prober) restore(ctx context.Context, file string, tokens []int32) (Reading, error) {
-	if err := p.Backend.Erase(ctx, 0); err != nil {
-		return Reading{}, err
-	}
-	if _, err := p.Backend.Restore(ctx, 0, filepath.Base(file)); err != nil {
-		return Reading{}, err
-	}
-	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
+	got, err := p.found(ctx, file, tokens, func() error { return nil })
 	if err != nil {
 		return Reading{}, err
 	}
@@ -328,13 +349,48 @@ func (p Prober) restore(ctx context.Context, file string, tokens []int32) (Readi
 
 // volatile finds out whether a request to another slot empties this one.
 func (p Prober) volatile(ctx context.Context, file string, tokens []int32) (bool, error) {
-	if _, err := p.Backend.Restore(ctx, 0, filepath.Base(file)); err != nil {
-		return false, err
+	other, ok, _ := p.Backend.Idle(ctx, p.Slot)
+	if !ok {
+		other = (p.Slot + 1) % p.Props.Slots
 	}
-	if _, err := p.Backend.Prefill(ctx, 1, tokens[:2]); err != nil {
-		return false, err
-	}
-	defer p.clear(ctx, 1)
-	got, err := p.Backend.Prefill(ctx, 0, append(tokens[:len(tokens):len(tokens)], tokens[0]))
+	defer p.clear(ctx, other)
+	got, err := p.found(ctx, file, tokens, func() error {
+		_, err := p.Backend.Prefill(ctx, other, tokens[:2])
+		return err
+	})
 	return got.CacheN != len(tokens), err
 }
+
+// foundTries: that the server does not find all that was restored is believed when it shows
+// so often in a row, since another request may have taken the slot and left it.
+const foundTries = 2
+
+// found restores the prompt, has something be done, and computes a token behind it.
+func (p Prober) found(ctx context.Context, file string, tokens []int32, do func() error) (got Prefilled, err error) {
+	for range foundTries {
+		if got, err = p.foundOnce(ctx, file, tokens, do); err != nil || got.CacheN == len(tokens) {
+			return got, err
+		}
+	}
+	return got, nil
+}
+
+func (p Prober) foundOnce(ctx context.Context, file string, tokens []int32, do func() error) (Prefilled, error) {
+	if err := p.Backend.Erase(ctx, p.Slot); err != nil {
+		return Prefilled{}, err
+	}
+	if _, err := p.Backend.Restore(ctx, p.Slot, filepath.Base(file)); err != nil {
+		return Prefilled{}, err
+	}
+	if err := do(); err != nil {
+		return Prefilled{}, err
+	}
+	all, err := p.Backend.slots(ctx) // where it does not tell, what is found has to do
+	if err == nil && p.Slot < len(all) && !all[p.Slot].only(len(tokens)) {
+		return Prefilled{}, ErrTaken
+	}
+	return p.Backend.Prefill(ctx, p.Slot, append(tokens[:len(tokens):len(tokens)], tokens[0]))
+}
+
+// only: the slot holds n tokens, or was emptied, and nobody is using it.
+func (s slotNow) only(n int) bool { return !s.busy && (s.held == n || s.held == 0) }

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -56,10 +57,10 @@ func (p Prober) warm(ctx context.Context, first, single Reading) (Reading, error
 	if first.fast() || single.MS > fastSingleMS {
 		return first, nil
 	}
-	if err := p.Backend.Erase(ctx, 0); err != nil {
+	if err := p.Backend.Erase(ctx, p.Slot); err != nil {
 		return first, err
 	}
-	got, err := p.Backend.Prefill(ctx, 0, p.repeated(1, probeTokens))
+	got, err := p.Backend.Prefill(ctx, p.Slot, p.repeated(1, probeTokens))
 	if again := got.reading(); err == nil && again.N == first.N && again.MS < first.MS {
 		return again, nil
 	}
@@ -95,7 +96,7 @@ func (p Prober) long() int {
 	return n
 }
 
-// time has the first slot compute a long prompt and short ends behind it. All tokens
+// time has the slot compute a long prompt and short ends behind it. All tokens
 // differ from reading to reading, so that no cache of the server knows them. What the
 // server did not compute as meant, since another request used the slot, is left out.
 func (p Prober) time(ctx context.Context) ([]Reading, error) {
@@ -106,13 +107,13 @@ func (p Prober) time(ctx context.Context) ([]Reading, error) {
 	lengths := readingLengths(n)
 	best := make([]Reading, len(lengths))
 	for try := range readingTries {
-		if err := p.Backend.Erase(ctx, 0); err != nil {
+		if err := p.Backend.Erase(ctx, p.Slot); err != nil {
 			return nil, err
 		}
 		var held []int32
 		for i, length := range lengths {
 			prompt := append(held[:len(held):len(held)], p.repeated(2+try*len(lengths)+i, length)...)
-			got, err := p.Backend.Prefill(ctx, 0, prompt)
+			got, err := p.Backend.Prefill(ctx, p.Slot, prompt)
 			if err != nil {
 				return nil, err
 			}
@@ -137,14 +138,16 @@ func (p Prober) time(ctx context.Context) ([]Reading, error) {
 }
 
 // timeAgent has the agent take over a long prompt and compute a few of its tokens. Of
-// the given files the first gets the state, the second the recipe.
+// the given files the first gets the state, the second the recipe. Where another request uses
+// the slot nothing is timed.
 func (p Prober) timeAgent(ctx context.Context, rope *RoPE, state, recipe string) (AgentReading, error) {
 	var best AgentReading
 	n := p.long()
 	if n == 0 {
 		return best, nil
 	}
-	if _, err := p.fill(ctx, state, p.repeated(0, n)); err != nil {
+	tokens := p.repeated(0, n)
+	if _, err := p.fill(ctx, state, tokens); err != nil {
 		return best, err
 	}
 	s, err := OpenState(state)
@@ -152,6 +155,9 @@ func (p Prober) timeAgent(ctx context.Context, rope *RoPE, state, recipe string)
 		return best, err
 	}
 	defer s.Close()
+	if !slices.Equal(s.Tokens, tokens) {
+		return best, nil
+	}
 	r := Recipe{Tokens: s.Tokens, Depth: make([]uint16, n), Runs: []Run{{Len: int32(n)}}, Layout: &s.Layout, Refs: []*State{s}, RoPE: rope}
 	for i := range recipeComputed {
 		r.Depth[i*n/recipeComputed] = uint16(len(s.Layout.Layers))

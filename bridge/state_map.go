@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -25,13 +26,13 @@ func mapFile(path string) (*mapping, error) {
 	case err != nil:
 		return nil, err
 	case !st.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is a %s: expected a file", path, st.Mode().Type())
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	case st.Size() == 0:
 		return &mapping{}, nil
 	}
 	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("mapping %s: %w", path, err)
+		return nil, &fs.PathError{Op: "map", Path: path, Err: err}
 	}
 	return &mapping{data: data, mapped: true}, nil
 }
@@ -43,7 +44,7 @@ func mapFile(path string) (*mapping, error) {
 func allocate(f *os.File, size int64) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("looking at %s: %w", f.Name(), err)
+		return &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
 	if st.Size == size && st.Blocks*512 >= size {
 		return nil
@@ -56,7 +57,7 @@ func allocate(f *os.File, size int64) error {
 		return nil
 	}
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil && err != unix.EOPNOTSUPP {
-		return fmt.Errorf("allocating %d bytes for %s: %w", size, f.Name(), err)
+		return &fs.PathError{Op: fmt.Sprintf("allocate %d bytes for", size), Path: f.Name(), Err: err}
 	}
 	return nil
 }
@@ -68,7 +69,7 @@ func mapWritable(f *os.File, size int64) (*mapping, error) {
 	}
 	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("mapping %s: %w", f.Name(), err)
+		return nil, &fs.PathError{Op: "map", Path: f.Name(), Err: err}
 	}
 	// One call faults all pages in, where thousands of single faults would take
 	// longer than the composing. Kernels before 5.14 do without.

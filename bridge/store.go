@@ -43,6 +43,10 @@ type StoreOptions struct {
 	Stored  *Layout
 	Kernels *Kernels
 	Threads int
+	// OnDrop, where given, is called, outside of any lock, with each reference that leaves the
+	// store for good, and why (DropReasons); by OpenStore too. Of damaged metadata no more may
+	// be known than the ID.
+	OnDrop func(m Meta, reason string)
 	// Now tells the time; nil means time.Now.
 	Now func() time.Time
 }
@@ -65,14 +69,10 @@ type Meta struct {
 	SavedTokens int64     `json:"saved_tokens"`
 }
 
-// StoreStats count what the store holds and what became of references since it
-// was opened.
+// StoreStats count what the store holds: usable references, and the bytes of all.
 type StoreStats struct {
-	References, Foreign int
-	Bytes, Reserved     int64
-	Budget              int64
-	Aborted, Evicted    int64
-	Dropped             map[string]int64 // by reason
+	References int
+	Bytes      int64
 }
 
 // Store keeps reference states as files in the directory that the backend saves
@@ -92,8 +92,7 @@ type Store struct {
 	reserved map[string]int64 // bytes of pending references
 	scratch  scratchPool
 	next     int
-	stats    StoreStats
-	onDrop   []func(Meta, string)
+	detached []*entry // yet to be discarded, by unlock
 	closed   bool
 }
 
@@ -158,10 +157,12 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	s := &Store{
 		dir: dir, o: o, run: run,
 		entries: map[string]*entry{}, reserved: map[string]int64{},
-		stats: StoreStats{Dropped: map[string]int64{}},
 	}
 	s.scratch.s = s
-	if err := s.recover(); err != nil {
+	s.mu.Lock()
+	err = s.recover()
+	s.unlock()
+	if err != nil {
 		run.release()
 		return nil, fmt.Errorf("recovering %s: %w", dir, err)
 	}
@@ -186,14 +187,6 @@ func makePrivate(dir string) error {
 	return nil
 }
 
-// OnDrop has f called, outside of any lock, with each reference that leaves the
-// store for good, and why.
-func (s *Store) OnDrop(f func(m Meta, reason string)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onDrop = append(s.onDrop, f)
-}
-
 // All returns the usable references, most recently used first.
 func (s *Store) All() []Meta {
 	s.mu.Lock()
@@ -214,23 +207,13 @@ func (s *Store) All() []Meta {
 func (s *Store) Stats() StoreStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.stats
-	st.Dropped = make(map[string]int64, len(s.stats.Dropped))
-	for reason, n := range s.stats.Dropped {
-		st.Dropped[reason] = n
-	}
+	var st StoreStats
 	for _, e := range s.entries {
 		st.Bytes += e.meta.Bytes
-		if s.foreign(e) {
-			st.Foreign++
-		} else {
+		if !s.foreign(e) {
 			st.References++
 		}
 	}
-	for _, n := range s.reserved {
-		st.Reserved += n
-	}
-	st.Budget = s.o.Budget
 	return st
 }
 
@@ -262,44 +245,6 @@ func (s *Store) Hit(id string, savedTokens int) {
 	e.meta.Used, e.dirty = now, true
 	if now.Sub(e.saved) >= metaInterval {
 		s.updateMeta(e)
-	}
-}
-
-// Drop removes a reference because of reason, which is counted.
-func (s *Store) Drop(id, reason string) {
-	s.mu.Lock()
-	e := s.entries[id]
-	if e != nil {
-		s.stats.Dropped[reason]++
-		s.detach(e, reason)
-	}
-	s.mu.Unlock()
-	if e != nil {
-		s.discard(e)
-	}
-}
-
-// detach takes e out of the store and deletes its metadata: from then on the
-// reference does not exist, whatever happens. The caller holds s.mu, and calls
-// discard after releasing it.
-func (s *Store) detach(e *entry, reason string) {
-	e.gone, e.why = true, reason
-	delete(s.entries, e.meta.ID)
-	_ = os.Remove(s.metaPath(e.meta.ID))
-}
-
-// discard deletes the state file of detached entries and tells who wants to know.
-// Memory in use stays mapped until its last user releases it.
-func (s *Store) discard(gone ...*entry) {
-	for _, e := range gone {
-		_ = os.Remove(s.statePath(e.meta.ID))
-		s.mu.Lock()
-		drops, unused := s.onDrop, e.unmapIfUnused(true)
-		s.mu.Unlock()
-		unused.close()
-		for _, f := range drops {
-			f(e.meta, e.why)
-		}
 	}
 }
 

@@ -59,12 +59,18 @@ type runLock struct {
 	f  *os.File
 }
 
-func newRun(dir string) (*runLock, error) {
-	var b [8]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return nil, err
+func newRun(dir string) (*runLock, error) { return newRunAs(dir, "") }
+
+// newRunAs is newRun of an id that none that lives has, or of a new one where it is "".
+func newRunAs(dir, as string) (*runLock, error) {
+	id := as
+	if id == "" {
+		var b [8]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return nil, err
+		}
+		id = hex.EncodeToString(b[:])
 	}
-	id := hex.EncodeToString(b[:])
 	f, err := os.OpenFile(filepath.Join(dir, lockName(id)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -77,7 +83,7 @@ func newRun(dir string) (*runLock, error) {
 	}
 	if _, err := os.Stat(f.Name()); errors.Is(err, fs.ErrNotExist) {
 		f.Close()
-		return newRun(dir)
+		return newRunAs(dir, as)
 	}
 	return &runLock{id: id, f: f}, nil
 }
@@ -179,8 +185,6 @@ func (s *Store) readMeta(id string) (record, error) {
 	}
 	st, err := os.Lstat(s.statePath(id))
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return rec, fmt.Errorf("%w: %s is missing", ErrCorrupt, stateName(id))
 	case err != nil:
 		return rec, err
 	case !st.Mode().IsRegular() || st.Size() != rec.Bytes:
@@ -190,7 +194,7 @@ func (s *Store) readMeta(id string) (record, error) {
 }
 
 // recover reads the directory: it takes over what is whole and deletes what no
-// living run can miss.
+// living run can miss. The caller holds s.mu, and ends with unlock.
 func (s *Store) recover() error {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -219,42 +223,38 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// adopt takes over the reference of that id, if it is whole; else it deletes it, unless
-// what others made is to be left alone.
+// adopt takes over the reference of that id, if it is whole; else it drops it, unless
+// what others made is to be left alone. The caller holds s.mu, and ends with unlock.
 func (s *Store) adopt(id string) *entry {
 	rec, err := s.readMeta(id)
-	if err != nil {
-		if errors.Is(err, ErrCorrupt) && !s.o.OnlyOwn {
-			s.stats.Dropped["damaged"]++
-			_ = os.Remove(s.metaPath(id))
-			_ = os.Remove(s.statePath(id))
-		}
-		return nil
-	}
 	e := &entry{meta: rec.Meta, earned: rec.Earned, saved: s.o.Now()}
-	s.entries[id] = e
-	return e
+	if err == nil {
+		s.entries[id] = e
+		return e
+	}
+	if reason := s.lostBy(id, err); reason != "" && reason != DropElsewhere && !s.o.OnlyOwn {
+		e.meta.ID = id
+		s.detach(e, reason)
+	}
+	return nil
 }
 
 // Refresh takes note of what other sidecars put into the directory and took out of it.
 func (s *Store) Refresh() {
 	s.mu.Lock()
-	var gone []*entry
+	defer s.unlock()
 	if !s.closed {
-		gone = s.refresh()
+		s.refresh()
 	}
-	s.mu.Unlock()
-	s.discard(gone...)
 }
 
 // refresh takes note of what other sidecars put into the directory and took out of
 // it, so that the budget holds for all of them together, and deletes what the backend
-// saved too late. It returns the references that are gone. The caller holds s.mu, and
-// discards them after releasing it.
-func (s *Store) refresh() []*entry {
+// saved too late. The caller holds s.mu, and ends with unlock.
+func (s *Store) refresh() {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil
+		return
 	}
 	there := map[string]bool{}
 	for _, f := range files {
@@ -271,14 +271,11 @@ func (s *Store) refresh() []*entry {
 			_ = os.Remove(filepath.Join(s.dir, f.Name()))
 		}
 	}
-	var gone []*entry
 	for id, e := range s.entries {
 		if !there[id] && e.pins == 0 && s.removed(id) {
-			s.detach(e, dropElsewhere)
-			gone = append(gone, e)
+			s.detach(e, DropElsewhere)
 		}
 	}
-	return gone
 }
 
 // removed tells whether the metadata of id are gone. A listing may miss a file that
@@ -303,7 +300,7 @@ func (s *Store) late(name string) bool {
 }
 
 // shrink brings a store that was opened with a smaller budget, or that others
-// filled, back under it.
+// filled, back under it. The caller holds s.mu, and ends with unlock.
 func (s *Store) shrink() {
 	if s.o.Budget <= 0 {
 		return
@@ -314,10 +311,23 @@ func (s *Store) shrink() {
 			return
 		}
 		over -= v.entry.meta.Bytes
-		s.stats.Evicted++
-		s.detach(v.entry, dropEvicted)
-		s.discard(v.entry)
+		s.detach(v.entry, DropEvicted)
 	}
+}
+
+// ReferenceBytes is what the states of references in dir take, whoever made them.
+func ReferenceBytes(dir string) int64 {
+	files, _ := os.ReadDir(dir)
+	var n int64
+	for _, f := range files {
+		if filepath.Ext(f.Name()) != ".bin" || !fileName.MatchString(f.Name()) {
+			continue
+		}
+		if st, err := f.Info(); err == nil {
+			n += st.Size()
+		}
+	}
+	return n
 }
 
 // fileStamp tells whether a file is still what it was.

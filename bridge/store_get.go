@@ -1,9 +1,7 @@
 package bridge
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"sync/atomic"
 	"time"
 )
@@ -54,49 +52,10 @@ func (s *Store) Get(id string) (*Reference, error) {
 	return ref, nil
 }
 
-// Why a reference left the store that nobody asked to leave.
-const (
-	dropEvicted   = "evicted"            // for the budget
-	dropElsewhere = "removed by another" // its files went, by a sidecar that shares the directory
-)
-
-// unreadableFor is how long a reference may be unreadable for reasons that can pass, such
-// as too many open files. Longer, it would keep another from taking its place.
-const unreadableFor = 10 * time.Minute
-
-// dropLost drops a reference that cannot be read because of err. What may pass leaves it
-// for a while.
-func (s *Store) dropLost(id string, err error) {
-	switch {
-	case errors.Is(err, ErrCorrupt):
-		s.Drop(id, "corrupt")
-	case errors.Is(err, ErrUnsupported):
-		s.Drop(id, "unsupported")
-	case errors.Is(err, fs.ErrNotExist):
-		s.Drop(id, "missing")
-	case s.failingFor(id) > unreadableFor:
-		s.Drop(id, "unreadable")
-	}
-}
-
-// failingFor is for how long the reference of that id could not be read, now neither.
-func (s *Store) failingFor(id string) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e, now := s.entries[id], s.o.Now()
-	if e == nil {
-		return 0
-	}
-	if e.failing.IsZero() {
-		e.failing = now
-	}
-	return now.Sub(e.failing)
-}
-
 // pin finds id, on the disk if need be, and keeps it from being closed.
 func (s *Store) pin(id string) (*entry, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed {
 		return nil, fmt.Errorf("%w: the store is closed", ErrNoReference)
 	}
@@ -112,7 +71,8 @@ func (s *Store) pin(id string) (*entry, error) {
 }
 
 // lookUp finds the entry of id, on the disk if need be. Ids come from the index,
-// so that they are checked before they become part of a path.
+// so that they are checked before they become part of a path. The caller holds s.mu, and
+// ends with unlock.
 func (s *Store) lookUp(id string) *entry {
 	if e := s.entries[id]; e != nil {
 		return e
@@ -197,11 +157,11 @@ func (s *Store) Prompt(id string) (Prompt, error) {
 	s.mu.Lock()
 	e := s.lookUp(id)
 	if e == nil || s.foreign(e) {
-		s.mu.Unlock()
+		s.unlock()
 		return Prompt{}, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
 	p, want := Prompt{e.meta.Tenant, e.tokens}, e.meta.Tokens
-	s.mu.Unlock()
+	s.unlock()
 	if p.Tokens != nil {
 		return p, nil
 	}

@@ -24,29 +24,34 @@ type Pending struct {
 // the rest is the store's. Errors wrap ErrNotAdmitted, or
 // are the operating system's.
 func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil, fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
-	}
-	evict, err := s.makeRoom(bytes, frequency)
-	if err != nil {
-		s.mu.Unlock()
-		s.discard(evict...)
+	m.Bytes = bytes
+	p := &Pending{s: s, meta: m, frequency: frequency}
+	if err := p.reserve(); err != nil {
 		return nil, err
 	}
-	s.next++
-	m.ID = s.run.id + "-" + strconv.FormatInt(int64(s.next), 16)
-	m.Model, m.Bytes = s.o.Model, bytes
-	s.reserved[m.ID] = bytes
-	s.mu.Unlock()
-	s.discard(evict...)
-	p := &Pending{s: s, meta: m, frequency: frequency}
 	if err := p.makeFile(); err != nil {
 		p.Abort()
 		return nil, err
 	}
 	return p, nil
+}
+
+// reserve makes room, and gives the reference its name.
+func (p *Pending) reserve() error {
+	s := p.s
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		return fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
+	}
+	if err := s.makeRoom(p.meta.Bytes, p.frequency); err != nil {
+		return err
+	}
+	s.next++
+	p.meta.ID = s.run.id + "-" + strconv.FormatInt(int64(s.next), 16)
+	p.meta.Model = s.o.Model
+	s.reserved[p.meta.ID] = p.meta.Bytes
+	return nil
 }
 
 // makeFile makes the file that the backend will write to, closed to others from
@@ -158,26 +163,22 @@ func (p *Pending) checked() (*State, error) {
 // larger than was reserved: then room is made for the difference.
 func (s *Store) enter(e *entry, frequency int) error {
 	s.mu.Lock()
+	defer s.unlock()
 	if s.closed {
-		s.mu.Unlock()
 		return fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
 	}
 	held := s.reserved[e.meta.ID]
 	s.reserved[e.meta.ID] = 0 // so that making room does not take it for saved too late
-	evict, err := s.makeRoom(e.meta.Bytes, frequency)
+	err := s.makeRoom(e.meta.Bytes, frequency)
 	if err == nil {
 		err = s.writeMeta(e)
 	}
 	if err != nil {
 		s.reserved[e.meta.ID] = held
-		s.mu.Unlock()
-		s.discard(evict...)
 		return err
 	}
 	delete(s.reserved, e.meta.ID)
 	s.entries[e.meta.ID] = e
-	s.mu.Unlock()
-	s.discard(evict...)
 	return nil
 }
 
@@ -187,7 +188,6 @@ func (p *Pending) Abort() {
 		p.s.mu.Lock()
 		defer p.s.mu.Unlock()
 		delete(p.s.reserved, p.meta.ID)
-		p.s.stats.Aborted++
 		_ = os.Remove(p.Path())
 		_ = os.Remove(p.s.statePath(p.meta.ID))
 	})

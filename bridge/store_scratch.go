@@ -35,10 +35,13 @@ func (s *Store) Scratch(bytes int64) (*ScratchFile, error) { return s.scratch.ge
 func (p *scratchPool) get(bytes int64) (*ScratchFile, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i := p.closest(bytes); i >= 0 {
+	for i := p.closest(bytes); i >= 0; i = p.closest(bytes) {
 		sf := p.free[i]
-		p.free = append(p.free[:i], p.free[i+1:]...)
-		return sf, nil
+		p.free = slices.Delete(p.free, i, i+1)
+		if sf.named() {
+			return sf, nil
+		}
+		sf.discard()
 	}
 	path := filepath.Join(p.s.dir, fmt.Sprintf("ssk-%s-s%d.scratch", p.s.run.id, len(p.all)))
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -123,14 +126,32 @@ func (f *ScratchFile) Release() {
 	p := f.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f.abandoned {
-		_ = os.Remove(f.path) // its name stays taken
-	}
-	if p.all == nil || f.abandoned {
+	switch {
+	case f.abandoned:
+		f.discard()
+	case p.all == nil:
 		f.unmap()
-		return
+	default:
+		p.free = append(p.free, f)
 	}
-	p.free = append(p.free, f)
+}
+
+// named tells whether the file's name still leads to it: the backend goes by the name.
+func (f *ScratchFile) named() bool {
+	own, err := f.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(f.path)
+	return err == nil && os.SameFile(own, there)
+}
+
+// discard gives the file up. Its name stays taken, and what comes to lie there is deleted. The
+// caller holds the pool's lock.
+func (f *ScratchFile) discard() {
+	f.abandoned = true
+	_ = os.Remove(f.path)
+	f.unmap()
 }
 
 // abandoned tells whether a file of that name was given up, so that only the backend can

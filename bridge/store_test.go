@@ -233,33 +233,32 @@ func TestARunIsDeadOnlyWhereItsLockIsFreeOrGone(t *testing.T) {
 }
 
 func TestDamagedReferencesAreDropped(t *testing.T) {
-	f := func(what string, restart bool, damage func(path string)) {
+	f := func(what string, restart bool, reason string, damage func(path string)) {
 		t.Helper()
 		dir := t.TempDir()
-		s := openStore(t, dir, StoreOptions{})
+		var dropped []string
+		o := StoreOptions{OnDrop: func(m Meta, why string) { dropped = append(dropped, m.ID+" "+why) }}
+		s := openStore(t, dir, o)
 		id := save(t, s, 1, 1)
 		if restart {
 			s.Close()
 		}
 		damage(filepath.Join(dir, stateName(id)))
-		var dropped []string
 		if restart {
-			s = openStore(t, dir, StoreOptions{})
+			s = openStore(t, dir, o)
 		}
-		s.OnDrop(func(m Meta, _ string) { dropped = append(dropped, m.ID) })
-		_, found := s.entries[id]
 		ref, err := s.Get(id)
 		if err == nil {
 			ref.Release()
 			t.Errorf("%s: no error", what)
 		}
-		if found && !slices.Equal(dropped, []string{id}) {
-			t.Errorf("%s: dropped %v", what, dropped)
+		if !slices.Equal(dropped, []string{id + " " + reason}) {
+			t.Errorf("%s: dropped %v: expected %s as %s", what, dropped, id, reason)
 		}
 		if got := files(t, dir); len(got) != 0 {
 			t.Errorf("%s: %v are left", what, got)
 		}
-		if st := s.Stats(); st.References != 0 || st.Bytes != 0 || len(st.Dropped) != 1 {
+		if st := s.Stats(); st.References != 0 || st.Bytes != 0 {
 			t.Errorf("%s: %+v", what, st)
 		}
 	}
@@ -276,10 +275,13 @@ func TestDamagedReferencesAreDropped(t *testing.T) {
 	}
 	remove := func(path string) { os.Remove(path) }
 	for _, restart := range []bool{false, true} {
-		f("a flipped bit", restart, flip)
-		f("a cut file", restart, cut)
-		f("a missing file", restart, remove)
+		f("a flipped bit", restart, DropCorrupt, flip)
+		f("a cut file", restart, DropCorrupt, cut)
+		f("a missing file", restart, DropMissing, remove)
 	}
+	f("metadata that are none", true, DropCorrupt, func(path string) {
+		os.WriteFile(strings.TrimSuffix(path, ".bin")+".json", []byte("{"), 0o600)
+	})
 }
 
 // withoutFiles runs f while the process may open no file.
@@ -347,8 +349,8 @@ func TestCommitRefusesWhatIsNoState(t *testing.T) {
 			t.Error("no error")
 		}
 		p.Abort()
-		if got := files(t, dir); len(got) != 0 || s.Stats().Reserved != 0 {
-			t.Errorf("left: %v, %d bytes reserved", got, s.Stats().Reserved)
+		if got := files(t, dir); len(got) != 0 || s.used() != 0 {
+			t.Errorf("left: %v, %d bytes reserved", got, s.used())
 		}
 	}
 	f(func(string) {})
@@ -357,9 +359,6 @@ func TestCommitRefusesWhatIsNoState(t *testing.T) {
 	f(func(path string) {
 		writeState(t, path, testLayout(3, true, false, 2, F16, F16), 0, storeTokens, 1)
 	})
-	if st := s.Stats(); st.Aborted != 4 {
-		t.Errorf("%d aborted: expected 4", st.Aborted)
-	}
 }
 
 // A server that is slow to save writes the file after the capture gave up.
@@ -430,7 +429,8 @@ func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
 
 func TestAnotherSidecarsReferenceIsFound(t *testing.T) {
 	dir := t.TempDir()
-	a, b := openStore(t, dir, StoreOptions{}), openStore(t, dir, StoreOptions{})
+	why := ""
+	a, b := openStore(t, dir, StoreOptions{}), openStore(t, dir, StoreOptions{OnDrop: func(_ Meta, reason string) { why = reason }})
 	id := save(t, a, 1, 1)
 	ref, err := b.Get(id)
 	if err != nil {
@@ -439,16 +439,16 @@ func TestAnotherSidecarsReferenceIsFound(t *testing.T) {
 	a.Drop(id, "test")
 	_ = ref.State.Layer(1).V[3] // still mapped
 	ref.Release()
-	if _, err := b.Get(id); err == nil {
-		t.Error("found after it was dropped")
+	if _, err := b.Get(id); err == nil || why != DropElsewhere {
+		t.Errorf("after it was dropped: %v, and dropped as %q: expected an error and %q", err, why, DropElsewhere)
 	}
 }
 
 func TestRefreshTakesNoteOfWhatAnotherSidecarDid(t *testing.T) {
 	dir := t.TempDir()
-	a, b := openStore(t, dir, StoreOptions{}), openStore(t, dir, StoreOptions{})
 	var dropped []string
-	b.OnDrop(func(m Meta, reason string) { dropped = append(dropped, m.ID+" "+reason) })
+	a := openStore(t, dir, StoreOptions{})
+	b := openStore(t, dir, StoreOptions{OnDrop: func(m Meta, reason string) { dropped = append(dropped, m.ID+" "+reason) }})
 	id := save(t, a, 1, 1)
 	b.Refresh()
 	if got := ids(b.All()); !slices.Equal(got, []string{id}) {
@@ -456,7 +456,7 @@ func TestRefreshTakesNoteOfWhatAnotherSidecarDid(t *testing.T) {
 	}
 	a.Drop(id, "test")
 	b.Refresh()
-	if len(b.All()) > 0 || !slices.Equal(dropped, []string{id + " " + dropElsewhere}) {
+	if len(b.All()) > 0 || !slices.Equal(dropped, []string{id + " " + DropElsewhere}) {
 		t.Errorf("has %v and dropped %v after %s was dropped", ids(b.All()), dropped, id)
 	}
 }
@@ -507,33 +507,37 @@ func TestOtherModelsReferencesAreKeptButNotUsed(t *testing.T) {
 	s := openStore(t, dir, StoreOptions{Model: "one"})
 	id := save(t, s, 1, 1)
 	s.Close()
-	s = openStore(t, dir, StoreOptions{Model: "two", Budget: 2 * stateBytes})
+	var dropped []string
+	s = openStore(t, dir, StoreOptions{Model: "two", Budget: 2 * stateBytes, OnDrop: func(m Meta, _ string) { dropped = append(dropped, m.ID) }})
 	if _, err := s.Get(id); !errors.Is(err, ErrNoReference) {
 		t.Errorf("got %v", err)
 	}
-	if st := s.Stats(); st.Foreign != 1 || st.References != 0 || len(s.All()) != 0 {
+	if st := s.Stats(); st.Bytes != stateBytes || st.References != 0 || len(s.All()) != 0 {
 		t.Errorf("%+v", st)
 	}
 	save(t, s, 2, 1)
 	save(t, s, 3, 1) // the foreign one goes first
-	if st := s.Stats(); st.Foreign != 0 || st.References != 2 || st.Evicted != 1 {
-		t.Errorf("%+v", st)
+	if st := s.Stats(); st.References != 2 || !slices.Equal(dropped, []string{id}) {
+		t.Errorf("%+v, dropped %v: expected %s", st, dropped, id)
 	}
 }
 
 func TestBudgetHoldsAndLeastValuedGoesFirst(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	s := openStore(t, t.TempDir(), StoreOptions{Budget: 3*stateBytes + 10, Now: func() time.Time { now = now.Add(time.Second); return now }})
+	var dropped []string
+	s := openStore(t, t.TempDir(), StoreOptions{
+		Budget: 3*stateBytes + 10,
+		Now:    func() time.Time { now = now.Add(time.Second); return now },
+		OnDrop: func(m Meta, reason string) {
+			dropped = append(dropped, m.ID)
+			if reason != DropEvicted {
+				t.Errorf("%s was dropped as %q: expected %q", m.ID, reason, DropEvicted)
+			}
+		},
+	})
 	a, b, c := save(t, s, 1, 1), save(t, s, 2, 1), save(t, s, 3, 1)
 	s.Hit(a, 10)
 	s.Hit(c, 1000)
-	var dropped []string
-	s.OnDrop(func(m Meta, reason string) {
-		dropped = append(dropped, m.ID)
-		if reason != dropEvicted {
-			t.Errorf("%s was dropped as %q: expected %q", m.ID, reason, dropEvicted)
-		}
-	})
 	d := save(t, s, 4, 1) // b was never used
 	e := save(t, s, 5, 2) // d neither
 	f := save(t, s, 6, 2) // nor e
@@ -545,7 +549,7 @@ func TestBudgetHoldsAndLeastValuedGoesFirst(t *testing.T) {
 	if dropped[len(dropped)-1] != a {
 		t.Errorf("dropped %v: expected %v last", dropped, a)
 	}
-	if st := s.Stats(); st.Bytes > st.Budget || st.References != 3 {
+	if st := s.Stats(); st.Bytes > s.o.Budget || st.References != 3 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -589,9 +593,13 @@ func TestSmallerBudgetShrinksTheStore(t *testing.T) {
 		save(t, s, seed, 1)
 	}
 	s.Close()
-	s = openStore(t, dir, StoreOptions{Budget: 2 * stateBytes})
-	if st := s.Stats(); st.References != 2 || st.Bytes != 2*stateBytes || len(files(t, dir)) != 4 {
-		t.Errorf("%+v, files %v", st, files(t, dir))
+	evicted := 0
+	s = openStore(t, dir, StoreOptions{Budget: 2 * stateBytes, OnDrop: func(Meta, string) { evicted++ }})
+	if st := s.Stats(); st.References != 2 || st.Bytes != 2*stateBytes || len(files(t, dir)) != 4 || evicted != 3 {
+		t.Errorf("%+v, files %v, told of %d: expected 2 references and 3 evicted", st, files(t, dir), evicted)
+	}
+	if n := ReferenceBytes(dir); n != 2*stateBytes {
+		t.Errorf("the directory's references take %d bytes: expected %d", n, 2*stateBytes)
 	}
 }
 
@@ -664,6 +672,49 @@ func TestScratchIsReusedAndRemoved(t *testing.T) {
 	}
 }
 
+// TestScratchWhoseNameIsGoneIsNotUsedAgain: the backend would read another file, or none.
+func TestScratchWhoseNameIsGoneIsNotUsedAgain(t *testing.T) {
+	f := func(name string, change func(path string) error) {
+		t.Helper()
+		dir := t.TempDir()
+		s := openStore(t, dir, StoreOptions{})
+		a, err := s.Scratch(stateBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Release()
+		if err := change(a.Path()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := s.Scratch(stateBytes)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		w, err := b.Create(storeLayout, 0, make([]int32, storeTokens), []int32{0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fillNoise(w, 1)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := OpenState(b.Path()); err != nil {
+			t.Errorf("%s: what was written next cannot be read by its name: %v", name, err)
+		} else {
+			st.Close()
+		}
+		b.Release()
+		s.Close()
+		if got := files(t, dir); len(got) != 0 {
+			t.Errorf("%s: left: %v", name, got)
+		}
+	}
+	f("deleted", os.Remove)
+	f("replaced", func(path string) error {
+		return errors.Join(os.WriteFile(path+".new", []byte("short"), 0o600), os.Rename(path+".new", path))
+	})
+}
+
 func TestStoreUnderManyUsers(t *testing.T) {
 	s := openStore(t, t.TempDir(), StoreOptions{Budget: 5 * stateBytes})
 	var wg sync.WaitGroup
@@ -681,9 +732,11 @@ func TestStoreUnderManyUsers(t *testing.T) {
 					_ = ref.State.Layer(1).V[0]
 					ref.Release()
 				}
-				if st := s.Stats(); st.Bytes+st.Reserved > st.Budget {
-					t.Errorf("over the budget: %+v", st)
+				s.mu.Lock()
+				if used := s.used(); used > s.o.Budget {
+					t.Errorf("%d bytes are over the budget of %d", used, s.o.Budget)
 				}
+				s.mu.Unlock()
 			}
 		})
 	}
@@ -695,8 +748,8 @@ func TestFullDirectoryRefuses(t *testing.T) {
 	if _, err := s.Reserve(1<<60, Meta{}, 1); !errors.Is(err, ErrNotAdmitted) {
 		t.Errorf("got %v", err)
 	}
-	if st := s.Stats(); st.Reserved != 0 {
-		t.Errorf("%d bytes stay reserved", st.Reserved)
+	if n := s.used(); n != 0 {
+		t.Errorf("%d bytes stay reserved", n)
 	}
 }
 

@@ -37,14 +37,14 @@ func (e earnings) seen() int { return 1 + int(math.Round(e.Hits)) }
 // first, then those that saved fewest tokens for each byte, then the longest
 // unused. A reference only goes for a prompt that was seen at least as often as
 // its own, frequency times. Either all that is needed goes or nothing. The caller
-// holds s.mu, and discards what is returned, also with an error, after releasing it.
-func (s *Store) makeRoom(bytes int64, frequency int) ([]*entry, error) {
-	gone := s.refresh()
+// holds s.mu, and ends with unlock.
+func (s *Store) makeRoom(bytes int64, frequency int) error {
+	s.refresh()
 	if s.o.Budget <= 0 {
-		return gone, nil
+		return nil
 	}
 	if bytes > s.o.Budget {
-		return gone, fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
+		return fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
 	}
 	need := s.used() + bytes - s.o.Budget
 	var out []*entry
@@ -59,13 +59,12 @@ func (s *Store) makeRoom(bytes int64, frequency int) ([]*entry, error) {
 		need -= v.entry.meta.Bytes
 	}
 	if need > 0 {
-		return gone, fmt.Errorf("%w: the store is full of references that earn their place: %d bytes short for a prompt seen %d times", ErrNotAdmitted, need, frequency)
+		return fmt.Errorf("%w: the store is full of references that earn their place: %d bytes short for a prompt seen %d times", ErrNotAdmitted, need, frequency)
 	}
 	for _, e := range out {
-		s.detach(e, dropEvicted)
+		s.detach(e, DropEvicted)
 	}
-	s.stats.Evicted += int64(len(out))
-	return append(out, gone...), nil
+	return nil
 }
 
 type victim struct {

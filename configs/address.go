@@ -24,6 +24,9 @@ func CheckBaseURL(text string) error {
 		return fmt.Errorf("%q is not a base URL; want one like http://127.0.0.1:8081", redact(text))
 	case u.RawQuery != "" || u.Fragment != "":
 		return fmt.Errorf("%q has a query or fragment; want a base URL without", redact(text))
+	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v1"): // as clients of OpenAI's want it
+		u.Path = strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/v1")
+		return fmt.Errorf("%q ends in /v1, which is a part of requests' paths; want it without, as %s", redact(text), u.Redacted())
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ type Config struct {
 
 // Backend says where the llama-server is and how it is reached.
 type Backend struct {
-	// URL is the base URL of the llama-server.
+	// URL is the base URL of the llama-server, without /v1.
 	URL string `yaml:"url" json:"url"`
 	// SlotDir is the directory given to the server as --slot-save-path, as seen
 	// by the sidecar.

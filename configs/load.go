@@ -10,14 +10,23 @@ import (
 // which it is called twice. An empty name means no file. The error is Errors, with
 // everything that is wrong, or says why the file cannot be read.
 func Load(file string, override func(*Config)) (*Config, error) {
+	text, err := read(file)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(file, text, override)
+}
+
+// read is the file's text; an empty name means no file.
+func read(file string) ([]byte, error) {
 	if file == "" {
-		return Parse("", nil, override)
+		return nil, nil
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
-	return Parse(file, text, override)
+	return text, nil
 }
 
 // Parse is Load for a text that is at hand; file is only named in errors.
@@ -40,11 +49,14 @@ func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
 // Gives tells whether a file says anything about a top-level option, as "listen". What
 // is wrong with the file Load reports.
 func Gives(file, option string) bool {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return false
-	}
-	d := decoder{file: file, override: func(*Config) {}, lines: map[string]int{}}
+	text, err := read(file)
+	return err == nil && gives(text, option)
+}
+
+// gives is Gives for a text; the option "" is the whole: an empty file, or one of comments
+// alone, says nothing.
+func gives(text []byte, option string) bool {
+	d := decoder{override: func(*Config) {}, lines: map[string]int{}}
 	d.decode(text, Default())
 	return d.lines[option] > 0
 }

@@ -1,7 +1,9 @@
 package configs
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -22,6 +24,9 @@ func (c *Config) IndexSecret() (secret []byte, path string, err error) {
 		path = filepath.Join(c.Backend.SlotDir, keyFile)
 	}
 	secret, err = os.ReadFile(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, path, fmt.Errorf("cannot read the index secret: %w; want to run as the user that made it", err)
+	}
 	if err != nil {
 		return nil, path, fmt.Errorf("cannot read the index secret: %w", err)
 	}

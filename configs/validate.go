@@ -3,11 +3,12 @@ package configs
 import (
 	"fmt"
 	"math"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/semsharekv/semsharekv/internal/redisurl"
 )
 
 // Validate reports everything that is wrong with the values, as Errors.
@@ -82,21 +83,10 @@ func (v *validator) limits(l *Limits) {
 	v.notNegative("limits.slot_wait", l.SlotWait)
 }
 
-// redisSchemes are those that the index understands, before a host; unix comes before a
-// path.
-var redisSchemes = []string{"redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
-
-func isRedisURL(text string) bool {
-	u, err := url.Parse(text)
-	if err == nil && u.Scheme == "unix" {
-		return u.Host == "" && path.IsAbs(u.Path)
-	}
-	return err == nil && u.Host != "" && slices.Contains(redisSchemes, u.Scheme)
-}
-
 func (v *validator) index(x *Index) {
-	if x.Redis != "" && !isRedisURL(x.Redis) {
-		v.fail("index.redis", "%q is not a Redis URL; want one that begins with %s:// or unix:///", redact(x.Redis), strings.Join(redisSchemes, "://, "))
+	if x.Redis != "" {
+		_, err := redisurl.Parse(x.Redis)
+		v.wrong("index.redis", err)
 	}
 	v.positive("index.timeout", x.Timeout)
 	if x.TTL < time.Second {

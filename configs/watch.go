@@ -2,6 +2,7 @@ package configs
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,9 @@ type Watcher struct {
 
 	current atomic.Pointer[Config]
 	mu      sync.Mutex
-	seen    fileID
+	seen    fileID // of what was read last
+	found   fileID // at the last poll
+	empty   bool   // the file in force says nothing
 }
 
 // fileID changes when a file is written or another one is put in its place.
@@ -35,9 +38,8 @@ type fileID struct {
 
 // NewWatcher reads the file for the first time; override is as in Load.
 func NewWatcher(file string, override func(*Config)) (*Watcher, error) {
-	w := &Watcher{file: file, override: override}
-	w.seen, _ = identify(file)
-	c, err := Load(file, override)
+	w := &Watcher{file: file, override: override, empty: true}
+	c, err := w.load()
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +67,8 @@ func (w *Watcher) Run(ctx context.Context, every time.Duration, reload <-chan os
 	}
 }
 
-// Poll reloads when the file is not the one that was read last.
+// Poll reloads when the file is not the one that was read last, and is what it was at the
+// last poll: one that changed in between is still being written.
 func (w *Watcher) Poll() {
 	if w.file == "" {
 		return
@@ -73,9 +76,10 @@ func (w *Watcher) Poll() {
 	w.mu.Lock()
 	id, err := identify(w.file)
 	// A file that is gone for a moment is one that is being replaced.
-	unchanged := err != nil || id == w.seen
+	settled := err == nil && id != w.seen && id == w.found
+	w.found = id
 	w.mu.Unlock()
-	if !unchanged {
+	if settled {
 		w.Reload()
 	}
 }
@@ -83,9 +87,7 @@ func (w *Watcher) Poll() {
 // Reload reads the file now. A bad one leaves the last good one in force.
 func (w *Watcher) Reload() {
 	w.mu.Lock()
-	// Identified before it is read: a change in between is seen at the next poll.
-	w.seen, _ = identify(w.file)
-	c, err := Load(w.file, w.override)
+	c, err := w.load()
 	if err == nil {
 		w.current.Store(c)
 	}
@@ -96,6 +98,27 @@ func (w *Watcher) Reload() {
 	if err != nil && w.Failed != nil {
 		w.Failed(err)
 	}
+}
+
+// load reads the file. One that says nothing is refused in the place of one that does: it
+// is more likely cut off than meant, and could make one tenant of all.
+func (w *Watcher) load() (*Config, error) {
+	// Identified before it is read: a change in between is seen at the next poll.
+	w.seen, _ = identify(w.file)
+	text, err := read(w.file)
+	if err != nil {
+		return nil, err
+	}
+	c, err := Parse(w.file, text, w.override)
+	if err != nil {
+		return nil, err
+	}
+	empty := !gives(text, "")
+	if empty && !w.empty {
+		return nil, fmt.Errorf("%s is empty, and the configuration in force is not; {} takes all options back", w.file)
+	}
+	w.empty = empty
+	return c, nil
 }
 
 // identify follows links, so that a swapped link is a changed file.

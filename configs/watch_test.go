@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -36,13 +38,15 @@ func TestWatcherKeepsTheLastGoodOne(t *testing.T) {
 	check(1, 0, 0)
 
 	writeFile(t, file, base+"defaults: {seam: 22}")
-	w.Poll()
-	w.Poll()
+	for range 3 {
+		w.Poll()
+	}
 	check(22, 1, 0)
 
 	writeFile(t, file, base+"defaults: {seam: many}")
-	w.Poll()
-	w.Poll()
+	for range 3 {
+		w.Poll()
+	}
 	check(22, 1, 1)
 
 	if err := os.Remove(file); err != nil {
@@ -53,7 +57,62 @@ func TestWatcherKeepsTheLastGoodOne(t *testing.T) {
 
 	writeFile(t, file, base+"defaults: {seam: 3}")
 	w.Poll()
+	w.Poll()
 	check(3, 2, 1)
+}
+
+// Half a file may be valid.
+func TestWatcherLetsAFileBeWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	writeFile(t, file, base+"defaults: {seam: 1}")
+	w, err := NewWatcher(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seams []int
+	w.Changed = func(c *Config) { seams = append(seams, c.Defaults.Seam) }
+	for _, part := range []string{base, base + "defaults: {seam: 2}", base + "defaults: {seam: 33}"} {
+		writeFile(t, file, part)
+		w.Poll()
+	}
+	if len(seams) > 0 {
+		t.Errorf("reloaded with seam %v while the file was written", seams)
+	}
+	w.Poll()
+	if !slices.Equal(seams, []int{33}) {
+		t.Errorf("reloaded with seam %v, want 33 once", seams)
+	}
+}
+
+// Where flags name the backend an empty file is valid, and all clients are one tenant.
+func TestWatcherRefusesAnEmptyFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	flags := func(c *Config) { c.Backend.URL, c.Backend.SlotDir = "http://127.0.0.1:1", "/dev/shm/slots" }
+	writeFile(t, file, "# nothing yet\n")
+	w, err := NewWatcher(file, flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last error
+	w.Failed = func(err error) { last = err }
+	f := func(text, want string) {
+		t.Helper()
+		last = nil
+		writeFile(t, file, text)
+		w.Reload()
+		if (last == nil) != (want == "") || last != nil && !strings.Contains(last.Error(), want) {
+			t.Errorf("%q: error %v, want %q", text, last, want)
+		}
+	}
+	f("", "")
+	f("defaults: {tenant: {source: api_key}}", "")
+	f("", "c.yaml is empty")
+	f("# defaults:\n#   tenant: {source: api_key}\n", "c.yaml is empty")
+	f("---\n", "c.yaml is empty")
+	if source := w.Current().Defaults.Tenant.Source; source != "api_key" {
+		t.Errorf("tenants are %q, want those of the last good file", source)
+	}
+	f("{}", "")
 }
 
 // A ConfigMap is mounted as c.yaml -> ..data/c.yaml with ..data -> a folder that
@@ -90,6 +149,7 @@ func TestWatcherSeesASwappedConfigMap(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
 		t.Fatal(err)
 	}
+	w.Poll()
 	w.Poll()
 	if seam := w.Current().Defaults.Seam; seam != 2 {
 		t.Errorf("seam %d after the swap, want 2", seam)

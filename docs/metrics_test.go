@@ -2,7 +2,6 @@ package docs
 
 import (
 	"go/ast"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -11,10 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/VictoriaMetrics/metricsql"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.yaml.in/yaml/v4"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/proxy"
 )
 
@@ -86,26 +84,23 @@ func TestEveryMetricOfTheSidecarIsDocumented(t *testing.T) {
 	}
 }
 
+// page is what /metrics answers.
+func page(t *testing.T, m *proxy.Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
+}
+
 // What /metrics answers has no families but those of the table and those of the
 // client library.
 func TestMetricsPageHasOnlyWhatIsDocumented(t *testing.T) {
 	m := proxy.NewMetrics()
 	m.Requests.WithLabelValues("chat", "cold", "no gain").Inc()
 	m.Steps.WithLabelValues("tokens").Observe(1)
-	s := httptest.NewServer(m.Handler())
-	defer s.Close()
-	resp, err := http.Get(s.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	page, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
 	rows := documented(t, ofTheSidecar)
 	ours := 0
-	for _, f := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(string(page), -1) {
+	for _, f := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(page(t, m), -1) {
 		if strings.HasPrefix(f[1], "go_") || strings.HasPrefix(f[1], "process_") {
 			continue
 		}
@@ -185,13 +180,10 @@ func TestEveryLabelValueIsDocumented(t *testing.T) {
 	})
 	same(t, "steps", names(table(t, "operations.md", "### Steps")), unique(steps))
 	same(t, "captures", firsts(table(t, "operations.md", "### Captures")), unique(captures))
-	dropped := constants(source(t, "bridge"), "drop")
-	each(source(t, "bridge", "proxy"), func(c *ast.CallExpr) {
-		if s, ok := argument(c, 1); ok && called(c) == "Drop" {
-			dropped = append(dropped, s)
-		}
-	})
-	same(t, "dropped references", firsts(table(t, "operations.md", "### Dropped references")), unique(dropped))
+	if all := constants(source(t, "bridge"), "Drop"); !slices.Equal(unique(slices.Clone(bridge.DropReasons)), unique(all)) {
+		t.Errorf("DropReasons are %v, want %v", bridge.DropReasons, all)
+	}
+	same(t, "dropped references", firsts(table(t, "operations.md", "### Dropped references")), bridge.DropReasons)
 }
 
 // notKept are the errors that say why a prompt was not kept.
@@ -213,69 +205,4 @@ func firsts(rows [][]string) []string {
 		out = append(out, strings.Trim(r[0], "`"))
 	}
 	return out
-}
-
-// Alerts name metrics and labels that exist.
-func TestAlertsNameMetricsThatExist(t *testing.T) {
-	labels := map[string]string{}
-	for _, m := range append(documented(t, ofTheSidecar), documented(t, ofTheWebhook)...) {
-		labels[m.name] = m.labels
-		if m.kind == "histogram" {
-			labels[m.name+"_bucket"] = m.labels + ",le"
-		}
-	}
-	alerts := 0
-	for _, block := range blocks(read(t, "operations.md")) {
-		var rule struct {
-			Spec struct {
-				Groups []struct {
-					Rules []struct{ Alert, Expr, For string }
-				}
-			}
-		}
-		if err := yaml.Unmarshal([]byte(block), &rule); err != nil {
-			t.Fatal(err)
-		}
-		for _, g := range rule.Spec.Groups {
-			for _, r := range g.Rules {
-				alerts++
-				checkExpr(t, r.Alert, r.Expr, labels)
-			}
-		}
-	}
-	if alerts == 0 {
-		t.Error("there are no alerts")
-	}
-}
-
-// checkExpr parses an expression and looks its metrics and their labels up.
-func checkExpr(t *testing.T, alert, expr string, labels map[string]string) {
-	t.Helper()
-	e, err := metricsql.Parse(expr)
-	if err != nil {
-		t.Errorf("%s: %v", alert, err)
-		return
-	}
-	named := 0
-	metricsql.VisitAll(e, func(e metricsql.Expr) {
-		m, ok := e.(*metricsql.MetricExpr)
-		if !ok {
-			return
-		}
-		for _, filters := range m.LabelFilterss {
-			named++
-			known, ok := labels[filters[0].Value] // the first is the metric's name
-			if !ok {
-				t.Errorf("%s: there is no metric %s", alert, filters[0].Value)
-			}
-			for _, f := range filters[1:] {
-				if !slices.Contains(strings.Split(known, ","), f.Label) {
-					t.Errorf("%s: %s has no label %q", alert, filters[0].Value, f.Label)
-				}
-			}
-		}
-	})
-	if named == 0 {
-		t.Errorf("%s: %q names no metric", alert, expr)
-	}
 }

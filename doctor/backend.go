@@ -54,7 +54,7 @@ func (x *examination) backend() *backend {
 	if b.props, err = b.Props(ctx); err != nil {
 		advice := "is backend.url that of a llama-server?"
 		if s := status(err); s == http.StatusUnauthorized || s == http.StatusForbidden {
-			advice = "set backend.api_key to one that the server accepts"
+			advice = "name a key that the server accepts: --api-key-env, or backend.api_key"
 		}
 		x.add(Wrong, check, advice, "%v", err)
 		b.close()
@@ -108,7 +108,7 @@ func (x *examination) model(b *backend) {
 	path := cmp.Or(x.cfg.Backend.Model, b.props.ModelPath)
 	m, err := bridge.OpenModel(path)
 	if err != nil {
-		x.add(Warning, check, "set backend.model to the GGUF as seen from here: without it tokens are matched by identity alone, and moved passages are not shared", "%v", err)
+		x.add(Warning, check, "set backend.model (--model) to the GGUF as seen from here: without it tokens are matched by identity alone, passages that moved are computed, so are prompts of /infill, and neither the agent nor a calibration is used", "%v", err)
 		return
 	}
 	b.file = m
@@ -135,8 +135,11 @@ func (x *examination) probe(b *backend) {
 	p, err := bridge.Prober{Backend: b.Backend, Props: b.props, Dir: x.cfg.Backend.SlotDir, Model: b.file, Kernels: kernels}.Probe(ctx)
 	if err != nil {
 		advice := "start llama-server with --slot-save-path naming the directory that backend.slot_dir names here, as a user who can write there and whose files can be read here"
-		if errors.Is(err, bridge.ErrUnshareable) {
+		switch {
+		case errors.Is(err, bridge.ErrUnshareable):
 			advice = "requests pass through unshared with this model and these settings of the server"
+		case errors.Is(err, bridge.ErrTaken):
+			advice = "ask again while the server is less busy; a running sidecar keeps requests back for a moment"
 		}
 		x.add(Wrong, check, advice, "%v", err)
 		return

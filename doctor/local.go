@@ -113,6 +113,7 @@ func (x *examination) room(dir string) {
 		x.add(Warning, check, "", "%v", err)
 		return
 	}
+	room += bridge.ReferenceBytes(dir) // which the budget counts too
 	size := configs.FormatSize(room >> 20 << 20)
 	if !memory {
 		x.add(Warning, check, "use a directory in memory, such as one in /dev/shm: references are written and read there", "%s is on a disk", dir)
@@ -128,12 +129,15 @@ func (x *examination) room(dir string) {
 func (x *examination) secret() {
 	const check = "index secret"
 	_, path, err := x.cfg.IndexSecret()
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) && x.cfg.Index.SecretFile == "" {
-			x.ok(check, "made at the first start, as %s", path)
-		} else {
-			x.add(Wrong, check, "put at least 16 random bytes there, mode 0600", "%v", err)
-		}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && x.cfg.Index.SecretFile == "":
+		x.ok(check, "made at the first start, as %s", path)
+		return
+	case errors.Is(err, fs.ErrPermission):
+		x.add(Wrong, check, "run as the user whose it is: each command that is given this slot directory must be able to read it", "the sidecar does not start: %v", err)
+		return
+	case err != nil:
+		x.add(Wrong, check, "put at least 16 random bytes there, mode 0600", "the sidecar does not start: %v", err)
 		return
 	}
 	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
@@ -150,12 +154,13 @@ func (x *examination) index() {
 	}
 	// The secret stays out of it: nothing is written, nor found.
 	i, err := matcher.OpenIndex(matcher.IndexOptions{URL: x.cfg.Index.Redis, Prefix: strings.TrimSuffix(x.cfg.Index.Prefix, ":"),
-		Secret: make([]byte, 16), Timeout: x.cfg.Index.Timeout})
-	if err == nil {
-		defer i.Close()
-		err = i.Ping(x.ctx)
-	}
+		Secret: make([]byte, 16), TTL: x.cfg.Index.TTL, Timeout: x.cfg.Index.Timeout})
 	if err != nil {
+		x.add(Wrong, "index", "check the files that index.redis names", "the sidecar does not start: %v", err)
+		return
+	}
+	defer i.Close()
+	if err := i.Ping(x.ctx); err != nil {
 		x.add(Wrong, "index", "check index.redis: host, port, TLS, user and password",
 			"Redis does not answer, so that every request goes cold: %v", err)
 		return

@@ -55,7 +55,11 @@ func (b *backend) do(ctx context.Context, method, path string, body any) (*http.
 	if res.StatusCode != http.StatusOK {
 		defer res.Body.Close()
 		said, _ := io.ReadAll(io.LimitReader(res.Body, maxFault))
-		return nil, fmt.Errorf("%s %s: %s: %s", method, b.url+path, res.Status, bytes.TrimSpace(said))
+		err := fmt.Errorf("%s %s: %s: %s", method, b.url+path, res.Status, bytes.TrimSpace(said))
+		if res.StatusCode == http.StatusUnauthorized {
+			err = fmt.Errorf("%w; name a key that the server accepts: --api-key-env, or backend.api_key", err)
+		}
+		return nil, err
 	}
 	return res, nil
 }

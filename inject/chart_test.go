@@ -51,6 +51,17 @@ func base(t testing.TB) []*unstructured.Unstructured {
 	return all
 }
 
+func TestTheOldestKubernetesIsTheSameEverywhere(t *testing.T) {
+	f := func(file, want string) {
+		t.Helper()
+		if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: error %v, want %q in it", file, err, want)
+		}
+	}
+	f("../docker/kubernetes/chart/Chart.yaml", fmt.Sprintf(`kubeVersion: ">= 1.%d.0-0"`, oldestMinor))
+	f("../README.md", fmt.Sprintf("Kubernetes 1.%d or newer", oldestMinor))
+}
+
 // accountToken is one that the API server issues for the webhook's ServiceAccount.
 func (c *cluster) accountToken(t testing.TB, key types.NamespacedName) string {
 	t.Helper()

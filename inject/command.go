@@ -63,7 +63,7 @@ func parseCommand(c *corev1.Container, named bool) (*command, error) {
 		return cmd, cmd.fromImage(c, named)
 	}
 	if isShellLine(cmd.words) {
-		return nil, refuse(kindCommand, "container %q runs a shell line (%s); want the llama-server and its options as a list", c.Name, abbreviate(c.Command))
+		return nil, refuse(kindCommand, "container %q runs a shell line (%s); want the llama-server and its options as a list", c.Name, program(c.Command))
 	}
 	for i, w := range cmd.words {
 		base := path.Base(w)
@@ -72,12 +72,12 @@ func parseCommand(c *corev1.Container, named bool) (*command, error) {
 			cmd.first = i + 1
 			return cmd, nil
 		case base == "env" && path.Base(cmd.words[min(i+1, len(cmd.words)-1)]) != "llama-server":
-			return nil, refuse(kindCommand, "container %q has env change its variables (%s), which nobody sees here; want them in the container's env", c.Name, abbreviate(c.Command))
+			return nil, refuse(kindCommand, "container %q has env change its variables (%s), which nobody sees here; want them in the container's env", c.Name, program(c.Command))
 		case i == 0 && !slices.Contains(wrappers, base):
-			return nil, refuse(kindCommand, "container %q runs %s, which is not llama-server; want its command to name it", c.Name, abbreviate(c.Command))
+			return nil, refuse(kindCommand, "container %q runs %s, which is not llama-server; want its command to name it in a word of its own", c.Name, program(c.Command))
 		}
 	}
-	return nil, refuse(kindCommand, "the command of container %q (%s) does not name llama-server", c.Name, abbreviate(c.Command))
+	return nil, refuse(kindCommand, "the command of container %q (%s) does not name llama-server", c.Name, program(c.Command))
 }
 
 func (cmd *command) fromImage(c *corev1.Container, named bool) error {
@@ -96,12 +96,20 @@ func (cmd *command) fromImage(c *corev1.Container, named bool) error {
 	return nil
 }
 
-func abbreviate(words []string) string {
-	s := strings.Join(words, " ")
-	if len(s) > 80 {
-		s = s[:80] + "..."
+// maxProgram bounds what is said of a command: annotations have no room for more.
+const maxProgram = 80
+
+// program names what the words run, and nothing that stands behind it: keys may be there.
+func program(words []string) string {
+	name := words[0]
+	if i := strings.IndexAny(name, " \t\n="); i >= 0 {
+		name = name[:i]
 	}
-	return strings.ToValidUTF8(s, "")
+	name = strings.ToValidUTF8(name[:min(len(name), maxProgram)], "")
+	if len(words) > 1 || len(name) < len(words[0]) {
+		name += " …"
+	}
+	return name
 }
 
 // option is one of llama-server's: its names and the variable that stands for it

@@ -40,7 +40,7 @@ import (
 )
 
 // cluster is a real API server with the webhook installed and running, under the
-// rights that README names and no others.
+// rights that the manual names and no others.
 type cluster struct {
 	t      *testing.T
 	kube   *lab.Kube

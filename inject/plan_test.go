@@ -45,7 +45,7 @@ func readPod(t testing.TB, file string) *corev1.Pod {
 	return &pod
 }
 
-// testPod is the pod of the README with a change.
+// testPod is the pod of the manual with a change.
 func testPod(t testing.TB, edit func(*corev1.Pod)) *corev1.Pod {
 	pod := readPod(t, "testdata/pod.yaml")
 	if edit != nil {

@@ -55,6 +55,9 @@ func (c *Command) Find() error {
 	if errors.As(err, &fault) {
 		err = fault.Err // the name stands in ours
 	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("cannot start %s: %w; want a program in it, or a path, as /opt/llama.cpp/llama-server", c.Args[0], err)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot start %s: %w", c.Args[0], err)
 	}

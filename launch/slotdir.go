@@ -80,7 +80,7 @@ func look(parent string) (*SlotDir, error) {
 }
 
 // Room says how many bytes can be written to a directory, and whether they lie in
-// memory: then half of what is available is the most.
+// memory: then half of what this process has available is the most.
 func Room(dir string) (bytes int64, memory bool, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -90,7 +90,7 @@ func Room(dir string) (bytes int64, memory bool, err error) {
 	if !inMemory(&st) {
 		return free, false, nil
 	}
-	if available := availableMemory(); available > 0 {
+	if available := availableMemory("/"); available > 0 {
 		free = min(free, available/2)
 	}
 	return free, true, nil
@@ -114,6 +114,12 @@ func (d *SlotDir) make(parent string) error {
 	}
 	d.Path, d.lock = path, lock
 	return nil
+}
+
+// Private tells whether a directory is one of those, of whatever process.
+func Private(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, lockFile))
+	return err == nil && strings.HasPrefix(filepath.Base(dir), slotDirPrefix)
 }
 
 // Remove deletes the directory and what is in it.
@@ -146,21 +152,6 @@ func abandoned(dir string, made time.Time) bool {
 	}
 	defer lock.Close()
 	return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
-}
-
-// availableMemory is what the kernel says can be had without swapping, or 0.
-func availableMemory() int64 {
-	text, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		var kib int64
-		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
-			return kib << 10
-		}
-	}
-	return 0
 }
 
 func inMemory(st *unix.Statfs_t) bool {

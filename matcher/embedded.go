@@ -11,15 +11,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// sweepEvery is how often expired entries of the embedded Redis are removed.
-const sweepEvery = time.Minute
+// sweepEvery is how often expired entries of the embedded Redis are removed: a hundredth of
+// the TTL, by which they may go too soon. Seldom, since look-ups wait meanwhile (for half a
+// million keys 0.5 s).
+func sweepEvery(ttl time.Duration) time.Duration { return max(ttl/100, time.Minute) }
 
 // embeddedTimeout is the least timeout of an operation on the embedded Redis.
 const embeddedTimeout = time.Second
 
 // openEmbedded starts a Redis inside this process. It listens nowhere: the
 // client talks to it through in-memory pipes, so no other process can.
-func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error) {
+func openEmbedded(timeout, sweeping time.Duration) (redis.UniversalClient, func() error) {
 	m := miniredis.NewMiniRedis()
 	o := &redis.Options{
 		Addr:   "embedded",
@@ -29,7 +31,7 @@ func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error) {
 	db := redis.NewClient(o)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { sweep(m, stop) })
+	wg.Go(func() { sweep(m, sweeping, stop) })
 	return db, sync.OnceValue(func() error {
 		close(stop)
 		wg.Wait()
@@ -40,8 +42,8 @@ func openEmbedded(timeout time.Duration) (redis.UniversalClient, func() error) {
 }
 
 // sweep passes the time on to miniredis, whose clock stands still by itself.
-func sweep(m *miniredis.Miniredis, stop <-chan struct{}) {
-	t := time.NewTicker(sweepEvery)
+func sweep(m *miniredis.Miniredis, every time.Duration, stop <-chan struct{}) {
+	t := time.NewTicker(every)
 	defer t.Stop()
 	last := time.Now()
 	for {

@@ -50,16 +50,15 @@ type Found struct {
 // failed, so that a dead Redis costs requests nothing.
 var ErrResting = errors.New("index: Redis failed a moment ago, not asked")
 
-// IndexOptions say where the index is and how it behaves. Zero values get the
-// defaults named.
+// IndexOptions say where the index is and how it behaves. All but URL are required.
 type IndexOptions struct {
 	// URL is redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://,
 	// redis+cluster:// or rediss+cluster://; empty means inside this process.
 	URL     string
-	Prefix  string        // of every key; default "semsharekv"
-	Secret  []byte        // of the HMAC that keys go through; required
-	TTL     time.Duration // of entries; default 24 h
-	Timeout time.Duration // of one look-up; default 100 ms; embedded at least a second
+	Prefix  string        // of every key
+	Secret  []byte        // of the HMAC that keys go through
+	TTL     time.Duration // of entries
+	Timeout time.Duration // of one look-up; embedded at least a second
 }
 
 // Index finds earlier prompts by their fingerprints. It holds no prompt text
@@ -84,19 +83,10 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 		return nil, errors.New("index: no secret: want at least 16 random bytes")
 	}
 	x := &Index{prefix: o.Prefix, secret: slices.Clone(o.Secret), ttl: o.TTL, timeout: o.Timeout, now: time.Now}
-	if x.prefix == "" {
-		x.prefix = "semsharekv"
-	}
-	if x.ttl <= 0 {
-		x.ttl = 24 * time.Hour
-	}
-	if x.timeout <= 0 {
-		x.timeout = 100 * time.Millisecond
-	}
 	if o.URL == "" {
 		// It answers unless the CPUs are taken; the caller's own budget bounds that.
 		x.embedded, x.timeout = true, max(x.timeout, embeddedTimeout)
-		x.db, x.close = openEmbedded(x.timeout)
+		x.db, x.close = openEmbedded(x.timeout, sweepEvery(x.ttl))
 		return x, nil
 	}
 	var err error

@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,9 +26,7 @@ func openTest(t testing.TB, o IndexOptions) *Index {
 	if o.Secret == nil {
 		o.Secret = []byte("sixteen bytes ..")
 	}
-	if o.Timeout == 0 {
-		o.Timeout = patient
-	}
+	o.Prefix, o.TTL, o.Timeout = cmp.Or(o.Prefix, "semsharekv"), cmp.Or(o.TTL, 24*time.Hour), cmp.Or(o.Timeout, patient)
 	x, err := OpenIndex(o)
 	if err != nil {
 		t.Fatal(err)

@@ -1,19 +1,17 @@
 package matcher
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/semsharekv/semsharekv/internal/redisurl"
 )
 
 // Commands are the Redis commands that the index sends, and all that an ACL
@@ -40,70 +38,42 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 func init() { redis.SetLogger(quiet{}) }
 
-// openRedis makes a client for the URL. Beside go-redis's own query parameters
-// it understands ca_file, cert_file and key_file (PEM) for TLS. Sentinel URLs
-// name the sentinels and ?master_name=NAME; further nodes of Sentinel and
-// Cluster are given as ?addr=host:port; unix:///PATH names a socket. Errors never contain the URL: it may
-// hold a password.
+// openRedis makes a client for the URL. Errors hold no password.
 func openRedis(raw string, timeout time.Duration) (redis.UniversalClient, func() error, error) {
-	u, err := url.Parse(raw)
+	target, err := redisurl.Parse(raw)
 	if err != nil {
-		return nil, nil, errors.New("redis URL: not a URL (its text is withheld: it may hold a password)")
+		return nil, nil, fmt.Errorf("redis URL: %w", err)
 	}
-	scheme, kind, _ := strings.Cut(u.Scheme, "+")
-	u.Scheme = scheme
-	files, err := takeTLSFiles(u)
+	files, err := loadFiles(target.Files)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("redis URL: %w", err)
 	}
-	db, err := connect(u, kind, files, timeout)
-	if err != nil {
-		return nil, nil, fmt.Errorf("redis URL for %s: %w", cmp.Or(u.Host, u.Path), err)
-	}
+	// Each operation has a deadline of its own; a connection may take longer.
+	db := connect(target, files, max(timeout, patience))
 	return db, db.Close, nil
 }
 
-func connect(u *url.URL, kind string, files *tls.Config, timeout time.Duration) (redis.UniversalClient, error) {
-	if u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
-		return nil, fmt.Errorf("scheme %q: want redis, rediss, unix, redis+sentinel or redis+cluster (rediss+ with TLS)", u.Scheme)
-	}
-	// Each operation has a deadline of its own; a connection may take longer.
-	timeout = max(timeout, patience)
-	switch kind {
-	case "":
-		o, err := redis.ParseURL(u.String())
-		if err != nil {
-			return nil, err
-		}
-		bound(o, timeout)
-		o.TLSConfig = withFiles(o.TLSConfig, files)
-		return redis.NewClient(o), nil
-	case "sentinel":
-		o, err := redis.ParseFailoverURL(u.String())
-		if err != nil {
-			return nil, err
-		}
-		if o.MasterName == "" {
-			return nil, errors.New("no master_name: want redis+sentinel://host:26379/?master_name=NAME")
-		}
+func connect(t *redisurl.Target, files *tls.Config, timeout time.Duration) redis.UniversalClient {
+	switch {
+	case t.Sentinel != nil:
+		o := t.Sentinel
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
 		o.DisableIdentity, o.PipelinePoolSize = true, onePool
 		o.TLSConfig = withFiles(o.TLSConfig, files)
-		return redis.NewFailoverClient(o), nil
-	case "cluster":
-		o, err := redis.ParseClusterURL(u.String())
-		if err != nil {
-			return nil, err
-		}
+		return redis.NewFailoverClient(o)
+	case t.Cluster != nil:
+		o := t.Cluster
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
 		o.DisableIdentity, o.PipelinePoolSize = true, onePool
 		o.MaintNotificationsConfig = noMaintenance()
 		o.TLSConfig = withFiles(o.TLSConfig, files)
-		return redis.NewClusterClient(o), nil
+		return redis.NewClusterClient(o)
 	}
-	return nil, fmt.Errorf("scheme %s+%s: want +sentinel or +cluster", u.Scheme, kind)
+	bound(t.Single, timeout)
+	t.Single.TLSConfig = withFiles(t.Single.TLSConfig, files)
+	return redis.NewClient(t.Single)
 }
 
 // maxRetries lets an operation try once more, within its timeout: a pooled
@@ -126,36 +96,26 @@ func noMaintenance() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
-// takeTLSFiles reads the files that the URL's query names and takes them out of
-// the query.
-func takeTLSFiles(u *url.URL) (*tls.Config, error) {
-	q := u.Query()
-	ca, cert, key := q.Get("ca_file"), q.Get("cert_file"), q.Get("key_file")
-	for _, name := range []string{"ca_file", "cert_file", "key_file"} {
-		q.Del(name)
-	}
-	u.RawQuery = q.Encode()
-	if ca == "" && cert == "" && key == "" {
+// loadFiles reads the files for TLS; nil where the URL names none.
+func loadFiles(f redisurl.Files) (*tls.Config, error) {
+	if f == (redisurl.Files{}) {
 		return nil, nil
 	}
-	if u.Scheme != "rediss" {
-		return nil, fmt.Errorf("redis URL: ca_file, cert_file and key_file need a rediss scheme, not %q", u.Scheme)
-	}
 	c := &tls.Config{}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
+	if f.CA != "" {
+		pem, err := os.ReadFile(f.CA)
 		if err != nil {
-			return nil, fmt.Errorf("redis URL: ca_file: %w", err)
+			return nil, fmt.Errorf("ca_file: %w", err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("redis URL: ca_file %s: no PEM certificate in it", ca)
+			return nil, fmt.Errorf("ca_file %s: no PEM certificate in it", f.CA)
 		}
 	}
-	if cert != "" || key != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
+	if f.Cert != "" || f.Key != "" {
+		pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 		if err != nil {
-			return nil, fmt.Errorf("redis URL: cert_file and key_file: %w", err)
+			return nil, fmt.Errorf("cert_file and key_file: %w", err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

@@ -21,19 +21,30 @@ const (
 	restWhile = 4
 )
 
-// Watch keeps references in the index until ctx ends: every so often it has add put
-// in what list names and what is not there, the first named first. Nothing is at
-// first, after Redis was wiped or came back empty, and every half TTL, so that entries
-// whose references still exist do not expire. Where an add fails it goes on behind
-// that one the next time. Connections are kept ready by the way, since a look-up has no
-// time to make one where Redis is far.
-func (x *Index) Watch(ctx context.Context, every time.Duration, list func() []string, add func(context.Context, string) error) {
+// Kept is what Watch keeps in the index.
+type Kept struct {
+	List func() []string                     // the ids, the one to be put in first named first
+	Add  func(context.Context, string) error // puts one in
+	// Looked is told after each look what went wrong with it, or nil.
+	Looked func(error)
+}
+
+// Watch keeps references in the index until ctx ends: every so often it puts in what is
+// not there. Nothing is at first, after Redis was wiped or came back empty, and every
+// half TTL, so that entries whose references still exist do not expire. Where one cannot
+// be added it goes on behind that one the next time. Connections are kept ready by the
+// way, since a look-up has no time to make one where Redis is far.
+func (x *Index) Watch(ctx context.Context, every time.Duration, k Kept) {
 	marker := x.prefix + ":m:" + rand.Text()
 	failed := ""
 	for wait := time.Duration(0); pause(ctx, wait); wait = every {
 		x.warm(ctx)
-		if x.check(ctx, marker) == nil {
-			failed = x.put(ctx, behind(list(), failed), add)
+		err := x.check(ctx, marker)
+		if err == nil {
+			failed, err = x.put(ctx, behind(k.List(), failed), k.Add)
+		}
+		if ctx.Err() == nil {
+			k.Looked(err)
 		}
 	}
 }
@@ -51,21 +62,22 @@ func (x *Index) check(ctx context.Context, marker string) error {
 	})
 }
 
-// put adds what is not there and returns the id of the one that failed, if one did.
-func (x *Index) put(ctx context.Context, ids []string, add func(context.Context, string) error) (failed string) {
+// put adds what is not there and returns the id and the error of the one that failed, if
+// one did.
+func (x *Index) put(ctx context.Context, ids []string, add func(context.Context, string) error) (failed string, err error) {
 	for _, id := range ids {
 		if x.held.has(id) {
 			continue
 		}
 		start := time.Now()
-		if add(ctx, id) != nil {
-			return id
+		if err := add(ctx, id); err != nil {
+			return id, err
 		}
 		if !x.embedded && !pause(ctx, restWhile*time.Since(start)) {
 			break
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // behind is ids in the same order, but begun behind last: one that fails every time

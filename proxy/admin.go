@@ -66,9 +66,6 @@ func (r *readiness) err() error {
 
 // backendHealthy asks the backend's own /health, which needs no key.
 func (s *Server) backendHealthy() error {
-	if !s.sharer.triedOut() {
-		return errors.New("the backend is still being tried out")
-	}
 	ctx, cancel := context.WithTimeout(s.base, readyTimeout)
 	defer cancel()
 	a, err := s.upstream.do(ctx, requestHead{method: []byte("GET"), uri: []byte(s.upstream.prefix + "/health")}, &emptyHeader, nil)
@@ -78,6 +75,9 @@ func (s *Server) backendHealthy() error {
 	defer a.close()
 	if status := a.head.StatusCode(); status != http.StatusOK {
 		return fmt.Errorf("backend: /health says %d, expected 200", status)
+	}
+	if !s.sharer.triedOut() {
+		return errors.New("the backend is still being tried out")
 	}
 	return nil
 }

@@ -146,7 +146,7 @@ func (d *decision) keep(p *bridge.Pending) error {
 	defer ref.Release()
 	defer d.sh.gauges(d.lv)
 	if matcher.CommonPrefix(ref.State.Tokens, d.tokens) != len(d.tokens) {
-		d.lv.store.Drop(ref.ID, "other tokens")
+		d.lv.store.Drop(ref.ID, bridge.DropOtherTokens)
 		return errForeign
 	}
 	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.req.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens)); err != nil {

@@ -18,9 +18,11 @@ const (
 	// is at work makes it wait.
 	probeTimeout = 2 * time.Minute
 	// probeEvery is how long to wait after a try that failed because the backend
-	// was not there, reprobeAfter after one that was refused or went wrong.
+	// was not there, reprobeAfter after one that was refused or went wrong, the first time.
 	probeEvery   = time.Second
 	reprobeAfter = time.Minute
+	// maxTakenShift bounds how often that is doubled where others' requests spoil the probe.
+	maxTakenShift = 4
 	// maxStrikes in a row turn sharing off until the backend is probed again.
 	maxStrikes = 3
 )
@@ -51,26 +53,32 @@ func (sh *Sharer) watch(ctx context.Context) {
 func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	if err := sh.backend.Health(ctx); err != nil {
-		sh.because("the backend is not ready")
+	if !sh.answers(ctx) {
+		return probeEvery
+	}
+	defer sh.tried.Store(true)
+	props, err := sh.backend.Look(ctx)
+	model := sh.stampOfModel(props)
+	switch {
+	case props.Sleeping:
+		sh.because(asleep)
+		return probeEvery
+	case sh.refused.stands(props, model):
 		return probeEvery
 	}
 	doubts := sh.doubts.Load()
-	lv, err := sh.probe(ctx)
-	defer sh.tried.Store(true)
-	if err != nil {
-		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
-			sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
-		}
-		sh.because(err.Error())
-		if bridge.Away(err) {
-			return probeEvery
-		}
-		return reprobeAfter
+	var lv *live
+	if err == nil {
+		lv, err = sh.probe(ctx)
 	}
+	if err != nil {
+		return sh.failed(err, props, model)
+	}
+	sh.taken, sh.refused = 0, refusal{}
 	sh.strikes.Store(0)
 	lv.since = time.Now()
 	sh.uncleared.Store(&lv.probed.Props)
+	sh.disinherit(lv.slots)
 	sh.live.Store(lv)
 	if sh.ended() && sh.live.CompareAndSwap(lv, nil) { // Close came before and did not see it
 		lv.retire()
@@ -88,6 +96,26 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 		sh.doubt(lv, scalesSet, 0)
 	}
 	return 0
+}
+
+// failed notes why the backend could not be probed, and returns after how long to try again.
+func (sh *Sharer) failed(err error, props bridge.Props, model string) time.Duration {
+	sh.because(err.Error())
+	taken := errors.Is(err, bridge.ErrTaken)
+	if !errors.Is(err, context.Canceled) && (!taken || sh.taken == 0) {
+		sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
+	}
+	switch {
+	case taken:
+		sh.taken++
+		return probeEvery << min(sh.taken-1, maxTakenShift)
+	case bridge.Away(err):
+		return probeEvery
+	case errors.Is(err, context.DeadlineExceeded):
+		return reprobeAfter
+	}
+	sh.refused.again(props, model)
+	return probeEvery
 }
 
 func (sh *Sharer) ended() bool {
@@ -138,18 +166,22 @@ func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 	})
 }
 
-// strike counts a fill that failed, and it was the backend's doing.
-func (sh *Sharer) strike(lv *live) {
+// notTaken is why fills that the backend failed end sharing.
+const notTaken = "the backend repeatedly did not take what was filled in"
+
+// strike counts a fill that failed, for why, and not by its own doing.
+func (sh *Sharer) strike(lv *live, why string) {
 	if sh.strikes.Add(1) >= maxStrikes {
-		sh.doubt(lv, "the backend repeatedly did not take what was filled in", reprobeAfter)
+		sh.doubt(lv, why, reprobeAfter)
 	}
 }
 
 // mismatch counts a restore that the backend's cache_n did not confirm. Where another
-// request may empty a slot at any time it says nothing of the backend.
-func (sh *Sharer) mismatch(lv *live) {
-	sh.metrics.Mismatches.Inc()
-	if !lv.probed.Volatile {
-		sh.strike(lv)
+// request may empty a slot at any time, or may have got this one, it says nothing of the
+// backend.
+func (d *decision) mismatch() {
+	d.sh.metrics.Mismatches.Inc()
+	if !d.lv.probed.Volatile && !d.overrun() {
+		d.sh.strike(d.lv, notTaken)
 	}
 }

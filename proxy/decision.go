@@ -24,8 +24,10 @@ type decision struct {
 	req        *request
 	lv         *live // nil where nothing is known of the backend
 	slot       *slot
+	touched    bool // a fill was begun, so that the slot holds nobody knows what until it ends
 	all        bool // it has all slots, not one
 	isUnpinned bool
+	overBefore int64  // unpinned requests that were over when the slot was acquired
 	unsafe     string // why it might find another tenant's prompt, so that it must not be sent
 	tokens     []int32
 	generation int  // of the KV that the slot will hold
@@ -80,6 +82,7 @@ func (d *decision) guarded(ctx context.Context) {
 
 // decide takes the steps of a request one after the other until one settles it.
 func (d *decision) decide(ctx context.Context) {
+	d.sh.hold.wait(ctx)
 	d.clearComposed(ctx)
 	lv := d.sh.live.Load()
 	if d.req.Policy.Reuse == configs.ReuseOff && !d.req.Apart {

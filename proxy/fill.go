@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -32,7 +33,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 		d.leaveToBackend(ctx, coldBusy)
 		return
 	}
-	d.slot = sl
+	d.slot, d.overBefore = sl, d.sh.unpinned.over.Load()
 	d.reach, d.whole = sl.reach(d.tokens, prefix)
 	if p != nil && d.uncertain() {
 		p, reason = nil, coldUnavailable // what is filled in could be overwritten
@@ -55,8 +56,13 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	if reason == "" && (d.uncertain() || d.sh.live.Load() != d.lv) {
 		reason = coldUnavailable
 	}
-	if reason != "" {
+	switch {
+	case reason == "":
+	case d.touched:
 		d.giveUp(reason)
+	default:
+		d.generation = 0
+		d.pin(0, reason)
 	}
 }
 
@@ -85,6 +91,7 @@ func (d *decision) fill(ctx context.Context, p *planned) string {
 		return coldReference
 	}
 	if err := d.useAdapters(ctx); err != nil {
+		d.touched = true
 		return d.fillFailed(err)
 	}
 	if p.recipe {
@@ -253,14 +260,17 @@ func (d *decision) fillFailed(err error) (reason string) {
 	sh.log.Warn().Err(err).Str("id", d.req.ID).Int("slot", d.slot.id).Msg("injection failed, the request goes cold")
 	d.report.RestoreFailed = errors.Is(err, bridge.ErrNotTaken)
 	var refused *bridge.BackendError
+	var file *fs.PathError
 	switch {
 	case errors.Is(err, bridge.ErrChanged):
 		sh.doubt(d.lv, err.Error(), reprobeAfter)
 	case d.report.RestoreFailed, errors.Is(err, context.DeadlineExceeded): // a save that never ends
-		sh.mismatch(d.lv)
+		d.mismatch()
+	case errors.As(err, &file):
+		sh.strike(d.lv, "the slot directory could repeatedly not be used: "+file.Error())
 	case errors.As(err, &refused) && d.untested():
 	case errors.As(err, &refused), errors.Is(err, bridge.ErrCorrupt): // of what it saved between two stages
-		sh.strike(d.lv)
+		sh.strike(d.lv, notTaken)
 	}
 	return coldFill
 }

@@ -93,7 +93,7 @@ func (d *decision) verify(o outcome) bool {
 	if d.req.guessed() {
 		d.sh.metrics.Mismatches.Inc()
 	} else {
-		d.sh.mismatch(d.lv)
+		d.mismatch()
 	}
 	d.erase(d.slot)
 	return false

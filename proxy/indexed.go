@@ -28,16 +28,18 @@ func indexSecret(cfg *configs.Config) ([]byte, error) {
 // wiped, or forget by its TTL, and those that other sidecars put into the directory.
 func (sh *Sharer) keepIndexed(lv *live) {
 	failing := false
-	sh.index.Watch(lv.ctx, indexPoll, func() []string { return sh.kept(lv) }, func(ctx context.Context, id string) error {
-		err := sh.reindex(ctx, lv, id)
-		if err != nil && ctx.Err() == nil {
-			sh.metrics.IndexErrors.Inc()
-			if !failing {
-				sh.log.Warn().Err(err).Msg("the index could not be rebuilt yet")
+	sh.index.Watch(lv.ctx, indexPoll, matcher.Kept{
+		List: func() []string { return sh.kept(lv) },
+		Add:  func(ctx context.Context, id string) error { return sh.reindex(ctx, lv, id) },
+		Looked: func(err error) {
+			if err != nil {
+				sh.metrics.IndexErrors.Inc()
+				if !failing {
+					sh.log.Warn().Err(err).Msg("the index does not answer, or could not be rebuilt yet")
+				}
 			}
-		}
-		failing = err != nil
-		return err
+			failing = err != nil
+		},
 	})
 }
 
@@ -73,10 +75,17 @@ func (lv *live) scope(tenant string) matcher.Scope {
 	return matcher.Scope{Tenant: tenant, Model: lv.refKey, Store: lv.directory}
 }
 
-// dropped counts a reference that left the store and takes it out of the index.
+// dropped counts a reference that left the store, which may just be opened, and takes it
+// out of the index. One that nobody meant to go is logged.
 func (sh *Sharer) dropped(lv *live, m bridge.Meta, reason string) {
 	sh.metrics.Dropped.WithLabelValues(reason).Inc()
-	sh.gauges(lv)
+	switch reason {
+	case bridge.DropCorrupt, bridge.DropUnsupported, bridge.DropMissing, bridge.DropUnreadable:
+		sh.log.Warn().Str("reference", m.ID).Str("reason", reason).Msg("a reference was dropped")
+	}
+	if lv.store != nil {
+		sh.gauges(lv)
+	}
 	sh.unindex(lv, m)
 }
 

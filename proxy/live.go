@@ -37,6 +37,7 @@ type live struct {
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
 	failures   atomic.Int32 // of the agent, in a row
+	lost       atomic.Bool  // the backend, with recipes under way
 	// scales were set that often before the probe.
 	scales int64
 	users  tracker // requests that hold on to the store and the model
@@ -70,19 +71,9 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	}
 	lv := &live{model: sh.openModel(props), scales: scales, directory: sh.directory}
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
-	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels}
-	if lv.probed, err = prober.Probe(ctx); err == nil {
-		err = sh.chooseWay(ctx, lv, prober)
-	}
-	if err != nil {
+	if err := sh.tryOut(ctx, lv, props); err != nil {
 		lv.close()
 		return nil, err
-	}
-	for i := range lv.probed.Props.Slots {
-		if err := sh.backend.Erase(ctx, i); err != nil {
-			lv.close()
-			return nil, err
-		}
 	}
 	lv.signer = sh.signer(lv.model)
 	lv.key = digest(lv.probed.Key, lv.signer.Key())
@@ -92,14 +83,42 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 		lv.close()
 		return nil, err
 	}
-	lv.store.OnDrop(func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) })
-	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE}
+	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE, Speculates: sh.backend.Speculates(ctx)}
 	lv.tokenizer = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
 	sh.loadCalibration(lv)
 	lv.gate = newGate()
-	lv.slots = newSlots(lv.probed.Props.Slots)
 	lv.costs = newCosts(lv.probed, layout.BytesPerToken())
 	return lv, nil
+}
+
+// tryOut does all of a probe that takes slots, and makes the book of them. Requests are held
+// meanwhile.
+func (sh *Sharer) tryOut(ctx context.Context, lv *live, props bridge.Props) (err error) {
+	defer sh.hold.end()
+	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels,
+		Slot: sh.clearSlot(ctx), Run: sh.probeRun}
+	if lv.probed, err = prober.Probe(ctx); err != nil {
+		return err
+	}
+	if err := sh.chooseWay(ctx, lv, prober); err != nil {
+		return err
+	}
+	lv.slots = newSlots(props.Slots)
+	sh.clearAll(ctx, lv.slots)
+	return nil
+}
+
+// clearAll empties the slots of a new book. Those at work are not waited for: at a busy
+// backend that would take as long as the load lasts.
+func (sh *Sharer) clearAll(ctx context.Context, s *slots) {
+	busy, _ := sh.backend.Busy(ctx)
+	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
+	defer cancel()
+	for _, sl := range s.all {
+		if !sh.clear(ctx, sl.id, busy) {
+			sl.strangers()
+		}
+	}
 }
 
 // openStore opens the reference store of the backend's layout.
@@ -111,7 +130,8 @@ func (sh *Sharer) openStore(lv *live) (err error) {
 	layout := &lv.probed.Layout
 	lv.stored = layout
 	o := bridge.StoreOptions{Budget: sh.cfg.Store.Budget, Model: lv.refKey, OnlyOwn: sh.measured, Kernels: sh.kernels, Threads: sh.threads(),
-		Check: func(s *bridge.State) error { return layout.Takes(&s.Layout) }}
+		Check:  func(s *bridge.State) error { return layout.Takes(&s.Layout) },
+		OnDrop: func(m bridge.Meta, reason string) { sh.dropped(lv, m, reason) }}
 	if compression != nil {
 		lv.stored = compression.Layout(layout)
 		o.Stored = lv.stored

@@ -1,11 +1,15 @@
 package proxy
 
 import (
+	"net"
+	"net/http"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/valyala/fasthttp"
 
-	"net/http"
+	"github.com/semsharekv/semsharekv/bridge"
 )
 
 // Metrics are the sidecar's counters. The HTTP layer fills those of the first
@@ -21,8 +25,10 @@ type Metrics struct {
 	Statuses *prometheus.CounterVec
 	// InFlight requests, from reading to the end of the answer.
 	InFlight prometheus.Gauge
+	// Connections of clients that are open.
+	Connections prometheus.Gauge
 	// FirstByte is the time from reading a generation request to the first byte
-	// of its answer's body, by state.
+	// of its answer's body, by state; see exchange.comparable.
 	FirstByte *prometheus.HistogramVec
 	// ClientGone counts clients that hung up before their answer was complete.
 	ClientGone prometheus.Counter
@@ -49,7 +55,8 @@ type Metrics struct {
 	Mismatches prometheus.Counter
 	// Dropped references by reason.
 	Dropped *prometheus.CounterVec
-	// IndexErrors counts look-ups and writes that failed or came too late.
+	// IndexErrors counts look-ups and writes that failed or came too late, and looks at the
+	// index beside requests.
 	IndexErrors prometheus.Counter
 	// Sharing is 1 while sharing with the backend is on.
 	Sharing prometheus.Gauge
@@ -65,7 +72,8 @@ func NewMetrics() *Metrics {
 	m.Requests = m.counters("requests_total", "Requests that are over.", "endpoint", "state", "reason")
 	m.Statuses = m.counters("responses_total", "Answers by class of status.", "class")
 	m.InFlight = m.gauge("requests_in_flight", "Requests being served.")
-	m.FirstByte = m.times("first_byte_seconds", "Time from reading a generation request to its first byte.", "state")
+	m.Connections = m.gauge("connections_open", "Connections of clients that are open.")
+	m.FirstByte = m.times("first_byte_seconds", "Time from reading a generation request to the first byte of its 2xx answer, where the prompt is long enough to be looked up.", "state")
 	m.ClientGone = m.counter("client_cancellations_total", "Clients that hung up before the end of their answer.")
 	m.BackendErrors = m.counter("backend_errors_total", "Exchanges that the backend refused or broke off.")
 	m.Panics = m.counter("panics_total", "Panics recovered.")
@@ -85,7 +93,28 @@ func NewMetrics() *Metrics {
 
 	m.ReloadOK.Set(1)
 	m.ReloadTime.SetToCurrentTime()
+	m.begin()
 	return m
+}
+
+// begin makes the series that alerts watch: the increase of one that begins at 1 is 0.
+func (m *Metrics) begin() {
+	for _, class := range []string{"2xx", "3xx", "4xx", "5xx", "none"} {
+		m.Statuses.WithLabelValues(class)
+	}
+	for _, reason := range bridge.DropReasons {
+		m.Dropped.WithLabelValues(reason)
+	}
+}
+
+// connection follows the connections of clients.
+func (m *Metrics) connection(_ net.Conn, state fasthttp.ConnState) {
+	switch state {
+	case fasthttp.StateNew:
+		m.Connections.Inc()
+	case fasthttp.StateClosed, fasthttp.StateHijacked:
+		m.Connections.Dec()
+	}
 }
 
 const namespace = "semsharekv"

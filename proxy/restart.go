@@ -31,8 +31,7 @@ func (sh *Sharer) attend(lv *live) {
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
 	for {
-		if what := sh.changed(lv); what != "" {
-			sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.patience(lv))
+		if sh.look(lv) {
 			return
 		}
 		select {
@@ -43,6 +42,24 @@ func (sh *Sharer) attend(lv *live) {
 	}
 }
 
+// look doubts the backend where it is seen to be another one, and reports whether it did.
+func (sh *Sharer) look(lv *live) bool {
+	switch what := sh.changed(lv); what {
+	case "":
+		return false
+	case asleep:
+		sh.doubt(lv, asleep, probeEvery)
+	default:
+		sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.patience(lv))
+	}
+	return true
+}
+
+// asleep is why nothing is shared with a backend that sleeps. Its slots are gone, and what it
+// reads when it wakes may be other weights, with other scales of its adapters. To try it out
+// would wake it.
+const asleep = "the backend sleeps (--sleep-idle-seconds): it is tried out when a request has woken it"
+
 // patience is how long to wait before the next probe: longer each time where the backend is
 // another one again and again, as two behind one address are.
 func (sh *Sharer) patience(lv *live) time.Duration {
@@ -52,8 +69,8 @@ func (sh *Sharer) patience(lv *live) time.Duration {
 	return min(reprobeAfter, probeEvery<<min(sh.flaps.Add(1)-1, 6))
 }
 
-// changed names what is not as it was when the backend was probed, "" where nothing is
-// known to be otherwise.
+// changed names what is not as it was when the backend was probed, or is asleep; "" where
+// nothing is known to be otherwise.
 func (sh *Sharer) changed(lv *live) string {
 	if lv.model != nil && lv.model.Replaced() {
 		return "the model file"
@@ -63,6 +80,9 @@ func (sh *Sharer) changed(lv *live) string {
 	props, err := sh.backend.Look(ctx)
 	if err != nil {
 		return ""
+	}
+	if props.Sleeping {
+		return asleep
 	}
 	return lv.probed.Props.Differs(props)
 }

@@ -12,10 +12,16 @@ import (
 
 // withRoom carries out fill, and a second time where it found no cells and some could be had.
 func (d *decision) withRoom(ctx context.Context, fill func() error) error {
-	err := fill()
+	err := d.touching(fill())
 	if errors.Is(err, bridge.ErrNoCells) && d.makeRoom(ctx) {
-		err = fill()
+		err = d.touching(fill())
 	}
+	return err
+}
+
+// touching notes whether a fill that ended in err did anything to the slot.
+func (d *decision) touching(err error) error {
+	d.touched = d.touched || !errors.Is(err, bridge.ErrUnsent)
 	return err
 }
 

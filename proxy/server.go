@@ -87,6 +87,7 @@ func (s *Server) newHTTP(cfg *configs.Config) *fasthttp.Server {
 		Handler:            s.handle,
 		ErrorHandler:       refuse,
 		Concurrency:        cfg.Limits.Connections,
+		ConnState:          s.metrics.connection,
 		ReadBufferSize:     readBuffer,
 		ReadTimeout:        cfg.Limits.Idle,
 		IdleTimeout:        cfg.Limits.Idle,
@@ -112,6 +113,10 @@ type quiet struct{ log zerolog.Logger }
 // Printf tells what kind of complaint it is, and what the network said. The rest may quote
 // headers, targets and bodies.
 func (q quiet) Printf(format string, args ...any) {
+	if strings.HasPrefix(format, atConcurrency) {
+		q.log.Warn().Msg("connections are refused: limits.connections are open")
+		return
+	}
 	what, _, _ := strings.Cut(format, "%")
 	e := q.log.Debug().Str("complaint", strings.TrimSpace(what))
 	for _, a := range args {
@@ -122,6 +127,10 @@ func (q quiet) Printf(format string, args ...any) {
 	}
 	e.Msg("connection not served to its end")
 }
+
+// atConcurrency is how fasthttp's complaint begins, once a minute at most, when it answers
+// connections with 503 by itself.
+const atConcurrency = "The incoming connection cannot be served"
 
 // Serve answers requests until Shutdown. Both listeners are closed then. A
 // nil admin listener leaves the admin side out.

@@ -45,8 +45,15 @@ func startSharing(t testing.TB, o lab.BackendOptions, change func(*configs.Confi
 	return besides(t, lab.StartBackend(t, o), change)
 }
 
-// besides starts a sidecar beside a backend that runs.
+// besides starts a sidecar beside a backend that runs, and waits until that is probed.
 func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharing {
+	t.Helper()
+	s := unprobed(t, b, change)
+	s.ready()
+	return s
+}
+
+func unprobed(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharing {
 	t.Helper()
 	cfg := configs.Default()
 	cfg.Backend.URL, cfg.Backend.SlotDir = b.URL, b.SlotDir
@@ -79,7 +86,6 @@ func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharin
 		_ = server.Shutdown(ctx)
 		<-done
 	})
-	s.ready()
 	return s
 }
 
@@ -523,13 +529,21 @@ func (s *sharing) resumes(after string) {
 
 func TestSharingGoesOnAfterASidecarRestart(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s.want(s.complete(unrelated), "cold")
+	damaged := s.references()
 	s.want(s.complete(tale("1812")), "cold")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Truncate(damaged[0], 5000); err != nil {
+		t.Fatal(err)
+	}
 	s = besides(t, s.backend, nil)
+	if n := testutil.ToFloat64(s.server.metrics.Dropped.WithLabelValues("corrupt")); n != 1 {
+		t.Errorf("%v references are counted as corrupt, want the one that was damaged meanwhile", n)
+	}
 	s.resumes("the sidecar came back") // the index is rebuilt beside the requests
 }
 
@@ -539,6 +553,9 @@ func TestSharingGoesColdWhileRedisIsDownAndComesBack(t *testing.T) {
 	s.want(s.complete(tale("1812")), "cold")
 	s.want(s.complete("One. "+tale("1812")), "shared")
 	redis.Kill()
+	failed := func() float64 { return testutil.ToFloat64(s.server.metrics.IndexErrors) }
+	before := failed()
+	within(t, "an outage is counted without a request", func() bool { return failed() > before })
 	s.want(s.complete("Two. "+tale("1812")), "cold")
 	redis.Start() // empty
 	s.resumes("Redis came back")

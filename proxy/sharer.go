@@ -42,6 +42,13 @@ type Sharer struct {
 	losses losses
 	flaps  atomic.Int32 // how often in a row the backend was another one within a minute
 
+	hold    hold
+	refused refusal // watch's, as the two that follow
+	silence string  // why the backend did not answer the last time; "" where it did
+	taken   int     // how often in a row others' requests spoilt the probe
+	// probeRun is in the names of the probe's files, so that these are always the same.
+	probeRun string
+
 	reprobe  chan struct{}
 	stop     context.CancelFunc
 	stopped  <-chan struct{}
@@ -51,8 +58,11 @@ type Sharer struct {
 	scales   scales
 	// composed: slots were filled since the start.
 	composed atomic.Bool
-	// uncleared is the last backend that was probed; nil where there was none, or its slots
-	// were emptied while nothing was known of it.
+	// inherited: an earlier sidecar may have filled slots, which no probe has emptied yet.
+	inherited atomic.Bool
+	// uncleared is the last backend that was probed, or one of which not even the number of
+	// slots is known, which may be inherited; nil where there was none, or its slots were
+	// emptied while nothing was known of it.
 	uncleared atomic.Pointer[bridge.Props]
 }
 
@@ -80,11 +90,13 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 		return nil, err
 	}
 	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, directory: directory, measured: measured, reprobe: make(chan struct{}, 1),
-		scales:  scales{turn: make(chan struct{}, 1)},
-		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
+		probeRun: newID(),
+		scales:   scales{turn: make(chan struct{}, 1)},
+		backend:  bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
 	sh.because("the backend was not reached yet")
+	sh.inherit()
 	ctx, stop := context.WithCancel(context.Background())
 	sh.stop, sh.stopped = stop, ctx.Done()
 	sh.running.Go(func() { sh.watch(ctx) })
@@ -152,7 +164,7 @@ func (sh *Sharer) Forget(ctx context.Context) error {
 		return sh.Ready()
 	}
 	for _, m := range lv.store.All() {
-		lv.store.Drop(m.ID, "forgotten")
+		lv.store.Drop(m.ID, bridge.DropForgotten)
 	}
 	return sh.EmptySlots(ctx)
 }

@@ -183,6 +183,12 @@ func (s *slots) isDoubted(sl *slot) bool {
 // in it may lack cells.
 func (sl *slot) nobodys() { sl.tenant, sl.tokens, sl.behind, sl.left = "", nil, 0, nil }
 
+// strangers notes that a request which is in no book has the slot. Others are used first.
+func (sl *slot) strangers() {
+	sl.nobodys()
+	sl.generation, sl.used = unknown, time.Now()
+}
+
 // wake has everybody who waits look again.
 func (s *slots) wake() {
 	close(s.freed)
@@ -238,6 +244,13 @@ func (s *slots) takeComposed() (out []*slot) {
 		}
 	}
 	return out
+}
+
+// composed reports whether any slot may hold KV that was not computed as the model does.
+func (s *slots) composed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.generation > 0 })
 }
 
 func anySlot(*slot) bool { return true }

@@ -119,13 +119,21 @@ func (x *exchange) settle() {
 	}
 	if d := x.decision; d != nil {
 		state, reason = string(d.State), d.Reason
-		if !x.firstByte.IsZero() {
+		if x.comparable() {
 			m.FirstByte.WithLabelValues(state).Observe(x.firstByte.Sub(x.start).Seconds())
 		}
 	}
 	m.Requests.WithLabelValues(endpoint, state, reason).Inc()
 	m.Statuses.WithLabelValues(statusClass(x.status)).Inc()
 	x.log(endpoint, state, reason, o)
+}
+
+// comparable tells whether the time to the first byte says how sharing fares: an answer to a
+// prompt long enough to be looked up. Refusals and short prompts, all of them cold, would
+// make cold look fast.
+func (x *exchange) comparable() bool {
+	d := x.decision
+	return !x.firstByte.IsZero() && x.status/100 == 2 && d.tokens != nil && len(d.tokens) >= d.req.Policy.MinTokens
 }
 
 func (x *exchange) outcome() outcome {

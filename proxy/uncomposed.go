@@ -3,13 +3,16 @@ package proxy
 import (
 	"context"
 	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
 )
 
 // The model's own answer: routes with reuse off or exact, and clients with X-SemShareKV: off,
 // want nothing of KV that was composed. It stands in slots, where the backend's own prefix
 // match would find it, and may have gone on from there: into its cache in memory, or, for
 // several answers, into other slots. So from the first fill on their requests are sent such
-// that nothing is found but what the book knows to be the model's own.
+// that nothing is found but what the book knows to be the model's own; and before the first
+// probe too, which empties the slots, since the sidecar before may have filled them.
 
 // clearTimeout bounds how long a request waits for composed slots to be emptied.
 const clearTimeout = time.Second
@@ -26,7 +29,24 @@ func (d *decision) maxGeneration() int {
 }
 
 // wary: the backend might find composed KV for a request that wants the model's own.
-func (d *decision) wary() bool { return d.req.Uncomposed && d.sh.composed.Load() }
+func (d *decision) wary() bool {
+	return d.req.Uncomposed && (d.sh.composed.Load() || d.sh.inherited.Load())
+}
+
+// inherit is wary of what an earlier sidecar may have left in the backend's slots.
+func (sh *Sharer) inherit() {
+	if bridge.Used(sh.cfg.Backend.SlotDir) {
+		sh.inherited.Store(true)
+		sh.uncleared.Store(&bridge.Props{})
+	}
+}
+
+// disinherit follows a probe, which emptied the slots but those that the new book does not know.
+func (sh *Sharer) disinherit(book *slots) {
+	if !book.composed() {
+		sh.inherited.Store(false)
+	}
+}
 
 // mute reports whether the body cannot tell the backend to find nothing.
 func (r *request) mute() bool {
@@ -69,8 +89,9 @@ func (sh *Sharer) clearUnknown(ctx context.Context) {
 		return
 	}
 	busy, _ := sh.backend.Busy(ctx)
-	all := true
-	for i := range was.Slots {
+	n := max(was.Slots, len(busy))
+	all := n > 0
+	for i := range n {
 		all = sh.clear(ctx, i, busy) && all
 	}
 	if all {

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,6 +66,53 @@ func TestTheModelsOwnAnswerFindsNothingComposed(t *testing.T) {
 	s.want(s.post("/completion", completion, "X-Reuse", "exact"), "exact") // by now its own stands in a slot
 }
 
+// TestTheModelsOwnAnswerFindsNothingThatTheSidecarBeforeComposed, neither before the first
+// probe nor after it, from when on it goes as it came.
+func TestTheModelsOwnAnswerFindsNothingThatTheSidecarBeforeComposed(t *testing.T) {
+	text, _ := json.Marshal(tale("1847"))
+	completion := `{"n_predict":1, "prompt":` + string(text) + `}`
+	chat := `{"max_tokens":1, "messages":[{"role":"user","content":` + string(text) + `}]}`
+	t.Run("a completion", func(t *testing.T) { testTheSidecarBefore(t, "/completion", "/completion", completion) })
+	t.Run("one that takes no word about the cache", func(t *testing.T) { testTheSidecarBefore(t, "/v1/chat/completions", "/v1/messages", chat) })
+}
+
+func testTheSidecarBefore(t *testing.T, composedBy, path, body string) {
+	model := filepath.Join(t.TempDir(), "model.gguf")
+	replaceModel(t, model, 1)
+	var loading atomic.Bool
+	var sent atomic.Pointer[string]
+	s, _ := interposed(t, lab.BackendOptions{Model: model, NoRAMCache: true}, func(backend http.Handler, w http.ResponseWriter, r *http.Request) {
+		if loading.Load() && r.URL.Path == "/health" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		got, _ := io.ReadAll(r.Body)
+		if r.URL.Path == path {
+			text := string(got)
+			sent.Store(&text)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(got))
+		backend.ServeHTTP(w, r)
+	})
+	s.server.sharer.Try(&Trial{})
+	s.want(s.post(composedBy, strings.Replace(body, "1847", "1812", 1)), "cold")
+	s.want(s.post(composedBy, body), "shared")
+	if err := s.server.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	loading.Store(true)
+	s = unprobed(t, s.backend, nil)
+	if n := cached(s.post(path, body, "X-SemShareKV", "off").body); n > 0 {
+		t.Errorf("before the probe: %d tokens found in the cache; expected none", n)
+	}
+	loading.Store(false)
+	s.ready()
+	r := s.post(path, body, "X-SemShareKV", "off")
+	if n := cached(r.body); n > 0 || *sent.Load() != body {
+		t.Errorf("after the probe: %d tokens found in the cache, sent as %.50s; expected none, and %.50s", n, *sent.Load(), body)
+	}
+}
+
 // TestOffGoesAsItCameUntilSomethingIsComposed, byte for byte.
 func TestOffGoesAsItCameUntilSomethingIsComposed(t *testing.T) {
 	f := func(composed bool, reuse configs.Reuse, path, body, want string) {
@@ -82,6 +132,21 @@ func TestOffGoesAsItCameUntilSomethingIsComposed(t *testing.T) {
 		f(false, reuse, "/completion", body, body)
 		f(true, reuse, "/completion", body, `{"prompt":"a","n_predict":1,"cache_prompt":false}`)
 		f(true, reuse, "/v1/messages", body, body) // there it would say nothing
+	}
+}
+
+// TestASlotThatAProbeLeftUnknownIsStillInherited, and one that it emptied is not.
+func TestASlotThatAProbeLeftUnknownIsStillInherited(t *testing.T) {
+	sh := &Sharer{}
+	sh.inherited.Store(true)
+	book := newSlots(2)
+	book.all[1].generation = unknown
+	sh.disinherit(book)
+	if !sh.inherited.Load() {
+		t.Error("nothing is inherited, though a slot is not known")
+	}
+	if sh.disinherit(newSlots(2)); sh.inherited.Load() {
+		t.Error("something is inherited, though all slots are empty")
 	}
 }
 

@@ -11,9 +11,17 @@ import (
 // backend's slots, or from a configuration before. One that names LoRA adapters matters
 // whoever the tenants are (see adapters.go).
 type unpinned struct {
-	under, adapted atomic.Int64 // adapted: those of them that name adapters
+	sent, over atomic.Int64
+	adapted    atomic.Int64 // those under way that name adapters
 	// apart: tenants were kept apart at some time, so that it matters.
 	apart atomic.Bool
+}
+
+// under is how many are under way. Those over are counted first: what comes and goes meanwhile
+// must not hide one.
+func (l *unpinned) under() int64 {
+	over := l.over.Load()
+	return l.sent.Load() - over
 }
 
 // sentUnpinned notes a request that was decided, if it will be sent and its slot is the
@@ -22,8 +30,8 @@ func (d *decision) sentUnpinned(ctx context.Context) {
 	if d.req.Apart {
 		d.sh.unpinned.apart.Store(true)
 	}
-	if d.isUnpinned = d.Slot < 0 && !d.all && d.unsafe == "" && ctx.Err() == nil; d.isUnpinned {
-		d.sh.unpinned.under.Add(1)
+	if d.isUnpinned = (d.Slot < 0 || d.req.ignoresSlots()) && !d.all && d.unsafe == "" && ctx.Err() == nil; d.isUnpinned {
+		d.sh.unpinned.sent.Add(1)
 		if d.req.Adapters != "" {
 			d.sh.unpinned.adapted.Add(1)
 		}
@@ -41,7 +49,7 @@ func (d *decision) overUnpinned() {
 	if d.req.Adapters != "" {
 		d.sh.unpinned.adapted.Add(-1)
 	}
-	d.sh.unpinned.under.Add(-1)
+	d.sh.unpinned.over.Add(1)
 }
 
 // uncertain: another tenant's prompt may be in the request's slot, or what other adapters
@@ -52,7 +60,11 @@ func (d *decision) uncertain() bool {
 	case l.adapted.Load() > 0, d.lv.rescaled(d.sh), d.slot != nil && d.lv.slots.isDoubted(d.slot):
 		return true
 	case d.req.Apart:
-		return l.under.Load() > 0 || d.sh.live.Load() != d.lv
+		return l.under() > 0 || d.sh.live.Load() != d.lv
 	}
 	return false
 }
+
+// overrun: an unpinned request was under way at some time since the slot was acquired, and
+// the backend may have given it that slot.
+func (d *decision) overrun() bool { return d.sh.unpinned.sent.Load() > d.overBefore }

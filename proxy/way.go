@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
 )
@@ -11,30 +12,48 @@ import (
 // Whether slots are filled by the agent or through saved states.
 
 // errAgentFatal is why the agent is not tried again.
-var errAgentFatal = errors.New("the agent was not tried: the backend was lost while it was at work. Set backend.way to slot, and report it with the end of llama-server's log")
+var errAgentFatal = errors.New("the agent was not tried: the backend was lost again and again while it was at work. Set backend.way to slot, and report it with the end of llama-server's log")
 
 // agent reports whether slots are filled by the agent.
 func (lv *live) agent() bool { return lv.whyNoAgent.Load() == nil }
 
-// maxFailures of the agent in a row have slots filled by the slot way.
-const maxFailures = 3
+const (
+	// maxFailures of the agent in a row have slots filled by the slot way, for agentRest; one
+	// more after it does so again.
+	maxFailures = 3
+	agentRest   = time.Hour
+	// maxLosses of the backend end the agent, if each came within lossMemory of the one before:
+	// some are restarts that have nothing to do with it.
+	maxLosses  = 3
+	lossMemory = time.Hour
+)
 
 // agentFailed counts a recipe that failed, if that may be the agent's doing.
 func (lv *live) agentFailed(sh *Sharer, err error) {
 	switch {
-	case errors.Is(err, bridge.ErrNotTaken), errors.Is(err, bridge.ErrNoCells):
+	case errors.Is(err, bridge.ErrNotTaken), errors.Is(err, bridge.ErrNoCells), errors.Is(err, bridge.ErrUnsent):
 	case errors.Is(err, bridge.ErrLost):
-		sh.losses.add(lv.buildAndModel(), 1)
+		lv.lostWith(sh)
 	case errors.Is(err, bridge.ErrNoAgent), lv.failures.Add(1) >= maxFailures:
 		lv.dismiss(sh, err)
 	}
 }
 
-// dismiss goes on by the slot way.
+// dismiss goes on by the slot way, for a while.
 func (lv *live) dismiss(sh *Sharer, err error) {
 	why := err.Error()
-	if lv.whyNoAgent.CompareAndSwap(nil, &why) {
-		sh.log.Warn().Err(err).Msg("the agent failed: slots are filled through saved states until the backend is probed again")
+	if !lv.whyNoAgent.CompareAndSwap(nil, &why) {
+		return
+	}
+	sh.log.Warn().Err(err).Msg("the agent failed: slots are filled through saved states for an hour")
+	time.AfterFunc(agentRest, func() { lv.whyNoAgent.CompareAndSwap(&why, nil) })
+}
+
+// lostWith counts that the backend was lost with recipes under way: once, however many. At
+// most one of them ended it, the others waited in it.
+func (lv *live) lostWith(sh *Sharer) {
+	if lv.lost.CompareAndSwap(false, true) {
+		sh.losses.add(lv.buildAndModel())
 	}
 }
 
@@ -46,7 +65,7 @@ func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober)
 		if err == nil {
 			return nil
 		}
-		if sh.cfg.Backend.Way == "agent" || errors.Is(err, bridge.ErrLost) {
+		if sh.cfg.Backend.Way == "agent" || errors.Is(err, bridge.ErrLost) || errors.Is(err, bridge.ErrTaken) || errors.Is(err, bridge.ErrUnsent) {
 			return err
 		}
 		why = err.Error()
@@ -55,18 +74,17 @@ func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober)
 	return nil
 }
 
-// tryAgent has the agent compute something, unless that already cost the same backend its
-// life, or recipes did several times: whatever starts it again would do so in vain.
+// tryAgent has the agent compute something, unless that, or recipes, cost the same backend
+// its life several times: whatever starts it again would do so in vain.
 func (sh *Sharer) tryAgent(ctx context.Context, lv *live, prober bridge.Prober) error {
-	same := lv.buildAndModel()
-	if sh.losses.many(same) {
+	if sh.losses.many(lv.buildAndModel()) {
 		return errAgentFatal
 	}
 	reply, err := prober.Agent(ctx, lv.probed)
 	lv.agentKernels = reply.Kernels
 	if errors.Is(err, bridge.ErrLost) {
-		sh.losses.add(same, maxFailures)
-		sh.log.Error().Err(err).Msg("the backend was lost while the agent was tried out, which is not done again with this build and model: set backend.way to slot, and report it with the end of llama-server's log")
+		lv.lostWith(sh)
+		sh.log.Error().Err(err).Msg("the backend was lost while the agent was tried out, which is done three times at most with this build and model: set backend.way to slot, and report it with the end of llama-server's log")
 	}
 	return err
 }
@@ -75,24 +93,27 @@ func (lv *live) buildAndModel() string {
 	return lv.probed.Props.Build + " " + lv.probed.Props.ModelPath
 }
 
-// losses counts how often a backend was lost while the agent was at work in it.
+// losses counts how often a backend was lost while the agent was at work in it, each time
+// within lossMemory.
 type losses struct {
 	mu   sync.Mutex
 	with string // its build and model
 	n    int
+	last time.Time
 }
 
-func (l *losses) add(with string, n int) {
+func (l *losses) add(with string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.with != with {
+	if l.with != with || time.Since(l.last) > lossMemory {
 		l.with, l.n = with, 0
 	}
-	l.n += n
+	l.n++
+	l.last = time.Now()
 }
 
 func (l *losses) many(with string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.with == with && l.n >= maxFailures
+	return l.with == with && l.n >= maxLosses
 }

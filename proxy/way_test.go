@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -50,9 +51,9 @@ func dying(t *testing.T, b *lab.Backend, deaths *int) string {
 	return front.URL
 }
 
-// TestAnAgentThatEndsTheBackendIsTriedOnce: what starts the backend again would be in vain if
-// it were.
-func TestAnAgentThatEndsTheBackendIsTriedOnce(t *testing.T) {
+// TestAnAgentThatEndsTheBackendIsNotTriedForEver: what starts the backend again would do so
+// in vain.
+func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a real llama-server")
 	}
@@ -67,39 +68,101 @@ func TestAnAgentThatEndsTheBackendIsTriedOnce(t *testing.T) {
 	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second), scales: scales{turn: make(chan struct{}, 1)}}
 	sh.loadKernels()
 	defer sh.backend.Close()
-	if _, err := sh.probe(context.Background()); err == nil {
-		t.Fatal("the backend was lost while it was probed: no error")
+	for i := range maxLosses {
+		if _, err := sh.probe(context.Background()); !errors.Is(err, bridge.ErrLost) {
+			t.Fatalf("the backend was lost while it was probed, %d times before: %v", i, err)
+		}
 	}
 	lv, err := sh.probe(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lv.close()
-	if deaths != 1 || lv.agent() {
-		t.Errorf("the backend died %d times, and the agent fills slots: %v; want once, and that it does not", deaths, lv.agent())
+	if deaths != maxLosses || lv.agent() {
+		t.Errorf("the backend died %d times, and the agent fills slots: %v; want %d, and that it does not", deaths, lv.agent(), maxLosses)
 	}
 	lv.probed.Props.Build += " of tomorrow"
 	prober := bridge.Prober{Backend: sh.backend, Props: lv.probed.Props, Dir: b.SlotDir, Model: lv.model, Kernels: sh.kernels}
-	if err := sh.chooseWay(context.Background(), lv, prober); err == nil || deaths != 2 {
-		t.Errorf("another build died %d times (%v): want that the agent is tried anew", deaths-1, err)
+	if err := sh.chooseWay(context.Background(), lv, prober); err == nil || deaths != maxLosses+1 {
+		t.Errorf("another build died %d times (%v): want that the agent is tried anew", deaths-maxLosses, err)
 	}
 }
+
+func liveOf(build string) *live {
+	return &live{probed: &bridge.Probed{Props: bridge.Props{Build: build, ModelPath: "m"}}}
+}
+
+var errRecipeLost = fmt.Errorf("a recipe: %w", bridge.ErrLost)
 
 // A server that survives the try-out and dies of recipes is not given them for ever.
 func TestLossesByRecipesEndTheAgent(t *testing.T) {
 	sh := &Sharer{log: zerolog.Nop(), cfg: configs.Default()}
-	lv := func() *live { return &live{probed: &bridge.Probed{Props: bridge.Props{Build: "b", ModelPath: "m"}}} }
-	for i := range maxFailures {
-		if sh.losses.many(lv().buildAndModel()) {
-			t.Fatalf("given up after %d losses; want %d", i, maxFailures)
+	for i := range maxLosses {
+		lv := liveOf("b")
+		if sh.losses.many(lv.buildAndModel()) {
+			t.Fatalf("given up after %d losses; want %d", i, maxLosses)
 		}
-		lv().agentFailed(sh, fmt.Errorf("a recipe: %w", bridge.ErrLost))
+		for range maxLosses { // recipes that break off with it, one start of the server's
+			lv.agentFailed(sh, errRecipeLost)
+		}
 	}
-	next := lv()
-	if err := sh.tryAgent(context.Background(), next, bridge.Prober{}); !errors.Is(err, errAgentFatal) {
-		t.Errorf("tried again after %d losses: %v", maxFailures, err)
+	if err := sh.tryAgent(context.Background(), liveOf("b"), bridge.Prober{}); !errors.Is(err, errAgentFatal) {
+		t.Errorf("tried again after %d losses: %v", maxLosses, err)
 	}
-	if sh.losses.many("another") {
-		t.Error("another build or model is to blame too")
+	if sh.losses.many(liveOf("another").buildAndModel()) {
+		t.Error("another build is to blame too")
+	}
+}
+
+func TestRestartsNowAndThenDoNotEndTheAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sh := &Sharer{log: zerolog.Nop()}
+		for range 2 * maxLosses {
+			liveOf("b").agentFailed(sh, errRecipeLost)
+			time.Sleep(lossMemory + time.Second)
+		}
+		if sh.losses.many(liveOf("b").buildAndModel()) {
+			t.Errorf("given up after losses %v apart", lossMemory)
+		}
+	})
+}
+
+// TestWhatEndsTheAgentForAWhile: after it one failure more is enough.
+func TestWhatEndsTheAgentForAWhile(t *testing.T) {
+	f := func(err error, times int) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			sh, lv := &Sharer{log: zerolog.Nop()}, liveOf("b")
+			for i := range times {
+				if !lv.agent() {
+					t.Errorf("%v: ended after %d; want %d", err, i, times)
+				}
+				lv.agentFailed(sh, err)
+			}
+			for range 2 {
+				if time.Sleep(agentRest - time.Second); lv.agent() {
+					t.Errorf("%v: not ended, or tried again too early", err)
+				}
+				if time.Sleep(2 * time.Second); !lv.agent() {
+					t.Errorf("%v: not tried again", err)
+				}
+				lv.agentFailed(sh, err)
+			}
+			time.Sleep(2 * agentRest)
+		})
+	}
+	f(errors.New("its own"), maxFailures)
+	f(fmt.Errorf("%w (%w)", bridge.ErrNoAgent, &bridge.BackendError{}), 1)
+}
+
+func TestWhatIsNotTheAgentsFaultDoesNotEndIt(t *testing.T) {
+	sh, lv := &Sharer{log: zerolog.Nop()}, liveOf("b")
+	for _, err := range []error{bridge.ErrNotTaken, bridge.ErrNoCells, bridge.ErrUnsent} {
+		for range maxFailures {
+			lv.agentFailed(sh, fmt.Errorf("a recipe: %w", err))
+		}
+	}
+	if why := lv.whyNoAgent.Load(); why != nil {
+		t.Error(*why)
 	}
 }

@@ -52,7 +52,7 @@ type scene struct {
 }
 
 func scenes(pairs map[string]pair) ([]scene, error) {
-	for _, id := range []string{"edited-01", "template-01", "reordered-01", "number-01", "unrelated-01"} {
+	for _, id := range []string{"edited-01", "template-02", "reordered-01", "number-01", "unrelated-01"} {
 		if pairs[id].Target == "" {
 			return nil, fmt.Errorf("%s has no pair %s", pairsFile, id)
 		}
@@ -62,7 +62,7 @@ func scenes(pairs map[string]pair) ([]scene, error) {
 	// is the tenant alone that keeps this one cold.
 	return []scene{
 		{title: "a document, edited", tenant: "acme", reference: edited.Reference, target: edited.Target, want: wantShared},
-		{title: "a form, filled anew", tenant: "acme", reference: pairs["template-01"].Reference, target: pairs["template-01"].Target, want: wantShared},
+		{title: "a form, filled anew", tenant: "acme", reference: pairs["template-02"].Reference, target: pairs["template-02"].Target, want: wantShared},
 		{title: "documents, reordered", tenant: "acme", reference: pairs["reordered-01"].Reference, target: pairs["reordered-01"].Target, want: wantShared},
 		{title: "a number changed, asked for", tenant: "acme", reference: number.Reference, target: number.Target, own: number.Answer, other: factOf(number), want: wantRight},
 		{title: "the edited one, other tenant", tenant: "globex", target: edited.Target, want: wantCold},

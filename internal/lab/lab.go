@@ -109,10 +109,12 @@ type BackendOptions struct {
 	CacheIdleSlots  bool   // the server's default is on; sharing wants it off
 	NoRAMCache      bool   // --cache-ram 0
 	Threads         int    // 0: the server's choice
+	Sleep           int    // --sleep-idle-seconds; 0: never
 	APIKey          string
 	ChatTemplate    string // Jinja; empty: the model's own
 	Preload         string // a library for LD_PRELOAD
 	LoRA            string // an adapter's GGUF file
+	Draft           string // a draft model's GGUF file
 	SlotDir         string // empty: a new one, removed at the end
 	Progress        io.Writer
 	StartupDeadline time.Duration // 0: two minutes
@@ -255,6 +257,9 @@ func (b *Backend) args() []string {
 	if o.Threads > 0 {
 		args = append(args, "--threads", strconv.Itoa(o.Threads))
 	}
+	if o.Sleep > 0 {
+		args = append(args, "--sleep-idle-seconds", strconv.Itoa(o.Sleep))
+	}
 	if o.APIKey != "" {
 		args = append(args, "--api-key", o.APIKey)
 	}
@@ -269,6 +274,9 @@ func (b *Backend) args() []string {
 	}
 	if o.LoRA != "" {
 		args = append(args, "--lora", o.LoRA)
+	}
+	if o.Draft != "" {
+		args = append(args, "--model-draft", o.Draft)
 	}
 	if o.NoRAMCache {
 		args = append(args, "--cache-ram", "0")

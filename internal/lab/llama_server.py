@@ -23,7 +23,9 @@ def options():
     p.add_argument("--cache-idle-slots", action="store_true")
     p.add_argument("--cache-ram", type=int, default=None, help="MiB, 0 for none")
     p.add_argument("--threads", type=int, default=0)
+    p.add_argument("--sleep-idle-seconds", type=int, default=-1)
     p.add_argument("--lora", default="")
+    p.add_argument("--model-draft", default="")
     p.add_argument("--api-key", default="")
     p.add_argument("--chat-template", default="")
     p.add_argument("--verbosity", type=int, default=None)
@@ -56,10 +58,14 @@ def params(o):
     if o.threads > 0:
         p.cpuparams.n_threads = o.threads
         p.cpuparams_batch.n_threads = o.threads
+    p.sleep_idle_seconds = o.sleep_idle_seconds
     if o.lora:
         adapter = x.CommonAdapterLoraInfo()
         adapter.path, adapter.scale = o.lora, 1.0
         p.lora_adapters = [adapter]
+    if o.model_draft:
+        p.speculative.types = [x.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+        p.speculative.draft.mparams.path = o.model_draft
     if o.api_key:
         p.api_keys = [o.api_key]
     if o.chat_template:

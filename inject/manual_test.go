@@ -10,16 +10,16 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the pods into the README")
+var update = flag.Bool("update", false, "write the pods into docs/kubernetes.md")
 
 const (
-	podsBegin = "<!-- pods: made by `go test ./inject -run README -update` -->\n"
+	podsBegin = "<!-- pods: made by `go test ./inject -run Pods -update` -->\n"
 	podsEnd   = "<!-- end of pods -->\n"
 )
 
-// The README shows a pod before and after, as the injector has them today.
-func TestREADMEShowsThePods(t *testing.T) {
-	const file = "../README.md"
+// The manual shows a pod before and after, as the injector has them today.
+func TestTheManualShowsThePods(t *testing.T) {
+	const file = "../docs/kubernetes.md"
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func TestREADMEShowsThePods(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s has no lines %q and %q", file, podsBegin, podsEnd)
 	}
-	want := readmePods(t)
+	want := manualPods(t)
 	switch {
 	case shown == want:
 	case *update:
@@ -37,11 +37,11 @@ func TestREADMEShowsThePods(t *testing.T) {
 			t.Fatal(err)
 		}
 	default:
-		t.Errorf("the README's pods are not what the injector makes: run go test ./inject -run README -update\nwant:\n%s", want)
+		t.Errorf("the manual's pods are not what the injector makes: run go test ./inject -run Pods -update\nwant:\n%s", want)
 	}
 }
 
-func readmePods(t *testing.T) string {
+func manualPods(t *testing.T) string {
 	source, err := os.ReadFile("testdata/pod.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func readmePods(t *testing.T) string {
 	in.settings.Image = "semsharekv:1.0"
 	pod, o := decide(t, in, testPod(t, nil))
 	if o.refusal != nil {
-		t.Fatalf("the README's pod is refused: %v", o.refusal)
+		t.Fatalf("the manual's pod is refused: %v", o.refusal)
 	}
 	return "\n```yaml\n" + string(source) + "```\n\nbecomes\n\n```yaml\n" + podYAML(t, pod) + "```\n\n"
 }

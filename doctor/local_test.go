@@ -1,0 +1,65 @@
+package doctor
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/launch"
+)
+
+// What references take already is room for references.
+func TestRoomCountsWhatReferencesTake(t *testing.T) {
+	dir := t.TempDir()
+	free, _, err := launch.Room(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const taken = 1 << 40
+	level := func() Level {
+		x := &examination{cfg: configs.Default()}
+		x.cfg.Store.Budget = free + taken/2
+		x.room(dir)
+		return x.found[len(x.found)-1].Level
+	}
+	if got := level(); got != Warning {
+		t.Errorf("%s with a budget above the room, want a warning", got)
+	}
+	for _, name := range []string{"ssk-0123456789abcdef-1.bin", "other.bin"} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := f.Truncate(taken); err != nil { // sparse
+			t.Skipf("SKIPPED: %v", err)
+		}
+	}
+	if got := level(); got != OK {
+		t.Errorf("%s with half of the budget filled, want ok", got)
+	}
+}
+
+func TestTheSecretOfAnotherUser(t *testing.T) {
+	x := &examination{cfg: configs.Default()}
+	x.cfg.Backend.SlotDir = t.TempDir()
+	if err := os.WriteFile(x.cfg.Backend.SlotDir+"/semsharekv.key", make([]byte, 16), 0o000); err != nil {
+		t.Fatal(err)
+	}
+	lab.AsNobody(t)
+	if x.secret(); x.found[0].Level != Wrong || !strings.HasPrefix(x.found[0].Advice, "run as the user") {
+		t.Errorf("found %+v", x.found)
+	}
+}
+
+// The URL is valid, but the sidecar cannot open the index by it.
+func TestTheFilesOfARedisURL(t *testing.T) {
+	x := &examination{cfg: configs.Default()}
+	x.cfg.Index.Redis = "rediss://localhost?ca_file=/nowhere.pem"
+	if x.index(); x.found[0].Level != Wrong || !strings.HasPrefix(x.found[0].Found, "the sidecar does not start: ") {
+		t.Errorf("found %+v", x.found)
+	}
+}

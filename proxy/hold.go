@@ -1,0 +1,93 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// While the backend is tried out nobody keeps its slots apart: at a busy one every slot that
+// gets free goes to the next client at once, between any two steps of the probe. So new
+// requests wait meanwhile, though not for long.
+
+const (
+	// holdFor bounds how long a request waits for the probe.
+	holdFor = 2 * time.Second
+	// idleWait is how much of that the probe may take to find a slot that is not at work, and
+	// idlePoll how often it looks.
+	idleWait = time.Second
+	idlePoll = 10 * time.Millisecond
+)
+
+// hold keeps new requests back. Its zero value keeps none.
+type hold struct {
+	mu    sync.Mutex
+	over  chan struct{} // see kept
+	limit *time.Timer
+}
+
+// begin has requests wait until end is called, or holdFor has passed.
+func (h *hold) begin() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over != nil {
+		h.limit.Reset(holdFor)
+		return
+	}
+	over := make(chan struct{})
+	h.over = over
+	h.limit = time.AfterFunc(holdFor, func() { h.endOf(over) })
+}
+
+func (h *hold) end() { h.endOf(h.kept()) }
+
+// kept is closed when the requests that are kept may go on; nil while none are.
+func (h *hold) kept() chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.over
+}
+
+func (h *hold) endOf(over chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over == over && over != nil {
+		h.limit.Stop()
+		close(over)
+		h.over = nil
+	}
+}
+
+// wait waits until the request may go on, for holdFor at most.
+func (h *hold) wait(ctx context.Context) {
+	over := h.kept()
+	if over == nil {
+		return
+	}
+	limit := time.NewTimer(holdFor)
+	defer limit.Stop()
+	select {
+	case <-over:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+}
+
+// clearSlot finds a slot to try the backend out in, while requests are held. Where none is
+// idle it is the first, once the backend has got round to emptying it.
+func (sh *Sharer) clearSlot(ctx context.Context) int {
+	sh.hold.begin()
+	for end := time.Now().Add(idleWait); ; {
+		slot, ok, err := sh.backend.Idle(ctx, -1)
+		if ok {
+			return slot
+		}
+		if err != nil || time.Now().After(end) {
+			break
+		}
+		time.Sleep(idlePoll)
+	}
+	_ = sh.backend.Erase(ctx, 0) // the probe says what is wrong with it
+	sh.hold.begin()
+	return 0
+}
