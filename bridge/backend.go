@@ -34,24 +34,38 @@ type BackendError struct {
 	Path   string
 	Status int
 	Body   string
+	// Quotes says that Body may quote a client's prompt. Error leaves it out then.
+	Quotes bool
 }
 
 func (e *BackendError) Error() string {
+	if e.Quotes {
+		return fmt.Sprintf("backend answered %s with status %d", e.Path, e.Status)
+	}
 	return fmt.Sprintf("backend answered %s with status %d: %s", e.Path, e.Status, e.Body)
+}
+
+// discreet marks what the backend says to a client's prompt.
+func discreet(err error) error {
+	var answer *BackendError
+	if errors.As(err, &answer) {
+		answer.Quotes = true
+	}
+	return err
 }
 
 // ErrChanged says that the backend is not as it was probed: started with other settings.
 var ErrChanged = errors.New("the backend is not the one that was probed")
 
 // maxReply bounds the answers read from the backend: the token list of a long
-// prompt is a few megabytes.
-const maxReply = 256 << 20
+// prompt is a few megabytes, a rendered prompt as long as what it is rendered from.
+const maxReply = 64 << 20
 
 // NewBackend returns a client of the llama-server at url (http://host:port with
 // an optional path prefix). apiKey may be empty.
 func NewBackend(url, apiKey string, connect time.Duration) *Backend {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = (&net.Dialer{Timeout: connect}).DialContext
+	t.DialContext = dialer(connect)
 	t.Proxy = nil // the backend is next door; a proxy of the environment is not meant for it
 	t.MaxIdleConnsPerHost = 16
 	alone := t.Clone()
@@ -115,6 +129,7 @@ func (b *Backend) call(ctx context.Context, method, path, auth string, body []by
 
 // send makes one request and returns the body of a 200 answer.
 func (b *Backend) send(ctx context.Context, method, path, auth string, body []byte) ([]byte, error) {
+	ctx, spend := tracked(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, b.url+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
@@ -132,25 +147,33 @@ func (b *Backend) send(ctx context.Context, method, path, auth string, body []by
 		return nil, fmt.Errorf("cannot ask the backend for %s: %w", path, err)
 	}
 	defer resp.Body.Close()
-	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if resp.StatusCode != http.StatusOK && resp.ProtoMajor == 1 {
+		spend() // before its body ends, from when on others could be given the connection
+	}
+	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err == nil && len(reply) > maxReply {
+		err = fmt.Errorf("it is longer than %d bytes", maxReply)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the backend's answer to %s: %w", path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, &BackendError{path, resp.StatusCode, gjson.GetBytes(reply, "error.message").String()}
+		return nil, &BackendError{Path: path, Status: resp.StatusCode, Body: gjson.GetBytes(reply, "error.message").String()}
 	}
 	return reply, nil
 }
 
 func (b *Backend) post(ctx context.Context, path, auth string, body any) ([]byte, error) {
-	raw, ok := body.(json.RawMessage)
-	if !ok {
-		var err error
-		if raw, err = json.Marshal(body); err != nil {
-			return nil, fmt.Errorf("cannot encode the request for %s: %w", path, err)
-		}
+	if raw, ok := body.(json.RawMessage); ok {
+		return b.call(ctx, http.MethodPost, path, auth, raw)
 	}
-	return b.call(ctx, http.MethodPost, path, auth, raw)
+	var raw bytes.Buffer
+	e := json.NewEncoder(&raw)
+	e.SetEscapeHTML(false) // of a prompt full of < it would make six times as much
+	if err := e.Encode(body); err != nil {
+		return nil, fmt.Errorf("cannot encode the request for %s: %w", path, err)
+	}
+	return b.call(ctx, http.MethodPost, path, auth, raw.Bytes())
 }
 
 // Props is what the backend says of itself.
@@ -334,7 +357,7 @@ func (b *Backend) Idle(ctx context.Context, but int) (slot int, ok bool, err err
 func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawMessage) (string, error) {
 	reply, err := b.post(ctx, "/apply-template", auth, chat)
 	if err != nil {
-		return "", err
+		return "", discreet(err)
 	}
 	p := gjson.GetBytes(reply, "prompt")
 	if !p.Exists() {
@@ -348,7 +371,7 @@ func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawM
 func (b *Backend) Tokenize(ctx context.Context, auth, text string, special, parse bool) ([]int32, error) {
 	reply, err := b.post(ctx, "/tokenize", auth, map[string]any{"content": text, "add_special": special, "parse_special": parse})
 	if err != nil {
-		return nil, err
+		return nil, discreet(err)
 	}
 	var r struct {
 		Tokens []int32 `json:"tokens"`

@@ -239,7 +239,7 @@ func (p *progress) stage(ctx context.Context, st FillStage) (Prefilled, error) {
 	defer p.injecting(time.Now())
 	got, err := p.fl.Backend.Prefill(ctx, p.f.Slot, p.f.Tokens[:st.To])
 	if err != nil {
-		return got, err
+		return got, discreet(err)
 	}
 	if got.CacheN != int(st.From) {
 		return got, fmt.Errorf("%w: it found %d tokens in its cache, %d were restored", ErrNotTaken, got.CacheN, st.From)

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -179,6 +180,9 @@ func findTensor(file *gguf.GGUFFile, name string) (gguf.GGUFTensorInfo, bool) {
 	}
 	return gguf.GGUFTensorInfo{}, false
 }
+
+// Tokens is how many token ids the model has, 0 where the file does not tell.
+func (m *Model) Tokens() int { return cmp.Or(len(m.pieces.text), m.Vocab) }
 
 // HasEmbeddings tells whether EmbeddingRow works.
 func (m *Model) HasEmbeddings() bool { return m.row > 0 }

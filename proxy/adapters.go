@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/tidwall/gjson"
@@ -23,14 +24,14 @@ const unknownAdapters = "?"
 // list is something else: older servers apply none then, newer ones what they apply by
 // themselves. Of two lists the backend takes one, so both count.
 func adaptersOf(body gjson.Result) string {
-	named := ""
+	var named strings.Builder
 	body.ForEach(func(k, v gjson.Result) bool {
 		if k.String() == "lora" && v.Type != gjson.Null {
-			named += v.Raw
+			named.WriteString(v.Raw)
 		}
 		return true
 	})
-	return named
+	return named.String()
 }
 
 // adapted takes a request that names adapters for another tenant's than those that do not:

@@ -123,12 +123,18 @@ func rawConn(c net.Conn) syscall.RawConn {
 // RDHUP sees the end even behind bytes that nobody has read yet (a pipelined
 // request), which peeking at the socket would not. llama-server, too, takes a
 // half-closed connection for a client that left.
-func hungUp(raw syscall.RawConn) bool {
-	gone := false
+func hungUp(raw syscall.RawConn) bool { return polled(raw, unix.POLLRDHUP) }
+
+// stirred reports whether the peer of an idle connection has closed its side or sent something.
+func stirred(raw syscall.RawConn) bool { return polled(raw, unix.POLLRDHUP|unix.POLLIN) }
+
+// polled reports whether one of the events, or the connection's end, is there.
+func polled(raw syscall.RawConn, events int16) bool {
+	found := false
 	err := raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		p := []unix.PollFd{{Fd: int32(fd), Events: events}}
 		n, err := unix.Poll(p, 0)
-		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+		found = err == nil && n > 0 && p[0].Revents&(events|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 	})
-	return gone || err != nil
+	return found || err != nil
 }

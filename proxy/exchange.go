@@ -148,18 +148,28 @@ func (x *exchange) respond(ctx *fasthttp.RequestCtx) {
 	case a.size < 0 && !ctx.Request.Header.IsHTTP11():
 		// HTTP/1.0 knows no chunks: the whole body, then its length.
 		all, err := io.ReadAll(x)
-		x.stall = 0 // it is sent in one go, however long that takes, and holds no slot
 		if err != nil {
 			x.refuse(ctx, fasthttp.StatusBadGateway, "unavailable_error", "the backend broke off")
 			return
 		}
-		ctx.Response.SetBodyRaw(all)
-		x.end()
+		ctx.Response.SetBodyStream(paced{bytes.NewReader(all), x}, len(all))
+		x.end() // what is sent from here on holds no slot
 	default:
 		// A stream's head goes out before there is anything to stream.
 		ctx.Response.ImmediateHeaderFlush = a.size < 0
 		ctx.Response.SetBodyStream(x, a.size)
 	}
+}
+
+// paced is a whole answer, of which the client is given time for each piece.
+type paced struct {
+	all io.Reader
+	x   *exchange
+}
+
+func (p paced) Read(b []byte) (int, error) {
+	p.x.allowWrite(p.x.conn)
+	return p.all.Read(b)
 }
 
 // refuse answers in the backend's own form of an error, and ends the exchange.

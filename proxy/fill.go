@@ -268,6 +268,7 @@ func (d *decision) fillFailed(err error) (reason string) {
 		d.mismatch()
 	case errors.As(err, &file):
 		sh.strike(d.lv, "the slot directory could repeatedly not be used: "+file.Error())
+	case errors.As(err, &refused) && d.untested():
 	case errors.As(err, &refused), errors.Is(err, bridge.ErrCorrupt): // of what it saved between two stages
 		sh.strike(d.lv, notTaken)
 	}

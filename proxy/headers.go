@@ -115,6 +115,9 @@ func appendRequestHead(dst []byte, r requestHead, in *fasthttp.RequestHeader) []
 		dst = fasthttp.AppendUint(dst, r.bodyLen)
 		dst = append(dst, "\r\n"...)
 	}
+	if r.bodyLen > 0 && !takesBody(r.method) {
+		dst = append(dst, "Connection: close\r\n"...)
+	}
 	return append(dst, "\r\n"...)
 }
 
@@ -133,6 +136,13 @@ func clientIP(a net.Addr) string {
 // bodyless methods need no Content-Length when they carry no body.
 func bodyless(method []byte) bool {
 	return bytes.Equal(method, []byte("GET")) || bytes.Equal(method, []byte("HEAD")) || bytes.Equal(method, []byte("OPTIONS"))
+}
+
+// takesBody reports whether any server reads the body of a request with that method. Older
+// llama-servers leave others' unread (OPTIONS, GET), and would serve it as a request of its own
+// if the connection went on.
+func takesBody(method []byte) bool {
+	return bytes.Equal(method, []byte("POST")) || bytes.Equal(method, []byte("PUT")) || bytes.Equal(method, []byte("PATCH"))
 }
 
 // copyResponseHead passes the backend's status and end-to-end headers to the

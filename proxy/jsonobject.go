@@ -87,7 +87,12 @@ func (o object) json() string {
 // array joins raw values.
 func array(raw []string) string { return "[" + strings.Join(raw, ",") + "]" }
 
-func quote(s string) string { return string(gjson.AppendJSONString(nil, s)) }
+func quote(s string) string {
+	var b strings.Builder
+	b.Grow(len(s) + len(`""`))
+	dumpString(&b, s)
+	return b.String()
+}
 
 // stringOf is the value of a string, and fallback for anything else, as the
 // backend's json_value does it.
@@ -98,10 +103,16 @@ func stringOf(r gjson.Result, fallback string) string {
 	return r.String()
 }
 
+// maxDump bounds what is dumped: each level is read once more for those around it.
+const maxDump = 1 << 20
+
 // dump prints a value as the backend's JSON library does: no spaces, only
-// what must be escaped escaped. It gives up on numbers that are not plain
-// integers, whose printing it cannot promise to match.
+// what must be escaped escaped. It gives up on what is longer than maxDump, and on numbers
+// that are not plain integers, whose printing it cannot promise to match.
 func dump(r gjson.Result) (string, bool) {
+	if len(r.Raw) > maxDump {
+		return "", false
+	}
 	var b strings.Builder
 	ok := dumpTo(&b, r)
 	return b.String(), ok
@@ -125,15 +136,17 @@ func dumpTo(b *strings.Builder, r gjson.Result) bool {
 		b.WriteByte('}')
 	case r.IsArray():
 		b.WriteByte('[')
-		for i, v := range r.Array() {
-			if i > 0 {
+		first, ok := true, true
+		r.ForEach(func(_, v gjson.Result) bool {
+			if !first {
 				b.WriteByte(',')
 			}
-			if !dumpTo(b, v) {
-				return false
-			}
-		}
+			first = false
+			ok = dumpTo(b, v)
+			return ok
+		})
 		b.WriteByte(']')
+		return ok
 	case r.Type == gjson.String:
 		dumpString(b, r.String())
 	case r.Type == gjson.Number:
@@ -149,12 +162,12 @@ func dumpTo(b *strings.Builder, r gjson.Result) bool {
 
 func dumpString(b *strings.Builder, s string) {
 	const hex = "0123456789abcdef"
-	short := map[byte]string{'"': `\"`, '\\': `\\`, '\b': `\b`, '\f': `\f`, '\n': `\n`, '\r': `\r`, '\t': `\t`}
 	b.WriteByte('"')
 	for i := range len(s) {
 		c := s[i]
-		if e, ok := short[c]; ok {
-			b.WriteString(e)
+		if at := strings.IndexByte("\"\\\b\f\n\r\t", c); at >= 0 {
+			b.WriteByte('\\')
+			b.WriteByte(`"\bfnrt`[at])
 		} else if c < 0x20 {
 			b.WriteString(`\u00`)
 			b.WriteByte(hex[c>>4])

@@ -45,11 +45,13 @@ type Infill struct {
 // InfillFile is a file given as context to a fill-in-the-middle request.
 type InfillFile struct{ Name, Text string }
 
-// offBody looks for what makes a request of any form unfit for sharing.
+// offBody looks for what makes a request of any form unfit for sharing. body is valid JSON.
 func offBody(body gjson.Result) string {
 	slot, cache := body.Get("id_slot"), body.Get("cache_prompt")
 	switch {
-	case givenTwice(body):
+	case values(body.Raw) > maxValues:
+		return offForm
+	case givenTwice(body.Raw):
 		return offTwice
 	case several(body.Get):
 		return offSeveral

@@ -160,9 +160,10 @@ const mostParts = 256
 func extend(o *object, key string, raw []string) (off string) {
 	var all []string
 	if was := o.get(key); was.IsArray() {
-		for _, v := range was.Array() {
+		was.ForEach(func(_, v gjson.Result) bool {
 			all = append(all, v.Raw)
-		}
+			return len(all) <= mostParts
+		})
 	}
 	if len(all) > mostParts {
 		return offForm

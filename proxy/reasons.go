@@ -30,6 +30,7 @@ const (
 	offEncoding   = "body not decodable"
 	offJSON       = "body is not JSON"
 	offDeep       = "body nested too deep"
+	offMembers    = "too many keys"
 	offTwice      = "key given twice"
 	offList       = "list of prompts"
 	offMultimodal = "multimodal"

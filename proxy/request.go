@@ -50,7 +50,7 @@ func (r *request) guessed() bool {
 
 // unread reports whether nothing is known of what the body asks for.
 func (r *request) unread() bool {
-	return r.Off == offEncoding || r.Off == offJSON || r.Off == offDeep
+	return r.Off == offEncoding || r.Off == offJSON || r.Off == offDeep || r.Off == offMembers
 }
 
 // searches says that the backend would look for the prompt in other tenants' slots, or "".
@@ -59,6 +59,21 @@ func (r *request) searches() string {
 		return ""
 	}
 	return "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
+}
+
+// declines reports whether the client wants nothing shared: any of the values says off.
+func declines(h *fasthttp.RequestHeader) bool {
+	for k, v := range h.AllInOrder() {
+		if !foldEqual(k, controlHeader) {
+			continue
+		}
+		for wish := range strings.SplitSeq(string(v), ",") {
+			if strings.EqualFold(strings.TrimSpace(wish), "off") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // newRequest gathers what the sharer needs to know of a request.
@@ -75,8 +90,7 @@ func newRequest(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, bod
 	}
 	r.Route, r.Policy = route(cfg, x.path, stringOf(doc.Get("model"), ""), h)
 	r.Tenant, r.Adapters = tenant(r.Policy.Tenant, h), adaptersOf(doc)
-	wish, _ := header(h, controlHeader)
-	declined := strings.EqualFold(strings.TrimSpace(wish), "off")
+	declined := declines(h)
 	r.Uncomposed = declined || r.Policy.Reuse != configs.ReuseFuzzy
 	switch {
 	case r.Off != "":

@@ -113,12 +113,22 @@ func (s *Server) newHTTP(cfg *configs.Config) *fasthttp.Server {
 // a level where they can be found but do not flood.
 type quiet struct{ log zerolog.Logger }
 
+// Printf tells what kind of complaint it is, and what the network said. The rest may quote
+// headers, targets and bodies.
 func (q quiet) Printf(format string, args ...any) {
 	if strings.HasPrefix(format, atConcurrency) {
 		q.log.Warn().Msg("connections are refused: limits.connections are open")
 		return
 	}
-	q.log.Debug().Msgf(format, args...)
+	what, _, _ := strings.Cut(format, "%")
+	e := q.log.Debug().Str("complaint", strings.TrimSpace(what))
+	for _, a := range args {
+		var broke *net.OpError
+		if err, ok := a.(error); ok && errors.As(err, &broke) {
+			e = e.Err(broke)
+		}
+	}
+	e.Msg("connection not served to its end")
 }
 
 // atConcurrency is how fasthttp's complaint begins, once a minute at most, when it answers

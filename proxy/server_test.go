@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 )
 
@@ -823,24 +824,115 @@ func TestAdmin(t *testing.T) {
 		"semsharekv_config_last_reload_successful 1", "semsharekv_restore_mismatches_total 0", "go_goroutines")
 }
 
+// TestLogHoldsNoPromptAndNoSecret asks for a log of everything, and a backend whose errors
+// quote the prompt.
 func TestLogHoldsNoPromptAndNoSecret(t *testing.T) {
-	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, `{"content":"ANSWERTEXT"}`) })
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch r.URL.Path {
+		case "/completion":
+			_, _ = io.WriteString(w, `{"content":"ANSWERTEXT"}`)
+		case "/broken":
+			c, _, _ := http.NewResponseController(w).Hijack()
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nANSWERTEXT\r\n\r\n")
+			_ = c.Close()
+		default:
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = fmt.Fprintf(w, `{"error":{"message":%q}}`, "Missing 'role' in message: "+string(body))
+		}
+	})
 	s := startSidecar(t, backend.URL, nil)
-	req, _ := http.NewRequest("POST", s.url+"/completion?key=QUERYSECRET", strings.NewReader(`{"prompt":"PROMPTTEXT"}`))
-	req.Header.Set("Authorization", "Bearer KEYSECRET")
-	resp, err := freshClient(t).Do(req)
+	s.sharer.log, s.sharer.metrics, s.sharer.backend = s.Server.log, s.metrics, bridge.NewBackend(backend.URL, "", time.Second)
+	s.sharer.live.Store(&live{tokenizer: tokenizer{backend: s.sharer.backend}, probed: &bridge.Probed{}, costs: newCosts(&bridge.Probed{}, 1), slots: newSlots(1)})
+	f := func(path, body string, status int, did string) {
+		t.Helper()
+		req, _ := http.NewRequest("POST", s.url+path+"?key=QUERYSECRET", strings.NewReader(body))
+		req.Header.Set("Authorization", "Bearer KEYSECRET")
+		resp, err := freshClient(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if got := resp.Header.Get(controlHeader); resp.StatusCode != status || got != did {
+			t.Errorf("%s: status %d, %q; expected %d, %q", path, resp.StatusCode, got, status, did)
+		}
+	}
+	f("/completion", `{"prompt":"PROMPTTEXT"}`, 200, "cold; reason="+coldTokens)
+	f("/v1/chat/completions", `{"messages":[{"content":"PROMPTTEXT"}]}`, 500, "cold; reason="+coldTokens)
+	f("/broken", "PROMPTTEXT", 502, "")
+	const start = "POST /completion?QUERYSECRET HTTP/1.1\r\nHost: a\r\n"
+	for _, broken := range []string{
+		start + "Authorization: Bearer KEYSECRET\x01\r\n\r\n",
+		start + "Authorization Bearer KEYSECRET\r\n\r\n",
+		"POST /a?QUERYSECRET\x01 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+		"POST http://a:QUERYSECRET/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+		start + "Content-Length: 1KEYSECRET\r\n\r\nPROMPTTEXT",
+		start + "Transfer-Encoding: chunked\r\n\r\nPROMPTTEXT\r\n",
+		start + "Transfer-Encoding: chunked\r\n\r\n1\r\nPROMPTTEXT\r\n",
+		start + "Content-Length: 0\r\n\r\nPROMPTTEXT\r\n\r\n",
+		start + "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 37\r\nConnection: close\r\n\r\n--b\r\nContent PROMPTTEXT KEYSECRET\r\n\r\n",
+	} {
+		raw(t, s.url, broken)
+	}
+	s.stop()
+	log := s.log.String()
+	for _, line := range []string{`"path":"/completion"`, `"message":"no tokens"`, `"message":"connection not served to its end"`, `"error":"backend answered /tokenize with status 500"`} {
+		if !strings.Contains(log, line) {
+			t.Errorf("no %s in the log: %s", line, log)
+		}
+	}
+	for _, secret := range []string{"PROMPTTEXT", "ANSWERTEXT", "KEYSECRET", "QUERYSECRET"} {
+		if i := strings.Index(log, secret); i >= 0 {
+			t.Errorf("%s is in the log: %s", secret, log[max(0, i-300):i])
+		}
+	}
+}
+
+func TestAClientOfHTTP10ThatReadsNothingIsGivenUp(t *testing.T) {
+	sent := make(chan struct{})
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		defer close(sent)
+		for range 32 {
+			_, _ = w.Write(make([]byte, 1<<20)) // in chunks
+		}
+	})
+	s, addr, done := serving(t, backend.URL, 300*time.Millisecond)
+	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = resp.Body.Close()
-	s.stop()
-	log := s.log.String()
-	if strings.Count(log, "\n") != 1 || !strings.Contains(log, `"path":"/completion"`) {
-		t.Errorf("expected one line, got %s", log)
+	defer c.Close()
+	_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+	<-sent
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Errorf("it holds up the sidecar's end: %v", err)
 	}
-	for _, secret := range []string{"PROMPTTEXT", "ANSWERTEXT", "KEYSECRET", "QUERYSECRET"} {
-		if strings.Contains(log, secret) {
-			t.Errorf("%s is in the log: %s", secret, log)
+	<-done
+}
+
+func TestAnyOffDeclines(t *testing.T) {
+	f := func(want bool, values ...string) {
+		t.Helper()
+		head := "GET / HTTP/1.1\r\nHost: a\r\n"
+		for _, v := range values {
+			head += "x-semsharekv: " + v + "\r\n"
+		}
+		var h fasthttp.RequestHeader
+		h.DisableNormalizing()
+		if err := h.Read(bufio.NewReader(strings.NewReader(head + "\r\n"))); err != nil {
+			t.Fatal(err)
+		}
+		if got := declines(&h); got != want {
+			t.Errorf("%q: %v, expected %v", values, got, want)
 		}
 	}
+	f(false)
+	f(false, "on", "")
+	f(true, "off")
+	f(true, "on", " Off ")
+	f(true, "off, off")
+	f(true, "a,off")
+	f(false, "offset")
 }

@@ -234,6 +234,33 @@ func TestSharingIsNotTriedWithAPromptThatTheBackendRefuses(t *testing.T) {
 	}
 }
 
+// TestTokensThatTheModelDoesNotHaveAreNoFaultOfSharing sends ids that the backend refuses, more
+// often than sharing survives its refusing a fill.
+func TestTokensThatTheModelDoesNotHaveAreNoFaultOfSharing(t *testing.T) {
+	f := func(model string) {
+		t.Helper()
+		s := startSharing(t, lab.BackendOptions{Context: 2048, Slots: 2}, func(c *configs.Config) { c.Backend.Model = model })
+		first := s.complete(tale("1812")).report.Tokens
+		ask := func(id int32) reply {
+			tokens := slices.Clone(first)
+			tokens[len(tokens)/2] = id
+			b, _ := json.Marshal(map[string]any{"prompt": tokens, "n_predict": 1})
+			return s.post("/completion", string(b))
+		}
+		for range 3 {
+			if r := ask(99_999_999); r.status != http.StatusBadRequest || r.state() != "cold" {
+				t.Fatalf("status %d, %q; expected the backend's refusal, and nothing shared", r.status, r.did)
+			}
+		}
+		if err := s.server.sharer.Ready(); err != nil {
+			t.Errorf("model file %q: %v", model, err)
+		}
+		s.want(ask(first[0]), "shared")
+	}
+	f("")
+	f("/nowhere/model.gguf")
+}
+
 // direct asks the backend itself, with nothing cached.
 func (s *sharing) direct(prompt string) string {
 	s.t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/semsharekv/semsharekv/bridge"
 )
@@ -11,6 +12,9 @@ import (
 // errNoInfill is returned where the tokens around the parts of a
 // fill-in-the-middle prompt are not known.
 var errNoInfill = errors.New("the model file does not name its fill-in-the-middle tokens")
+
+// errNoToken is returned for token ids that the model does not have.
+var errNoToken = errors.New("the model has fewer tokens")
 
 // tokenizer asks the backend for the ids that it will itself see.
 type tokenizer struct {
@@ -25,7 +29,7 @@ type tokenizer struct {
 func (t tokenizer) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, error) {
 	switch p.Kind {
 	case PromptTokens:
-		return p.Tokens, t.admitted(ctx, auth)
+		return p.Tokens, errors.Join(t.admitted(ctx, auth), t.has(p.Tokens))
 	case PromptMixed:
 		return t.mixed(ctx, auth, p.Parts)
 	case PromptChat:
@@ -50,13 +54,40 @@ func (t tokenizer) mixed(ctx context.Context, auth string, parts []PromptPart) (
 	for i, part := range parts {
 		ids := part.Tokens
 		if ids == nil {
-			if ids, err = t.backend.Tokenize(ctx, auth, part.Text, i == 0, true); err != nil {
-				return nil, err
-			}
+			ids, err = t.backend.Tokenize(ctx, auth, part.Text, i == 0, true)
+		} else {
+			err = t.has(ids)
+		}
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, ids...)
 	}
 	return out, nil
+}
+
+// vocabulary is how many token ids there are, 0 where nobody knows.
+func (t tokenizer) vocabulary() int {
+	if t.model == nil {
+		return 0
+	}
+	return t.model.Tokens()
+}
+
+// has returns an error where the model does not have all of a client's token ids. The backend
+// refuses such a prompt, and would refuse to fill it in.
+func (t tokenizer) has(ids []int32) error {
+	if n := t.vocabulary(); n > 0 && len(ids) > 0 && int(slices.Max(ids)) >= n {
+		return errNoToken
+	}
+	return nil
+}
+
+// untested reports whether the prompt has token ids of the client's of which nobody knows
+// whether the model has them: that the backend refuses them says nothing of filling.
+func (d *decision) untested() bool {
+	kind := d.req.Prompt.Kind
+	return (kind == PromptTokens || kind == PromptMixed) && d.lv.tokenizer.vocabulary() == 0
 }
 
 // admitted asks a backend with keys whether it takes the client's, for prompts of which

@@ -98,6 +98,7 @@ type answer struct {
 var (
 	errNotSent  = errors.New("nothing was sent")
 	errNoAnswer = errors.New("the connection ended before an answer")
+	errNotHTTP  = errors.New("the answer's head is not valid HTTP")
 )
 
 // do sends one request and reads the head of its answer. It ends early, with
@@ -150,7 +151,7 @@ func (u *upstream) exchange(ctx context.Context, c *upstreamConn, r requestHead,
 		}
 		return nil, fmt.Errorf("exchange with the backend at %s: %w", u.addr, err)
 	}
-	a.keep = a.keep && wErr == nil
+	a.keep = a.keep && wErr == nil && (len(body) == 0 || takesBody(r.method) && a.succeeded())
 	a.frame(string(r.method) == "HEAD")
 	return a, nil
 }
@@ -182,7 +183,7 @@ func (a *answer) readHead() error {
 	}
 	for range maxInterim {
 		if err := a.head.Read(a.conn.br); err != nil {
-			return err
+			return unquoted(err)
 		}
 		if s := a.head.StatusCode(); s >= 200 {
 			a.keep = !a.head.ConnectionClose()
@@ -190,6 +191,27 @@ func (a *answer) readHead() error {
 		}
 	}
 	return fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+// unquoted is why a head could not be read, without what fasthttp quotes of it: where it is
+// none, that may be an answer's text.
+func unquoted(err error) error {
+	var broke *net.OpError
+	switch {
+	case errors.As(err, &broke):
+		return broke
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	}
+	return errNotHTTP
+}
+
+// succeeded reports whether the backend did what was asked. Where it refuses, older
+// llama-servers leave the request's body unread (401, 503 while the model loads), and take it
+// for the next request: its answer would be the next client's.
+func (a *answer) succeeded() bool {
+	s := a.head.StatusCode()
+	return s >= 200 && s < 300
 }
 
 // frame finds where the body ends.
@@ -251,7 +273,7 @@ func (u *upstream) get(ctx context.Context) (*upstreamConn, error) {
 		if c == nil {
 			return u.dial(ctx)
 		}
-		if time.Now().Before(c.until) && c.br.Buffered() == 0 && !hungUp(c.raw) {
+		if time.Now().Before(c.until) && c.br.Buffered() == 0 && !stirred(c.raw) {
 			c.reused = true
 			return c, nil
 		}
