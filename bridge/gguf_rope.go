@@ -56,12 +56,19 @@ func refusal(meta *metadata) string {
 		return arch + " has sliding-window layers: they do not keep all tokens"
 	case in(unrotatedArchs) || arch == "baichuan" && meta.num("block_count", 0) == 40:
 		return arch + " does not use RoPE: its keys cannot be moved"
+	case slices.ContainsFunc(meta.array("attention.head_count_kv"), isZero):
+		return arch + " has layers without attention: those keep no tokens"
 	case in(mixedArchs):
 		return arch + " has layers without RoPE: their keys cannot be moved with the others'"
 	case !in(normArchs) && !in(neoxArchs):
 		return "architecture " + arch + " is not known to this version"
 	}
 	return ""
+}
+
+func isZero(v any) bool {
+	n, ok := number(v)
+	return ok && n == 0
 }
 
 // hasSSM tells whether any key of the architecture describes a state space or a

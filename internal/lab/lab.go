@@ -110,10 +110,11 @@ type BackendOptions struct {
 	NoRAMCache      bool   // --cache-ram 0
 	Threads         int    // 0: the server's choice
 	APIKey          string
-	ChatTemplate    string // Jinja; empty: the model's own
-	Preload         string // a library for LD_PRELOAD
-	LoRA            string // an adapter's GGUF file
-	SlotDir         string // empty: a new one, removed at the end
+	ChatTemplate    string   // Jinja; empty: the model's own
+	Preload         string   // a library for LD_PRELOAD
+	LoRA            string   // an adapter's GGUF file
+	RoPE            []string // --rope-... and --yarn-... options
+	SlotDir         string   // empty: a new one, removed at the end
 	Progress        io.Writer
 	StartupDeadline time.Duration // 0: two minutes
 }
@@ -270,6 +271,7 @@ func (b *Backend) args() []string {
 	if o.LoRA != "" {
 		args = append(args, "--lora", o.LoRA)
 	}
+	args = append(args, o.RoPE...)
 	if o.NoRAMCache {
 		args = append(args, "--cache-ram", "0")
 	}

@@ -17,8 +17,9 @@ import (
 // Options say what model is written. The zero value is a llama with NORM RoPE,
 // two layers, two heads of 64 elements and one KV head.
 type Options struct {
-	// Arch is "llama" (NORM pairs), "qwen2" (NEOX pairs, biases) or "qwen3" (NEOX
-	// pairs, norms of queries and keys); empty: llama.
+	// Arch is "llama" (NORM pairs), "deci" (likewise, its second layer without attention),
+	// "qwen2" (NEOX pairs, biases) or "qwen3" (NEOX pairs, norms of queries and keys); empty:
+	// llama.
 	Arch string
 	// Layers, Heads, HeadsKV, HeadDim and FF; zeros: 2, 2, 1, 64, 128. The
 	// embedding length is Heads * HeadDim.
@@ -134,9 +135,9 @@ func (o Options) metadata(g *file) error {
 		{key("block_count"), uint32(o.Layers)},
 		{key("context_length"), uint32(o.Context)},
 		{key("embedding_length"), uint32(o.Heads * o.HeadDim)},
-		{key("feed_forward_length"), uint32(o.FF)},
-		{key("attention.head_count"), uint32(o.Heads)},
-		{key("attention.head_count_kv"), uint32(o.HeadsKV)},
+		{key("feed_forward_length"), o.perLayer(o.FF, o.FF)},
+		{key("attention.head_count"), o.perLayer(o.Heads, 0)},
+		{key("attention.head_count_kv"), o.perLayer(o.HeadsKV, 0)},
 		{key("attention.key_length"), uint32(o.HeadDim)},
 		{key("attention.value_length"), uint32(o.HeadDim)},
 		{key("attention.layer_norm_rms_epsilon"), float32(1e-5)},
@@ -176,6 +177,25 @@ func (o Options) metadata(g *file) error {
 		}
 	}
 	return nil
+}
+
+// attends tells whether a layer has attention.
+func (o Options) attends(layer int) bool { return o.Arch != "deci" || layer != 1 }
+
+// perLayer is a number of each layer, without for one that has no attention; one number where
+// all layers are alike.
+func (o Options) perLayer(n, without int) any {
+	if o.Arch != "deci" {
+		return uint32(n)
+	}
+	out := make([]int32, o.Layers)
+	for i := range out {
+		out[i] = int32(n)
+		if !o.attends(i) {
+			out[i] = int32(without)
+		}
+	}
+	return out
 }
 
 const chatTemplate = `{% for message in messages %}<|im_start|>{{ message['role'] }}
@@ -224,43 +244,52 @@ func tokenTypes(n int) []int32 {
 func (o Options) tensors(g *file) {
 	r := rand.New(rand.NewPCG(o.Seed, 1))
 	dim := o.Heads * o.HeadDim
-	kv := o.HeadsKV * o.HeadDim
-	ones := func(name string, n int) { g.tensor(name, constant(1, n), n) }
-	noise := func(name string, in, out int) {
-		// Keeps the residual stream at its size through the layers.
-		g.tensor(name, gauss(r, in*out, 1/math.Sqrt(float64(in))), in, out)
-	}
 	table := gauss(r, dim*o.vocab(), 1)
 	if o.PackedTable {
 		g.packed("token_embd.weight", table, dim, o.vocab())
 	} else {
 		g.tensor("token_embd.weight", table, dim, o.vocab())
 	}
-	ones("output_norm.weight", dim)
+	g.ones("output_norm.weight", dim)
 	if o.Factors != nil {
 		g.tensor("rope_freqs.weight", o.Factors, len(o.Factors))
 	}
 	for i := range o.Layers {
 		name := func(s string) string { return fmt.Sprintf("blk.%d.%s", i, s) }
-		ones(name("attn_norm.weight"), dim)
-		noise(name("attn_q.weight"), dim, dim)
-		noise(name("attn_k.weight"), dim, kv)
-		noise(name("attn_v.weight"), dim, kv)
-		if o.Arch == "qwen2" {
-			g.tensor(name("attn_q.bias"), gauss(r, dim, 0.1), dim)
-			g.tensor(name("attn_k.bias"), gauss(r, kv, 0.1), kv)
-			g.tensor(name("attn_v.bias"), gauss(r, kv, 0.1), kv)
+		if o.attends(i) {
+			o.attention(g, r, name)
 		}
-		if o.Arch == "qwen3" {
-			g.tensor(name("attn_q_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
-			g.tensor(name("attn_k_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
-		}
-		noise(name("attn_output.weight"), dim, dim)
-		ones(name("ffn_norm.weight"), dim)
-		noise(name("ffn_gate.weight"), dim, o.FF)
-		noise(name("ffn_up.weight"), dim, o.FF)
-		noise(name("ffn_down.weight"), o.FF, dim)
+		g.ones(name("ffn_norm.weight"), dim)
+		g.noise(r, name("ffn_gate.weight"), dim, o.FF)
+		g.noise(r, name("ffn_up.weight"), dim, o.FF)
+		g.noise(r, name("ffn_down.weight"), o.FF, dim)
 	}
+}
+
+// attention writes what a layer attends by.
+func (o Options) attention(g *file, r *rand.Rand, name func(string) string) {
+	dim, kv := o.Heads*o.HeadDim, o.HeadsKV*o.HeadDim
+	g.ones(name("attn_norm.weight"), dim)
+	g.noise(r, name("attn_q.weight"), dim, dim)
+	g.noise(r, name("attn_k.weight"), dim, kv)
+	g.noise(r, name("attn_v.weight"), dim, kv)
+	if o.Arch == "qwen2" {
+		g.tensor(name("attn_q.bias"), gauss(r, dim, 0.1), dim)
+		g.tensor(name("attn_k.bias"), gauss(r, kv, 0.1), kv)
+		g.tensor(name("attn_v.bias"), gauss(r, kv, 0.1), kv)
+	}
+	if o.Arch == "qwen3" {
+		g.tensor(name("attn_q_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
+		g.tensor(name("attn_k_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
+	}
+	g.noise(r, name("attn_output.weight"), dim, dim)
+}
+
+func (g *file) ones(name string, n int) { g.tensor(name, constant(1, n), n) }
+
+// noise adds random weights that keep the residual stream at its size through the layers.
+func (g *file) noise(r *rand.Rand, name string, in, out int) {
+	g.tensor(name, gauss(r, in*out, 1/math.Sqrt(float64(in))), in, out)
 }
 
 func constant(v float32, n int) []float32 {
