@@ -101,7 +101,7 @@ func (p Prober) turn(ctx context.Context, out *Probed, s *State) {
 	if err != nil {
 		out.NotFar = err.Error()
 	}
-	for _, t := range []turning{near, far} {
+	for _, t := range []turning{far, near} {
 		if t.other() {
 			out.Why = fmt.Sprintf("the server turns keys by another RoPE than the model file says (--rope-..., --yarn-...): %d of %d pairs are off over %d positions: nothing that moved is shared", t.off(), len(t.pairs), t.over)
 			out.turns = fmt.Sprint(near.steps(), far.steps())

@@ -11,6 +11,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -121,6 +122,34 @@ func Write(w io.Writer, o Options) error {
 	o.tensors(g)
 	_, err := w.Write(g.assemble())
 	return err
+}
+
+// WriteShards writes the model to dir in three files, as gguf-split does: the metadata, the first
+// two tensors, and the others. It returns the path of the first.
+func WriteShards(dir string, o Options) (string, error) {
+	o = o.withDefaults()
+	g := &file{}
+	if err := o.metadata(g); err != nil {
+		return "", err
+	}
+	o.tensors(g)
+	parts := [][]tensor{nil, g.tensors[:2], g.tensors[2:]}
+	path := func(i int) string {
+		return filepath.Join(dir, fmt.Sprintf("tiny-%05d-of-%05d.gguf", i+1, len(parts)))
+	}
+	for i, part := range parts {
+		f := &file{tensors: part}
+		if i == 0 {
+			f.meta, f.metas = g.meta, g.metas
+		}
+		_ = f.add("split.no", uint16(i))
+		_ = f.add("split.count", uint16(len(parts)))
+		_ = f.add("split.tensors.count", int32(len(g.tensors)))
+		if err := os.WriteFile(path(i), f.assemble(), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return path(0), nil
 }
 
 func (o Options) metadata(g *file) error {
@@ -310,14 +339,23 @@ func gauss(r *rand.Rand, n int, scale float64) []float32 {
 
 // file collects a GGUF version 3 file.
 type file struct {
-	meta, infos, data bytes.Buffer
-	metas, tensors    uint64
+	meta    bytes.Buffer
+	metas   uint64
+	tensors []tensor
+}
+
+type tensor struct {
+	name string
+	kind uint32
+	dims []int
+	data []byte
 }
 
 const alignment = 32
 
 // Value types of GGUF.
 const (
+	typeU16    = 2
 	typeU32    = 4
 	typeI32    = 5
 	typeF32    = 6
@@ -347,6 +385,8 @@ func (g *file) add(key string, value any) error {
 		put(&g.meta, uint64(n))
 	}
 	switch v := value.(type) {
+	case uint16:
+		return scalar(typeU16, v)
 	case uint32:
 		return scalar(typeU32, v)
 	case int32:
@@ -402,16 +442,21 @@ func (g *file) packed(name string, values []float32, dims ...int) {
 }
 
 func (g *file) raw(name string, kind uint32, data any, dims []int) {
-	g.tensors++
-	putString(&g.infos, name)
-	put(&g.infos, uint32(len(dims)))
-	for _, d := range dims {
-		put(&g.infos, uint64(d))
+	var b bytes.Buffer
+	put(&b, data)
+	pad(&b)
+	g.tensors = append(g.tensors, tensor{name, kind, dims, b.Bytes()})
+}
+
+// put writes what the file says of a tensor whose data begin at byte at.
+func (t *tensor) put(b *bytes.Buffer, at int) {
+	putString(b, t.name)
+	put(b, uint32(len(t.dims)))
+	for _, d := range t.dims {
+		put(b, uint64(d))
 	}
-	put(&g.infos, kind)
-	put(&g.infos, uint64(g.data.Len()))
-	put(&g.data, data)
-	pad(&g.data)
+	put(b, t.kind)
+	put(b, uint64(at))
 }
 
 func pad(b *bytes.Buffer) {
@@ -422,11 +467,15 @@ func (g *file) assemble() []byte {
 	var out bytes.Buffer
 	out.WriteString("GGUF")
 	put(&out, uint32(3))
-	put(&out, g.tensors)
+	put(&out, uint64(len(g.tensors)))
 	put(&out, g.metas)
 	out.Write(g.meta.Bytes())
-	out.Write(g.infos.Bytes())
+	var data bytes.Buffer
+	for _, t := range g.tensors {
+		t.put(&out, data.Len())
+		data.Write(t.data)
+	}
 	pad(&out)
-	out.Write(g.data.Bytes())
+	out.Write(data.Bytes())
 	return out.Bytes()
 }
