@@ -37,9 +37,8 @@ const (
 	packedShare = 3
 	// angleError is what the server's floats cost of an angle.
 	angleError = 1e-6
-	// One pair in strayPairs may be off all the same: where keys of 4 bits are not
-	// Hadamard-rotated, packing makes of slow pairs the same error at each position. Flags
-	// change a quarter and more of them.
+	// One pair in strayPairs may be off all the same where packed keys are not
+	// Hadamard-rotated: packing then makes of slow pairs the same error at each position.
 	strayPairs = 16
 	// turnStep tells apart turns that are not the model's, in radians.
 	turnStep = 0.25
@@ -55,12 +54,13 @@ type pairTurn struct {
 
 // turning is that of all pairs, over a number of positions.
 type turning struct {
-	over  int32
-	pairs []pairTurn
+	over   int32
+	pairs  []pairTurn
+	strays int // pairs that may be off
 }
 
 // other tells whether the server turns otherwise.
-func (t *turning) other() bool { return t.off() > len(t.pairs)/strayPairs }
+func (t *turning) other() bool { return t.off() > t.strays }
 
 // off counts the pairs that rounding does not explain.
 func (t *turning) off() (n int) {
@@ -220,6 +220,9 @@ func compareTurns(k *Kernels, rope *RoPE, from, to stretch) (turning, error) {
 		return out, err
 	}
 	out.measure(rope, a, b, packed)
+	if elems, _ := from.s.Layout.Layers[0].KType.BlockSize(); elems > 1 && from.s.Layout.NRotK == 0 {
+		out.strays = len(out.pairs) / strayPairs
+	}
 	return out, nil
 }
 
