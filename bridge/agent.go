@@ -111,7 +111,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 	if _, _, err := p.Backend.Save(ctx, p.Slot, filepath.Base(files[2])); err != nil {
 		return reply, err
 	}
-	if err := p.compare(files[2], want); err != nil {
+	if err := p.compare(files[2], want, probed.RoPE); err != nil {
 		return reply, err
 	}
 	probed.AgentTook = AgentReading{Computed: len(tokens), Recompute: reply.Recompute}
@@ -144,9 +144,14 @@ func (p Prober) cook(ctx context.Context, path string, r *Recipe) (AgentReply, e
 	return p.Backend.Cook(ctx, p.Slot, p.Dir, filepath.Base(path), len(r.Tokens))
 }
 
+// maxOff is the greatest relative deviation of the agent's keys or values from the server's
+// own: four-bit ones are off by some 8 % each.
+const maxOff = 0.2
+
 // compare opens what the agent made and returns an error where it is off from the
-// server's own in any layer.
-func (p Prober) compare(path string, want *State) error {
+// server's own in any layer, or in any pair of the first layer's keys, to which all that
+// happens is RoPE.
+func (p Prober) compare(path string, want *State, rope *RoPE) error {
 	got, err := OpenState(path)
 	if err != nil {
 		return err
@@ -161,12 +166,20 @@ func (p Prober) compare(path string, want *State) error {
 	if got.Cells() != want.Cells() {
 		return fmt.Errorf("the agent made %d cells: expected %d", got.Cells(), want.Cells())
 	}
+	n := int32(want.Cells())
+	turns, err := compareTurns(p.Kernels, rope, stretch{want, 0, n}, stretch{got, 0, n})
+	if err != nil {
+		return err
+	}
+	if turns.other() {
+		return fmt.Errorf("the agent's keys of the first layer are off from the server's own in %d of %d pairs: does the server use adapters or settings (--rope-..., --yarn-...) that the model file does not have?", turns.off(), len(turns.pairs))
+	}
 	for i := range want.Layout.Layers {
 		keys, values, err := p.off(got, want, i)
 		if err != nil {
 			return err
 		}
-		if !(max(keys, values) <= maxTurnError) {
+		if !(max(keys, values) <= maxOff) {
 			return fmt.Errorf("the agent's keys of layer %d are off by %.0f %% from the server's own, its values by %.0f %%: does the server use adapters or settings that the model file does not have?", i, 100*keys, 100*values)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -22,7 +23,7 @@ type Model struct {
 	// Hash is the xxHash64 of the file's header, tensor list and 64 samples of
 	// 1 MiB evenly spaced over the rest (all of it where it is smaller), and of
 	// its size: no two models that differ in training share it, and the largest
-	// takes milliseconds.
+	// takes milliseconds. Of a model of several files it is that of their hashes.
 	Hash string
 	// Arch and Name are general.architecture and general.name.
 	Arch, Name string
@@ -43,9 +44,8 @@ type Model struct {
 	// Unshareable names why the model's KV cannot be shared, "" where it can.
 	Unshareable string
 
-	stamp  fileStamp
-	m      *mapping
-	embed  span
+	shards []shard
+	embed  []byte // the embedding table
 	row    int64
 	pieces pieces
 }
@@ -62,42 +62,39 @@ const (
 )
 
 // OpenModel reads the metadata of the GGUF file at path and maps its embedding
-// table. Errors wrap ErrModel, or are the operating system's.
+// table. Where it is one of several that gguf-split made, all are one model. Errors wrap
+// ErrModel, or are the operating system's.
 func OpenModel(path string) (*Model, error) {
-	stamp, err := targetStamp(path) // before it is read: a change in between is seen later
+	shards, err := openShards(path)
 	if err != nil {
 		return nil, err
 	}
-	m, err := mapFile(path)
+	model, err := readModel(path, shards)
 	if err != nil {
-		return nil, err
-	}
-	model, err := readModel(path, m)
-	if err != nil {
-		_ = m.close()
+		_ = closeShards(shards)
 		return nil, fmt.Errorf("%w %s: %w", ErrModel, path, err)
 	}
-	model.stamp = stamp
 	return model, nil
 }
 
 // Replaced tells whether another file is at the model's path now, or other content. One
 // that is gone was not replaced, or not yet.
 func (m *Model) Replaced() bool {
-	now, err := targetStamp(m.Path)
-	return err == nil && now != m.stamp
+	return slices.ContainsFunc(m.shards, func(s shard) bool { return s.replaced() })
 }
 
-func readModel(path string, m *mapping) (*Model, error) {
-	if len(m.data) < 24 || string(m.data[:4]) != "GGUF" {
-		return nil, errors.New("no GGUF magic at its start: expected a GGUF model")
+func readModel(path string, shards []shard) (*Model, error) {
+	for _, s := range shards {
+		if len(s.m.data) < 24 || string(s.m.data[:4]) != "GGUF" {
+			return nil, fmt.Errorf("no GGUF magic at the start of %s: expected a GGUF model", s.path)
+		}
 	}
 	file, err := parseGGUF(path)
 	if err != nil {
 		return nil, err
 	}
 	meta := metadata{file: file}
-	model := &Model{Path: path, m: m, Arch: meta.str("general.architecture"), Name: meta.str("general.name")}
+	model := &Model{Path: path, shards: shards, Arch: meta.str("general.architecture"), Name: meta.str("general.name")}
 	meta.arch = model.Arch
 	if model.Arch == "" {
 		return nil, errors.New("no general.architecture")
@@ -111,7 +108,7 @@ func readModel(path string, m *mapping) (*Model, error) {
 	model.pieces = readPieces(&meta)
 	model.readSpecial(&meta)
 	model.readRoPE(&meta)
-	model.Hash = modelHash(m.data, file.TensorDataStartOffset)
+	model.Hash = model.hash(file)
 	return model, nil
 }
 
@@ -125,8 +122,8 @@ func parseGGUF(path string) (file *gguf.GGUFFile, err error) {
 	return gguf.ParseGGUFFile(path, gguf.UseMMap())
 }
 
-// Close unmaps the file.
-func (m *Model) Close() error { return m.m.close() }
+// Close unmaps its files.
+func (m *Model) Close() error { return closeShards(m.shards) }
 
 func (m *Model) readShape(meta *metadata) error {
 	m.Layers = meta.num("block_count", 0)
@@ -149,10 +146,10 @@ func (m *Model) readShape(meta *metadata) error {
 	return nil
 }
 
-// readEmbedding finds the embedding table. A model without a readable one (parts
-// in other files, an unknown type) still opens: matching then goes by identity.
+// readEmbedding finds the embedding table. A model without a readable one (an
+// unknown type) still opens: matching then goes by identity.
 func (m *Model) readEmbedding(file *gguf.GGUFFile) error {
-	t, ok := findTensor(file, "token_embd.weight")
+	t, data, ok := m.tensor(file, "token_embd.weight")
 	if !ok || len(t.Dimensions) != 2 || t.Dimensions[0] != uint64(m.Dim) {
 		return nil
 	}
@@ -161,24 +158,15 @@ func (m *Model) readEmbedding(file *gguf.GGUFFile) error {
 	}
 	m.Vocab, m.Embedding = int(t.Dimensions[1]), KVType(t.Type)
 	row, err := m.Embedding.RowBytes(m.Dim)
-	if err != nil || len(file.SplitSizes) > 1 {
+	if err != nil {
 		return nil
 	}
-	p := span{file.TensorDataStartOffset + int64(t.Offset), int64(row) * int64(m.Vocab)}
-	if p.off < 0 || p.len > int64(len(m.m.data)) || p.off > int64(len(m.m.data))-p.len {
-		return fmt.Errorf("token embeddings at byte %d, %d long: the file ends at %d", p.off, p.len, len(m.m.data))
+	size := int64(row) * int64(m.Vocab)
+	if size > int64(len(data)) {
+		return fmt.Errorf("token embeddings of %d bytes: the file has %d from where they begin", size, len(data))
 	}
-	m.embed, m.row = p, int64(row)
+	m.embed, m.row = data[:size], int64(row)
 	return nil
-}
-
-func findTensor(file *gguf.GGUFFile, name string) (gguf.GGUFTensorInfo, bool) {
-	for _, t := range file.TensorInfos {
-		if t.Name == name {
-			return t, true
-		}
-	}
-	return gguf.GGUFTensorInfo{}, false
 }
 
 // Tokens is how many token ids the model has, 0 where the file does not tell.
@@ -197,8 +185,7 @@ func (m *Model) EmbeddingRow(k *Kernels, token int32, dst []float32) error {
 	case len(dst) != m.Dim:
 		return fmt.Errorf("room for %d values: expected %d", len(dst), m.Dim)
 	}
-	off := m.embed.off + int64(token)*m.row
-	return k.Dequantize(uint32(m.Embedding), m.m.data[off:off+m.row], dst)
+	return k.Dequantize(uint32(m.Embedding), m.embed[int64(token)*m.row:][:m.row], dst)
 }
 
 // readSpecial reads the ids of special tokens.

@@ -56,12 +56,19 @@ func refusal(meta *metadata) string {
 		return arch + " has sliding-window layers: they do not keep all tokens"
 	case in(unrotatedArchs) || arch == "baichuan" && meta.num("block_count", 0) == 40:
 		return arch + " does not use RoPE: its keys cannot be moved"
+	case slices.ContainsFunc(meta.array("attention.head_count_kv"), isZero):
+		return arch + " has layers without attention: those keep no tokens"
 	case in(mixedArchs):
 		return arch + " has layers without RoPE: their keys cannot be moved with the others'"
 	case !in(normArchs) && !in(neoxArchs):
 		return "architecture " + arch + " is not known to this version"
 	}
 	return ""
+}
+
+func isZero(v any) bool {
+	n, ok := number(v)
+	return ok && n == 0
 }
 
 // hasSSM tells whether any key of the architecture describes a state space or a
@@ -128,25 +135,22 @@ func (m *Model) ropeParams(meta *metadata) (RoPEParams, error) {
 
 // ropeFactors reads the frequency factors of n pairs, nil where there are none.
 func (m *Model) ropeFactors(meta *metadata, n int) ([]float32, error) {
-	if _, long := findTensor(meta.file, "rope_factors_long.weight"); long {
+	if _, long := indexOfTensor(meta.file, "rope_factors_long.weight"); long {
 		return nil, fmt.Errorf("rope: long and short frequency factors depend on the server's context: its keys cannot be moved")
 	}
-	t, ok := findTensor(meta.file, "rope_freqs.weight")
+	t, data, ok := m.tensor(meta.file, "rope_freqs.weight")
 	if !ok {
 		return nil, nil
 	}
-	off := meta.file.TensorDataStartOffset + int64(t.Offset)
 	switch {
-	case len(meta.file.SplitSizes) > 1:
-		return nil, fmt.Errorf("rope: frequency factors in a model of several files are not read by this version")
 	case KVType(t.Type) != F32 || len(t.Dimensions) == 0 || t.Dimensions[0] != uint64(n):
 		return nil, fmt.Errorf("rope: frequency factors %v of %s: expected %d of f32", t.Dimensions, KVType(t.Type), n)
-	case off < 0 || off > int64(len(m.m.data))-int64(n)*4:
-		return nil, fmt.Errorf("rope: frequency factors at byte %d: the file ends at %d", off, len(m.m.data))
+	case len(data) < n*4:
+		return nil, fmt.Errorf("rope: %d frequency factors: the file has %d bytes from where they begin", n, len(data))
 	}
 	factors := make([]float32, n)
 	for i := range factors {
-		factors[i] = math.Float32frombits(binary.LittleEndian.Uint32(m.m.data[off+int64(i)*4:]))
+		factors[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[i*4:]))
 	}
 	return factors, nil
 }

@@ -94,6 +94,7 @@ func TestModelsThatCannotBeSharedAreNamed(t *testing.T) {
 	f("encoder", extra("llama", "attention.causal", false))
 	f("does not use RoPE", tinymodel.Options{Arch: "gpt2"})
 	f("without RoPE", tinymodel.Options{Arch: "smollm3"})
+	f("without attention", tinymodel.Options{Arch: "deci"})
 	f("not known", tinymodel.Options{Arch: "from-the-future"})
 	f("depends on the server's context", tinymodel.Options{Arch: "phi3", Scaling: "longrope", ScalingFactor: 4})
 	f("frequency factors", tinymodel.Options{Factors: []float32{1, 2, 3}})

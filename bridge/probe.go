@@ -18,11 +18,15 @@ type Probed struct {
 	Props  Props
 	Layout Layout
 	// Key stands for everything that two states must have in common to be mixed:
-	// model file, KV layout, adapters.
+	// model file, KV layout, adapters, and how keys turn where not as the model file says.
 	Key string
 	// RoPE is nil where keys cannot be moved; Why then says why.
 	RoPE *RoPE
 	Why  string
+	// NotFar says why keys were compared over a short way only, "" where over a long one too,
+	// or as long as there is room for.
+	NotFar string
+	turns  string // how keys turn, "" where as the model file says
 	// Witness tells the model's weights from others; nil where the cache's types cannot be
 	// read.
 	Witness Witness
@@ -93,7 +97,7 @@ func (p Prober) Probe(ctx context.Context) (out *Probed, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.inspect(out, file, tokens); err != nil {
+	if err := p.inspect(ctx, out, file, tokens); err != nil {
 		return nil, err
 	}
 	single, err := p.restore(ctx, file, tokens)
@@ -213,7 +217,7 @@ func (p Prober) fill(ctx context.Context, file string, tokens []int32) (Reading,
 }
 
 // inspect reads the saved state and checks the model's RoPE against it.
-func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
+func (p Prober) inspect(ctx context.Context, out *Probed, file string, tokens []int32) error {
 	s, err := OpenState(file)
 	if errors.Is(err, ErrUnsupported) {
 		return fmt.Errorf("the backend's state %w: %w", ErrUnshareable, err)
@@ -229,8 +233,8 @@ func (p Prober) inspect(out *Probed, file string, tokens []int32) error {
 		return fmt.Errorf("the backend saved %d tokens in %d cells, %d were computed: %w", len(s.Tokens), len(s.Pos), len(tokens), ErrUnshareable)
 	}
 	out.Layout = s.Layout
+	p.turn(ctx, out, s)
 	out.Key = p.key(out)
-	out.RoPE, out.Why = p.rope(s)
 	out.Witness = p.witness(s)
 	return nil
 }
@@ -253,65 +257,10 @@ func (p Prober) key(out *Probed) string {
 	l.Stream = 0
 	fmt.Fprintln(h, "lora", out.Props.LoRA)
 	fmt.Fprintf(h, "layout %+v\n", l)
+	if out.turns != "" {
+		fmt.Fprintln(h, "turns", out.turns)
+	}
 	return fmt.Sprintf("%016x", h.Sum64())
-}
-
-// rope returns the model's RoPE if keys of the probe turn by it, or why not.
-func (p Prober) rope(s *State) (*RoPE, string) {
-	if p.Model == nil || p.Model.RoPE == nil {
-		return nil, "the model's RoPE settings are not known"
-	}
-	if err := s.Layout.Movable(); err != nil {
-		return nil, err.Error()
-	}
-	if err := checkRoPE(p.Kernels, s, p.Model.RoPE); err != nil {
-		return nil, err.Error()
-	}
-	return p.Model.RoPE, ""
-}
-
-// maxTurnError is the greatest relative deviation of a turned key from the
-// server's own: four-bit keys are off by some 8 % each.
-const maxTurnError = 0.2
-
-// checkRoPE turns the first layer's key of position 1 to the last position of the same
-// token and compares it with the server's. In the first layer the key depends on token and
-// position alone.
-func checkRoPE(k *Kernels, s *State, rope *RoPE) error {
-	l := s.Layout.Layers[0]
-	src := s.Layer(0)
-	last := int32(s.Cells() - 1)
-	for s.Tokens[last] != s.Tokens[1] {
-		last--
-	}
-	from, known := s.Row(1)
-	to, knownToo := s.Row(last)
-	if !known || !knownToo {
-		return fmt.Errorf("positions 1 and %d: a cell is missing", last)
-	}
-	turned := make([]byte, l.KRow)
-	job := LayerJob{K: turned, KType: l.KType, VType: l.VType, KRow: int64(l.KRow), VRow: int64(l.VRow),
-		V: make([]byte, l.VRow), DstCells: 1, Sources: []LayerSource{src}, SrcCells: []int64{int64(s.Cells())},
-		VTrans: s.Layout.VTrans, VElem: int64(l.VElem), VWidth: int64(l.VWidth), KRot: int32(s.Layout.NRotK)}
-	if job.VTrans {
-		job.V = make([]byte, int64(l.VElem)*int64(l.VWidth))
-	}
-	run := []Run{{Src: int32(from), Len: 1, Delta: last - 1}}
-	if err := k.Compose([]LayerJob{job}, run, rope, 1); err != nil {
-		return fmt.Errorf("keys cannot be moved: %w", err)
-	}
-	want, err := floats(k, l.KType, src.K[to*int(l.KRow):(to+1)*int(l.KRow)])
-	if err != nil {
-		return err
-	}
-	got, err := floats(k, l.KType, turned)
-	if err != nil {
-		return err
-	}
-	if e := relativeError(got, want); !(e <= maxTurnError) {
-		return fmt.Errorf("a key turned by the model's RoPE is off by %.0f %% from the server's own: are the server's RoPE flags other than the model file's?", 100*e)
-	}
-	return nil
 }
 
 func floats(k *Kernels, t KVType, row []byte) ([]float32, error) {

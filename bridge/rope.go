@@ -141,3 +141,11 @@ func (r *RoPE) validate() error {
 	}
 	return nil
 }
+
+// pair returns which elements of a key are pair i.
+func (r *RoPE) pair(i int) (a, b int) {
+	if r.NEOX {
+		return i, i + r.Dims/2
+	}
+	return 2 * i, 2*i + 1
+}

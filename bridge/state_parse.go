@@ -323,6 +323,9 @@ func parseType(r *reader, name string, layer int) (KVType, error) {
 	return KVType(t), nil
 }
 
+// withoutAttention is said of a layer whose rows are empty.
+const withoutAttention = "layer %d keeps nothing: the model has layers without attention"
+
 func parseRows(r *reader, name string, layer int, cells int64) (t KVType, row uint64, p span, err error) {
 	if t, err = parseType(r, name, layer); err != nil {
 		return
@@ -330,8 +333,12 @@ func parseRows(r *reader, name string, layer int, cells int64) (t KVType, row ui
 	if row, err = r.long("row size"); err != nil {
 		return
 	}
+	if row == 0 {
+		err = r.unsupported(withoutAttention, layer)
+		return
+	}
 	_, block := t.BlockSize()
-	if row == 0 || row > maxRowBytes || row%uint64(block) != 0 {
+	if row > maxRowBytes || row%uint64(block) != 0 {
 		err = r.corrupt("%s rows of layer %d have %d bytes: expected a multiple of %d up to %d", name, layer, row, block, maxRowBytes)
 		return
 	}
@@ -355,7 +362,9 @@ func (s *State) parseTransposed(r *reader, layer int, l *LayerLayout, cells int6
 		return r.unsupported("transposed V of layer %d has type %s: expected f32, f16 or bf16", layer, l.VType)
 	case l.VElem != uint32(bytes):
 		return r.corrupt("V elements of layer %d have %d bytes: %s has %d", layer, l.VElem, l.VType, bytes)
-	case l.VWidth == 0 || l.VWidth > maxRowBytes:
+	case l.VWidth == 0:
+		return r.unsupported(withoutAttention, layer)
+	case l.VWidth > maxRowBytes:
 		return r.corrupt("V of layer %d is %d wide: expected 1 to %d", layer, l.VWidth, maxRowBytes)
 	}
 	s.vals[layer], err = r.area("V", int64(l.VWidth)*int64(l.VElem), cells)

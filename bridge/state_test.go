@@ -249,6 +249,8 @@ func TestParseRefuses(t *testing.T) {
 	f(ErrCorrupt, "rows", header(4).words(1, 1, 0, 1, 0, 0, 1, 0, 0, 1).long(1<<40))
 	f(ErrCorrupt, "rows", header(4).words(1, 1, 0, 1, 0, 0, 1, 0, 0, 1).long(3))
 	f(ErrCorrupt, "rows", header(4).words(1, 1, 0, 1, 0, 0, 1, 0, 0, 1).long(4096))
+	f(ErrUnsupported, "layer 0 keeps nothing", header(4).words(1, 1, 0, 1, 0, 0, 1, 0, 0, 1).long(0))
+	f(ErrUnsupported, "layer 0 keeps nothing", header(4).words(1, 1, 0, 1, 0, 1, 1, 0, 0, 1).long(2).rows(2).words(1, 2, 0))
 	f(ErrUnsupported, "transposed", header(4).words(1, 1, 0, 1, 0, 1, 1, 0, 0, 1).long(2).rows(2).words(8, 34, 1))
 	f(ErrCorrupt, "elements", header(4).words(1, 1, 0, 1, 0, 1, 1, 0, 0, 1).long(2).rows(2).words(1, 4, 1).rows(4))
 	f(ErrCorrupt, "follow", header(4).cache(4, 0).rows(4))

@@ -151,6 +151,9 @@ func (x *examination) probe(b *backend) {
 	} else {
 		x.ok("moving keys", "the server's keys turn as the model file says")
 	}
+	if p.NotFar != "" {
+		x.add(Warning, "moving keys", "give the server no RoPE flags (--rope-..., --yarn-...) but the model file's own: what they change of slow pairs would not have been seen", "they could be compared over a short way only: %s", p.NotFar)
+	}
 	if p.Volatile {
 		x.add(Warning, "idle slots", "start llama-server with --no-cache-idle-slots", "the server clears them whenever a request starts, so that shared requests wait for one another")
 	} else {

@@ -185,6 +185,9 @@ func (sh *Sharer) announce(lv *live) {
 	if lv.probed.Why != "" {
 		e = e.Str("keys_not_movable", lv.probed.Why)
 	}
+	if lv.probed.NotFar != "" {
+		e = e.Str("keys_not_compared_far", lv.probed.NotFar)
+	}
 	e.Msg("sharing")
 	if lv.probed.Volatile {
 		sh.log.Warn().Msg("the backend empties idle slots whenever a request starts: start llama-server with --no-cache-idle-slots, or requests that are shared wait for one another")

@@ -111,11 +111,12 @@ type BackendOptions struct {
 	Threads         int    // 0: the server's choice
 	Sleep           int    // --sleep-idle-seconds; 0: never
 	APIKey          string
-	ChatTemplate    string // Jinja; empty: the model's own
-	Preload         string // a library for LD_PRELOAD
-	LoRA            string // an adapter's GGUF file
-	Draft           string // a draft model's GGUF file
-	SlotDir         string // empty: a new one, removed at the end
+	ChatTemplate    string   // Jinja; empty: the model's own
+	Preload         string   // a library for LD_PRELOAD
+	LoRA            string   // an adapter's GGUF file
+	Draft           string   // a draft model's GGUF file
+	RoPE            []string // --rope-... and --yarn-... options
+	SlotDir         string   // empty: a new one, removed at the end
 	Progress        io.Writer
 	StartupDeadline time.Duration // 0: two minutes
 }
@@ -278,6 +279,7 @@ func (b *Backend) args() []string {
 	if o.Draft != "" {
 		args = append(args, "--model-draft", o.Draft)
 	}
+	args = append(args, o.RoPE...)
 	if o.NoRAMCache {
 		args = append(args, "--cache-ram", "0")
 	}

@@ -28,6 +28,11 @@ def options():
     p.add_argument("--model-draft", default="")
     p.add_argument("--api-key", default="")
     p.add_argument("--chat-template", default="")
+    p.add_argument("--rope-scaling", choices=["none", "linear", "yarn"])
+    p.add_argument("--rope-freq-base", type=float, default=None)
+    p.add_argument("--rope-freq-scale", type=float, default=None)
+    p.add_argument("--yarn-orig-ctx", type=int, default=None)
+    p.add_argument("--yarn-attn-factor", type=float, default=None)
     p.add_argument("--verbosity", type=int, default=None)
     return p.parse_args()
 
@@ -70,12 +75,23 @@ def params(o):
         p.api_keys = [o.api_key]
     if o.chat_template:
         p.chat_template = o.chat_template
+    rope(p, o)
     if o.verbosity is not None:
         p.verbosity = o.verbosity
     p.warmup = False
     p.endpoint_slots = True
     p.endpoint_metrics = True
     return p
+
+
+def rope(p, o):
+    for name in ("rope_freq_base", "rope_freq_scale", "yarn_orig_ctx", "yarn_attn_factor"):
+        if getattr(o, name) is not None:
+            setattr(p, name, getattr(o, name))
+    if o.rope_scaling:
+        p.rope_scaling_type = getattr(
+            x.llama_rope_scaling_type, "LLAMA_ROPE_SCALING_TYPE_" + o.rope_scaling.upper()
+        )
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 )
 
 // Options say what model is written. The zero value is a llama with NORM RoPE,
 // two layers, two heads of 64 elements and one KV head.
 type Options struct {
-	// Arch is "llama" (NORM pairs), "qwen2" (NEOX pairs, biases) or "qwen3" (NEOX
-	// pairs, norms of queries and keys); empty: llama.
+	// Arch is "llama" (NORM pairs), "deci" (likewise, its second layer without attention),
+	// "qwen2" (NEOX pairs, biases) or "qwen3" (NEOX pairs, norms of queries and keys); empty:
+	// llama.
 	Arch string
 	// Layers, Heads, HeadsKV, HeadDim and FF; zeros: 2, 2, 1, 64, 128. The
 	// embedding length is Heads * HeadDim.
@@ -122,6 +124,34 @@ func Write(w io.Writer, o Options) error {
 	return err
 }
 
+// WriteShards writes the model to dir in three files, as gguf-split does: the metadata, the first
+// two tensors, and the others. It returns the path of the first.
+func WriteShards(dir string, o Options) (string, error) {
+	o = o.withDefaults()
+	g := &file{}
+	if err := o.metadata(g); err != nil {
+		return "", err
+	}
+	o.tensors(g)
+	parts := [][]tensor{nil, g.tensors[:2], g.tensors[2:]}
+	path := func(i int) string {
+		return filepath.Join(dir, fmt.Sprintf("tiny-%05d-of-%05d.gguf", i+1, len(parts)))
+	}
+	for i, part := range parts {
+		f := &file{tensors: part}
+		if i == 0 {
+			f.meta, f.metas = g.meta, g.metas
+		}
+		_ = f.add("split.no", uint16(i))
+		_ = f.add("split.count", uint16(len(parts)))
+		_ = f.add("split.tensors.count", int32(len(g.tensors)))
+		if err := os.WriteFile(path(i), f.assemble(), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return path(0), nil
+}
+
 func (o Options) metadata(g *file) error {
 	key := func(name string) string { return o.Arch + "." + name }
 	values := []struct {
@@ -134,9 +164,9 @@ func (o Options) metadata(g *file) error {
 		{key("block_count"), uint32(o.Layers)},
 		{key("context_length"), uint32(o.Context)},
 		{key("embedding_length"), uint32(o.Heads * o.HeadDim)},
-		{key("feed_forward_length"), uint32(o.FF)},
-		{key("attention.head_count"), uint32(o.Heads)},
-		{key("attention.head_count_kv"), uint32(o.HeadsKV)},
+		{key("feed_forward_length"), o.perLayer(o.FF, o.FF)},
+		{key("attention.head_count"), o.perLayer(o.Heads, 0)},
+		{key("attention.head_count_kv"), o.perLayer(o.HeadsKV, 0)},
 		{key("attention.key_length"), uint32(o.HeadDim)},
 		{key("attention.value_length"), uint32(o.HeadDim)},
 		{key("attention.layer_norm_rms_epsilon"), float32(1e-5)},
@@ -176,6 +206,25 @@ func (o Options) metadata(g *file) error {
 		}
 	}
 	return nil
+}
+
+// attends tells whether a layer has attention.
+func (o Options) attends(layer int) bool { return o.Arch != "deci" || layer != 1 }
+
+// perLayer is a number of each layer, without for one that has no attention; one number where
+// all layers are alike.
+func (o Options) perLayer(n, without int) any {
+	if o.Arch != "deci" {
+		return uint32(n)
+	}
+	out := make([]int32, o.Layers)
+	for i := range out {
+		out[i] = int32(n)
+		if !o.attends(i) {
+			out[i] = int32(without)
+		}
+	}
+	return out
 }
 
 const chatTemplate = `{% for message in messages %}<|im_start|>{{ message['role'] }}
@@ -224,43 +273,52 @@ func tokenTypes(n int) []int32 {
 func (o Options) tensors(g *file) {
 	r := rand.New(rand.NewPCG(o.Seed, 1))
 	dim := o.Heads * o.HeadDim
-	kv := o.HeadsKV * o.HeadDim
-	ones := func(name string, n int) { g.tensor(name, constant(1, n), n) }
-	noise := func(name string, in, out int) {
-		// Keeps the residual stream at its size through the layers.
-		g.tensor(name, gauss(r, in*out, 1/math.Sqrt(float64(in))), in, out)
-	}
 	table := gauss(r, dim*o.vocab(), 1)
 	if o.PackedTable {
 		g.packed("token_embd.weight", table, dim, o.vocab())
 	} else {
 		g.tensor("token_embd.weight", table, dim, o.vocab())
 	}
-	ones("output_norm.weight", dim)
+	g.ones("output_norm.weight", dim)
 	if o.Factors != nil {
 		g.tensor("rope_freqs.weight", o.Factors, len(o.Factors))
 	}
 	for i := range o.Layers {
 		name := func(s string) string { return fmt.Sprintf("blk.%d.%s", i, s) }
-		ones(name("attn_norm.weight"), dim)
-		noise(name("attn_q.weight"), dim, dim)
-		noise(name("attn_k.weight"), dim, kv)
-		noise(name("attn_v.weight"), dim, kv)
-		if o.Arch == "qwen2" {
-			g.tensor(name("attn_q.bias"), gauss(r, dim, 0.1), dim)
-			g.tensor(name("attn_k.bias"), gauss(r, kv, 0.1), kv)
-			g.tensor(name("attn_v.bias"), gauss(r, kv, 0.1), kv)
+		if o.attends(i) {
+			o.attention(g, r, name)
 		}
-		if o.Arch == "qwen3" {
-			g.tensor(name("attn_q_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
-			g.tensor(name("attn_k_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
-		}
-		noise(name("attn_output.weight"), dim, dim)
-		ones(name("ffn_norm.weight"), dim)
-		noise(name("ffn_gate.weight"), dim, o.FF)
-		noise(name("ffn_up.weight"), dim, o.FF)
-		noise(name("ffn_down.weight"), o.FF, dim)
+		g.ones(name("ffn_norm.weight"), dim)
+		g.noise(r, name("ffn_gate.weight"), dim, o.FF)
+		g.noise(r, name("ffn_up.weight"), dim, o.FF)
+		g.noise(r, name("ffn_down.weight"), o.FF, dim)
 	}
+}
+
+// attention writes what a layer attends by.
+func (o Options) attention(g *file, r *rand.Rand, name func(string) string) {
+	dim, kv := o.Heads*o.HeadDim, o.HeadsKV*o.HeadDim
+	g.ones(name("attn_norm.weight"), dim)
+	g.noise(r, name("attn_q.weight"), dim, dim)
+	g.noise(r, name("attn_k.weight"), dim, kv)
+	g.noise(r, name("attn_v.weight"), dim, kv)
+	if o.Arch == "qwen2" {
+		g.tensor(name("attn_q.bias"), gauss(r, dim, 0.1), dim)
+		g.tensor(name("attn_k.bias"), gauss(r, kv, 0.1), kv)
+		g.tensor(name("attn_v.bias"), gauss(r, kv, 0.1), kv)
+	}
+	if o.Arch == "qwen3" {
+		g.tensor(name("attn_q_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
+		g.tensor(name("attn_k_norm.weight"), gauss(r, o.HeadDim, 1), o.HeadDim)
+	}
+	g.noise(r, name("attn_output.weight"), dim, dim)
+}
+
+func (g *file) ones(name string, n int) { g.tensor(name, constant(1, n), n) }
+
+// noise adds random weights that keep the residual stream at its size through the layers.
+func (g *file) noise(r *rand.Rand, name string, in, out int) {
+	g.tensor(name, gauss(r, in*out, 1/math.Sqrt(float64(in))), in, out)
 }
 
 func constant(v float32, n int) []float32 {
@@ -281,14 +339,23 @@ func gauss(r *rand.Rand, n int, scale float64) []float32 {
 
 // file collects a GGUF version 3 file.
 type file struct {
-	meta, infos, data bytes.Buffer
-	metas, tensors    uint64
+	meta    bytes.Buffer
+	metas   uint64
+	tensors []tensor
+}
+
+type tensor struct {
+	name string
+	kind uint32
+	dims []int
+	data []byte
 }
 
 const alignment = 32
 
 // Value types of GGUF.
 const (
+	typeU16    = 2
 	typeU32    = 4
 	typeI32    = 5
 	typeF32    = 6
@@ -318,6 +385,8 @@ func (g *file) add(key string, value any) error {
 		put(&g.meta, uint64(n))
 	}
 	switch v := value.(type) {
+	case uint16:
+		return scalar(typeU16, v)
 	case uint32:
 		return scalar(typeU32, v)
 	case int32:
@@ -373,16 +442,21 @@ func (g *file) packed(name string, values []float32, dims ...int) {
 }
 
 func (g *file) raw(name string, kind uint32, data any, dims []int) {
-	g.tensors++
-	putString(&g.infos, name)
-	put(&g.infos, uint32(len(dims)))
-	for _, d := range dims {
-		put(&g.infos, uint64(d))
+	var b bytes.Buffer
+	put(&b, data)
+	pad(&b)
+	g.tensors = append(g.tensors, tensor{name, kind, dims, b.Bytes()})
+}
+
+// put writes what the file says of a tensor whose data begin at byte at.
+func (t *tensor) put(b *bytes.Buffer, at int) {
+	putString(b, t.name)
+	put(b, uint32(len(t.dims)))
+	for _, d := range t.dims {
+		put(b, uint64(d))
 	}
-	put(&g.infos, kind)
-	put(&g.infos, uint64(g.data.Len()))
-	put(&g.data, data)
-	pad(&g.data)
+	put(b, t.kind)
+	put(b, uint64(at))
 }
 
 func pad(b *bytes.Buffer) {
@@ -393,11 +467,15 @@ func (g *file) assemble() []byte {
 	var out bytes.Buffer
 	out.WriteString("GGUF")
 	put(&out, uint32(3))
-	put(&out, g.tensors)
+	put(&out, uint64(len(g.tensors)))
 	put(&out, g.metas)
 	out.Write(g.meta.Bytes())
-	out.Write(g.infos.Bytes())
+	var data bytes.Buffer
+	for _, t := range g.tensors {
+		t.put(&out, data.Len())
+		data.Write(t.data)
+	}
 	pad(&out)
-	out.Write(g.data.Bytes())
+	out.Write(data.Bytes())
 	return out.Bytes()
 }
