@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,7 +84,7 @@ func (b *Backend) once() *Backend {
 // Close drops the idle connections.
 func (b *Backend) Close() { b.http.CloseIdleConnections() }
 
-// authorization is the Authorization of the sidecar's authorization requests.
+// authorization is the Authorization of the sidecar's own requests.
 func (b *Backend) authorization() string {
 	if b.apiKey == "" {
 		return ""
@@ -290,11 +291,12 @@ func (b *Backend) Health(ctx context.Context) error {
 	return err
 }
 
-// slotNow is what /slots says of a slot: whether it is at work, and how many tokens of a
-// prompt it holds.
+// slotNow is what /slots says of a slot: whether it is at work, how many tokens of a prompt
+// it holds, and whether it decodes speculatively.
 type slotNow struct {
-	busy bool
-	held int
+	busy       bool
+	held       int
+	speculates bool
 }
 
 // slots asks /slots, which a server may be told not to answer.
@@ -304,7 +306,7 @@ func (b *Backend) slots(ctx context.Context) (all []slotNow, err error) {
 		return nil, err
 	}
 	for _, s := range gjson.ParseBytes(reply).Array() {
-		all = append(all, slotNow{s.Get("is_processing").Bool(), int(s.Get("n_prompt_tokens").Int())})
+		all = append(all, slotNow{s.Get("is_processing").Bool(), int(s.Get("n_prompt_tokens").Int()), s.Get("speculative").Bool()})
 	}
 	return all, nil
 }
@@ -322,8 +324,8 @@ func (b *Backend) Busy(ctx context.Context) (busy []bool, ok bool) {
 // Speculates asks /slots whether the server decodes speculatively, with a draft model or by
 // other means. Where it does not tell, it may.
 func (b *Backend) Speculates(ctx context.Context) bool {
-	reply, err := b.call(ctx, http.MethodGet, "/slots", b.authorization(), nil)
-	return err != nil || gjson.GetBytes(reply, "#(speculative==true)").Exists()
+	all, err := b.slots(ctx)
+	return err != nil || slices.ContainsFunc(all, func(s slotNow) bool { return s.speculates })
 }
 
 // Held asks /slots how many tokens of a prompt the slot holds.

@@ -17,13 +17,31 @@ type shard struct {
 	m     *mapping
 }
 
+// shardPaths are those of the model at path.
+func shardPaths(path string) []string {
+	if paths := gguf.CompleteShardGGUFFilename(path); paths != nil {
+		return paths
+	}
+	return []string{path}
+}
+
+// ModelStamp tells the files of the model at path from others in their place; "" where one
+// cannot be seen.
+func ModelStamp(path string) string {
+	out := ""
+	for _, path := range shardPaths(path) {
+		stamp, err := targetStamp(path)
+		if err != nil {
+			return ""
+		}
+		out += fmt.Sprintln(stamp)
+	}
+	return out
+}
+
 // openShards maps all files of the model at path.
 func openShards(path string) (shards []shard, err error) {
-	paths := gguf.CompleteShardGGUFFilename(path)
-	if paths == nil {
-		paths = []string{path}
-	}
-	for _, path := range paths {
+	for _, path := range shardPaths(path) {
 		s := shard{path: path}
 		s.stamp, err = targetStamp(path) // before it is read: a change in between is seen later
 		if err == nil {

@@ -80,7 +80,7 @@ func (p Prober) Probe(ctx context.Context) (out *Probed, err error) {
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}
-	files, remove, err := p.files(1)
+	files, remove, err := p.files(3)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (p Prober) Probe(ctx context.Context) (out *Probed, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.inspect(ctx, out, file, tokens); err != nil {
+	if err := p.inspect(ctx, out, files, tokens); err != nil {
 		return nil, err
 	}
 	single, err := p.restore(ctx, file, tokens)
@@ -216,8 +216,10 @@ func (p Prober) fill(ctx context.Context, file string, tokens []int32) (Reading,
 	return got.reading(), nil
 }
 
-// inspect reads the saved state and checks the model's RoPE against it.
-func (p Prober) inspect(ctx context.Context, out *Probed, file string, tokens []int32) error {
+// inspect reads the saved state, the first of the files, and checks the model's RoPE against
+// it.
+func (p Prober) inspect(ctx context.Context, out *Probed, files []string, tokens []int32) error {
+	file := files[0]
 	s, err := OpenState(file)
 	if errors.Is(err, ErrUnsupported) {
 		return fmt.Errorf("the backend's state %w: %w", ErrUnshareable, err)
@@ -233,7 +235,9 @@ func (p Prober) inspect(ctx context.Context, out *Probed, file string, tokens []
 		return fmt.Errorf("the backend saved %d tokens in %d cells, %d were computed: %w", len(s.Tokens), len(s.Pos), len(tokens), ErrUnshareable)
 	}
 	out.Layout = s.Layout
-	p.turn(ctx, out, s)
+	if err := p.turn(ctx, out, s, files[1:]); err != nil {
+		return err
+	}
 	out.Key = p.key(out)
 	out.Witness = p.witness(s)
 	return nil
@@ -334,12 +338,21 @@ func (p Prober) foundOnce(ctx context.Context, file string, tokens []int32, do f
 	if err := do(); err != nil {
 		return Prefilled{}, err
 	}
-	all, err := p.Backend.slots(ctx) // where it does not tell, what is found has to do
-	if err == nil && p.Slot < len(all) && !all[p.Slot].only(len(tokens)) {
-		return Prefilled{}, ErrTaken
+	if err := p.untaken(ctx, len(tokens)); err != nil {
+		return Prefilled{}, err
 	}
 	return p.Backend.Prefill(ctx, p.Slot, append(tokens[:len(tokens):len(tokens)], tokens[0]))
 }
 
 // only: the slot holds n tokens, or was emptied, and nobody is using it.
 func (s slotNow) only(n int) bool { return !s.busy && (s.held == n || s.held == 0) }
+
+// untaken returns ErrTaken where /slots shows another in the slot than what was restored, n
+// tokens. Where it does not tell, what is found has to do.
+func (p Prober) untaken(ctx context.Context, n int) error {
+	all, err := p.Backend.slots(ctx)
+	if err == nil && p.Slot < len(all) && !all[p.Slot].only(n) {
+		return ErrTaken
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/cmplx"
@@ -35,8 +36,9 @@ const (
 	// packedShare of what packing costs a pair of one key is more than it costs turnTokens:
 	// twice what it cost at most on SmolLM2 and Qwen2.5 with keys of 4 to 8 bits.
 	packedShare = 3
-	// angleError is what the server's floats cost of an angle.
-	angleError = 1e-6
+	// angleError is what the server's floats, on a GPU by quick approximations, cost of an
+	// angle.
+	angleError = 1e-5
 	// One pair in strayPairs may be off all the same where packed keys are not
 	// Hadamard-rotated: packing then makes of slow pairs the same error at each position.
 	strayPairs = 16
@@ -82,33 +84,37 @@ func (t *turning) steps() []int {
 }
 
 // turn has out say whether keys turn by the model's RoPE. s is what the server saved of the
-// probe's prompt.
-func (p Prober) turn(ctx context.Context, out *Probed, s *State) {
+// probe's prompt, files are two that it may use. The error is ErrTaken.
+func (p Prober) turn(ctx context.Context, out *Probed, s *State, files []string) error {
 	if p.Model == nil || p.Model.RoPE == nil {
 		out.Why = "the model's RoPE settings are not known"
-		return
+		return nil
 	}
 	if err := s.Layout.Movable(); err != nil {
 		out.Why = err.Error()
-		return
+		return nil
 	}
 	near, err := nearTurning(p.Kernels, s, p.Model.RoPE)
 	if err != nil {
 		out.Why = err.Error()
-		return
+		return nil
 	}
-	far, err := p.farTurning(ctx, s)
-	if err != nil {
+	far, err := p.farTurning(ctx, s, files)
+	switch {
+	case errors.Is(err, ErrTaken):
+		return err
+	case err != nil:
 		out.NotFar = err.Error()
 	}
 	for _, t := range []turning{far, near} {
 		if t.other() {
 			out.Why = fmt.Sprintf("the server turns keys by another RoPE than the model file says (--rope-..., --yarn-...): %d of %d pairs are off over %d positions: nothing that moved is shared", t.off(), len(t.pairs), t.over)
 			out.turns = fmt.Sprint(near.steps(), far.steps())
-			return
+			return nil
 		}
 	}
 	out.RoPE = p.Model.RoPE
+	return nil
 }
 
 // nearTurning compares the first of the tokens that s begins with, all the same, with the last.
@@ -123,16 +129,11 @@ func nearTurning(k *Kernels, s *State, rope *RoPE) (turning, error) {
 
 // farTurning compares the probe's token with those behind a prompt as long as a slot has room
 // for. Where that is no longer than the probe's own there is nothing to compare.
-func (p Prober) farTurning(ctx context.Context, s *State) (turning, error) {
+func (p Prober) farTurning(ctx context.Context, s *State, files []string) (turning, error) {
 	at := min(farthest, p.Props.Context-turnTokens-1)
 	if at <= probeTokens {
 		return turning{}, nil
 	}
-	files, remove, err := p.files(2)
-	if err != nil {
-		return turning{}, err
-	}
-	defer remove()
 	before := p.repeated(farToken, at)
 	if err := writeEnds(files[0], p.Kernels, s, before); err != nil {
 		return turning{}, err
@@ -145,6 +146,9 @@ func (p Prober) farTurning(ctx context.Context, s *State) (turning, error) {
 		return turning{}, err
 	}
 	defer far.Close()
+	if taken(far, slices.Concat(before, p.repeated(0, turnTokens))) {
+		return turning{}, ErrTaken
+	}
 	return compareTurns(p.Kernels, p.Model.RoPE, stretch{s, 0, turnTokens}, stretch{far, int32(at), turnTokens})
 }
 
@@ -167,20 +171,23 @@ func writeEnds(path string, k *Kernels, s *State, tokens []int32) error {
 // continued has the server compute the probe's token behind the state of those tokens in the
 // first file, and save the whole to the second.
 func (p Prober) continued(ctx context.Context, files []string, tokens []int32) error {
-	if err := p.Backend.Erase(ctx, 0); err != nil {
+	if err := p.Backend.Erase(ctx, p.Slot); err != nil {
 		return err
 	}
-	if _, err := p.Backend.Restore(ctx, 0, filepath.Base(files[0])); err != nil {
+	if _, err := p.Backend.Restore(ctx, p.Slot, filepath.Base(files[0])); err != nil {
 		return err
 	}
-	got, err := p.Backend.Prefill(ctx, 0, slices.Concat(tokens, p.repeated(0, turnTokens)))
+	if err := p.untaken(ctx, len(tokens)); err != nil {
+		return err
+	}
+	got, err := p.Backend.Prefill(ctx, p.Slot, slices.Concat(tokens, p.repeated(0, turnTokens)))
 	if err != nil {
 		return err
 	}
 	if got.CacheN != len(tokens) {
 		return fmt.Errorf("a prompt of %d tokens without most of its cells was restored, and the backend found %d of it", len(tokens), got.CacheN)
 	}
-	_, _, err = p.Backend.Save(ctx, 0, filepath.Base(files[1]))
+	_, _, err = p.Backend.Save(ctx, p.Slot, filepath.Base(files[1]))
 	return err
 }
 

@@ -25,7 +25,7 @@ func proberOf(t *testing.T, o lab.BackendOptions) Prober {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { model.Close() })
-	return Prober{Backend: backend, Props: props, Dir: b.SlotDir, Model: model, Kernels: GoKernels()}
+	return Prober{Backend: backend, Props: props, Dir: b.SlotDir, Model: model, Kernels: GoKernels(), Run: "00000000000000aa"}
 }
 
 func (p Prober) mustProbe(t *testing.T) *Probed {
@@ -126,5 +126,26 @@ func TestAnAgentWithoutTheServersSettingsIsRefused(t *testing.T) {
 	_, err := p.Agent(context.Background(), p.mustProbe(t))
 	if err == nil || !strings.Contains(err.Error(), "--yarn-") {
 		t.Errorf("the agent computes without --yarn-attn-factor, and is taken (%v)", err)
+	}
+}
+
+// TestTheProbeLeavesOtherSlotsAlone: but for one, which shows whether idle slots are emptied.
+func TestTheProbeLeavesOtherSlotsAlone(t *testing.T) {
+	p := proberOf(t, lab.BackendOptions{Context: 3 * 1024, Slots: 3})
+	p.Slot = 1
+	kept := p.repeated(5, 50)
+	for _, slot := range []int{0, 2} {
+		if _, err := p.Backend.Prefill(context.Background(), slot, kept[:40+5*slot]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := p.mustProbe(t)
+	if got.RoPE == nil || got.NotFar != "" {
+		t.Errorf("keys are not moved (%q), or were not compared far (%q)", got.Why, got.NotFar)
+	}
+	for slot, want := range []int{0, 0, 50} { // 0 holds less than 2
+		if n, err := p.Backend.Held(context.Background(), slot); err != nil || n != want {
+			t.Errorf("slot %d holds %d tokens (%v), want %d", slot, n, err, want)
+		}
 	}
 }

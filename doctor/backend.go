@@ -123,7 +123,7 @@ func (x *examination) model(b *backend) {
 	}
 }
 
-// probe does what the sidecar does at its start.
+// probe does what the sidecar does at its start, but for the agent.
 func (x *examination) probe(b *backend) {
 	const check = "sharing"
 	ctx, cancel := context.WithTimeout(x.ctx, probeTime)
@@ -132,7 +132,8 @@ func (x *examination) probe(b *backend) {
 	if err != nil {
 		kernels = bridge.GoKernels()
 	}
-	p, err := bridge.Prober{Backend: b.Backend, Props: b.props, Dir: x.cfg.Backend.SlotDir, Model: b.file, Kernels: kernels}.Probe(ctx)
+	idle, _, _ := b.Idle(ctx, -1)
+	p, err := bridge.Prober{Backend: b.Backend, Slot: idle, Props: b.props, Dir: x.cfg.Backend.SlotDir, Model: b.file, Kernels: kernels}.Probe(ctx)
 	if err != nil {
 		advice := "start llama-server with --slot-save-path naming the directory that backend.slot_dir names here, as a user who can write there and whose files can be read here"
 		switch {
@@ -146,13 +147,13 @@ func (x *examination) probe(b *backend) {
 	}
 	x.ok(check, "a saved slot was read, understood, restored and used; a token prefills in %.2f ms", p.TokenMS())
 	x.cache(p)
-	if p.RoPE == nil {
+	switch {
+	case p.RoPE == nil:
 		x.add(Warning, "moving keys", "where backend.model is set and the server's RoPE flags are the model's own, keys can be moved; until then only prefixes and passages that stay in place are shared", "%s", p.Why)
-	} else {
-		x.ok("moving keys", "the server's keys turn as the model file says")
-	}
-	if p.NotFar != "" {
+	case p.NotFar != "":
 		x.add(Warning, "moving keys", "give the server no RoPE flags (--rope-..., --yarn-...) but the model file's own: what they change of slow pairs would not have been seen", "they could be compared over a short way only: %s", p.NotFar)
+	default:
+		x.ok("moving keys", "the server's keys turn as the model file says")
 	}
 	if p.Volatile {
 		x.add(Warning, "idle slots", "start llama-server with --no-cache-idle-slots", "the server clears them whenever a request starts, so that shared requests wait for one another")

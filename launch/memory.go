@@ -37,12 +37,12 @@ func machineMemory(root string) int64 {
 }
 
 // controller is where a version of control groups has its files.
-type controller struct{ top, limit, usage string }
+type controller struct{ top, limit, usage, reclaimable string }
 
 // controllers by the name that /proc/self/cgroup gives them; version 2 has none.
 var controllers = map[string]controller{
-	"":       {"sys/fs/cgroup", "memory.max", "memory.current"},
-	"memory": {"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"},
+	"":       {"sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
+	"memory": {"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
 }
 
 // groupMemory is what each of the control groups with a limit has left.
@@ -72,12 +72,25 @@ func (c controller) rooms(root, path string) (all []int64) {
 		limit, noLimit := number(filepath.Join(dir, c.limit))
 		used, noUsage := number(filepath.Join(dir, c.usage))
 		if noLimit == nil && noUsage == nil {
-			all = append(all, max(1, limit-used)) // 0 would be not known
+			free := limit - used + c.cached(dir)
+			all = append(all, max(1, free)) // 0 would be not known
 		}
 		if path == "/" {
 			return all
 		}
 	}
+}
+
+// cached is what counts as used and is given back on demand: files that were read, a model
+// that was just downloaded, say.
+func (c controller) cached(dir string) (n int64) {
+	text, _ := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == c.reclaimable {
+			n, _ = strconv.ParseInt(f[1], 10, 64)
+		}
+	}
+	return n
 }
 
 // number reads a file with a number in it; "max", no limit, is none.

@@ -38,6 +38,13 @@ func TestMemoryIsThatOfTheContainer(t *testing.T) {
 		"sys/fs/cgroup/memory.max":     "3000000\n",
 		"sys/fs/cgroup/memory.current": "1000000\n",
 	}, 2000000)
+	f("a container that has read files", map[string]string{
+		"proc/meminfo":                 machine,
+		"proc/self/cgroup":             "0::/\n",
+		"sys/fs/cgroup/memory.max":     "3000000\n",
+		"sys/fs/cgroup/memory.current": "2900000\n",
+		"sys/fs/cgroup/memory.stat":    "anon 100000\ninactive_file 2000000\nactive_file 5\n",
+	}, 2100000)
 	f("a limit further up", map[string]string{
 		"proc/meminfo":                          machine,
 		"proc/self/cgroup":                      "0::/pods/one\n",

@@ -127,6 +127,9 @@ func TestIndexIsRebuiltAfterALoss(t *testing.T) {
 				if err != nil {
 					failed.Add(1)
 				}
+				if errors.Is(err, ErrResting) {
+					t.Errorf("told %v: want what is wrong with Redis", err)
+				}
 			}})
 	}()
 	found := func() bool {

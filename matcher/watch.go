@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -38,8 +39,10 @@ func (x *Index) Watch(ctx context.Context, every time.Duration, k Kept) {
 	marker := x.prefix + ":m:" + rand.Text()
 	failed := ""
 	for wait := time.Duration(0); pause(ctx, wait); wait = every {
-		x.warm(ctx)
-		err := x.check(ctx, marker)
+		err := x.warm(ctx)
+		if err == nil {
+			err = x.check(ctx, marker)
+		}
 		if err == nil {
 			failed, err = x.put(ctx, behind(k.List(), failed), k.Add)
 		}
@@ -96,17 +99,17 @@ func pause(ctx context.Context, d time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// warm makes connections, or sees that they live. It asks also while Redis is given a
-// rest, which ends where it answers.
-func (x *Index) warm(ctx context.Context) {
+// warm makes connections, or sees that they live, and returns what one of them met. It asks
+// also while Redis is given a rest, which ends where it answers.
+func (x *Index) warm(ctx context.Context) error {
 	if x.embedded {
-		return
+		return nil
 	}
-	var all sync.WaitGroup
+	var all errgroup.Group
 	for range warmConnections {
-		all.Go(func() { _ = x.Ping(ctx) })
+		all.Go(func() error { return x.Ping(ctx) })
 	}
-	all.Wait()
+	return all.Wait()
 }
 
 // ping asks Redis, or all nodes that look-ups go to.

@@ -15,6 +15,9 @@ func (sh *Sharer) answers(ctx context.Context) bool {
 	err := sh.backend.Health(ctx)
 	if err != nil {
 		sh.unanswered(err)
+		if bridge.Away(err) || bridge.Loading(err) {
+			sh.refused = refusal{} // what comes is another one
+		}
 		return false
 	}
 	sh.silence = ""

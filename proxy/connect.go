@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -58,7 +60,7 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	}
 	defer sh.tried.Store(true)
 	props, err := sh.backend.Look(ctx)
-	model := sh.stampOfModel(props)
+	model := bridge.ModelStamp(cmp.Or(sh.cfg.Backend.Model, props.ModelPath))
 	switch {
 	case props.Sleeping:
 		sh.because(asleep)
@@ -68,6 +70,7 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	}
 	doubts := sh.doubts.Load()
 	var lv *live
+	defer sh.hold.end()
 	if err == nil {
 		lv, err = sh.probe(ctx)
 	}
@@ -109,12 +112,16 @@ func (sh *Sharer) failed(err error, props bridge.Props, model string) time.Durat
 	case taken:
 		sh.taken++
 		return probeEvery << min(sh.taken-1, maxTakenShift)
-	case bridge.Away(err):
+	case bridge.Away(err), errors.Is(err, bridge.ErrLost), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return probeEvery
 	case errors.Is(err, context.DeadlineExceeded):
 		return reprobeAfter
 	}
-	sh.refused.again(props, model)
+	most := maxReprobe
+	if failed := new(bridge.BackendError); errors.As(err, &failed) {
+		most = maxReask
+	}
+	sh.refused.again(props, model, most)
 	return probeEvery
 }
 

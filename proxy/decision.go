@@ -37,7 +37,7 @@ type decision struct {
 	seen       int  // how often a prompt like it was asked before
 	report     Report
 	gated      bool
-	over       chan struct{} // closed by Finish
+	over       chan struct{} // closed by finish
 	trial      *Trial
 	level      *Level // what the quality target asks for; nil where the policy's shares decide
 }

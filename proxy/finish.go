@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 )
 
@@ -79,7 +81,7 @@ func (d *decision) learn(o outcome) {
 // should.
 func (d *decision) verify(o outcome) bool {
 	if o.Status != http.StatusOK || o.Err != nil {
-		if d.State == StateShared && !o.ClientGone {
+		if d.State == StateShared && !o.ClientGone && !errors.Is(o.Err, errDraining) {
 			d.erase(d.slot)
 			d.blame(o)
 		}
@@ -104,10 +106,14 @@ func (d *decision) verify(o outcome) bool {
 }
 
 // blame counts an answer with which the backend failed, rather than refused, what was
-// filled in.
+// filled in: once a prompt, which its client may send again and again.
 func (d *decision) blame(o outcome) {
-	if o.Err == nil && o.Status >= http.StatusInternalServerError {
-		d.sh.log.Warn().Str("id", d.req.ID).Int("status", o.Status).Msg("the backend failed on a slot that was filled")
+	if o.Err != nil || o.Status < http.StatusInternalServerError || o.Status == http.StatusNotImplemented || o.Status == http.StatusServiceUnavailable {
+		return
+	}
+	d.sh.log.Warn().Str("id", d.req.ID).Int("status", o.Status).Msg("the backend failed on a slot that was filled")
+	prompt := digest(fmt.Sprint(d.tokens))
+	if last := d.sh.blamed.Swap(&prompt); last == nil || *last != prompt {
 		d.sh.strike(d.lv, notTaken)
 	}
 }

@@ -17,6 +17,8 @@ const (
 	// idlePoll how often it looks.
 	idleWait = time.Second
 	idlePoll = 10 * time.Millisecond
+	// heldTries is how many probes in a row requests are held for.
+	heldTries = 3
 )
 
 // hold keeps new requests back. Its zero value keeps none.
@@ -76,7 +78,7 @@ func (h *hold) wait(ctx context.Context) {
 // clearSlot finds a slot to try the backend out in, while requests are held. Where none is
 // idle it is the first, once the backend has got round to emptying it.
 func (sh *Sharer) clearSlot(ctx context.Context) int {
-	sh.hold.begin()
+	sh.keep()
 	for end := time.Now().Add(idleWait); ; {
 		slot, ok, err := sh.backend.Idle(ctx, -1)
 		if ok {
@@ -87,7 +89,17 @@ func (sh *Sharer) clearSlot(ctx context.Context) int {
 		}
 		time.Sleep(idlePoll)
 	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout/2) // the probe needs the rest
+	defer cancel()
 	_ = sh.backend.Erase(ctx, 0) // the probe says what is wrong with it
-	sh.hold.begin()
+	sh.keep()
 	return 0
+}
+
+// keep has requests held, unless that was in vain: others come around the sidecar, or their
+// answers take long.
+func (sh *Sharer) keep() {
+	if sh.taken < heldTries {
+		sh.hold.begin()
+	}
 }

@@ -91,10 +91,8 @@ func (sh *Sharer) probe(ctx context.Context) (*live, error) {
 	return lv, nil
 }
 
-// tryOut does all of a probe that takes slots, and makes the book of them. Requests are held
-// meanwhile.
+// tryOut does all of a probe that takes slots, and makes the book of them.
 func (sh *Sharer) tryOut(ctx context.Context, lv *live, props bridge.Props) (err error) {
-	defer sh.hold.end()
 	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels,
 		Slot: sh.clearSlot(ctx), Run: sh.probeRun}
 	if lv.probed, err = prober.Probe(ctx); err != nil {

@@ -1,32 +1,33 @@
 package proxy
 
 import (
-	"cmp"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
 )
 
-// maxReprobe is the longest that a backend which cannot be shared with is left alone.
-const maxReprobe = time.Hour
+const (
+	// maxReprobe is the longest that a backend which cannot be shared with is left alone.
+	maxReprobe = time.Hour
+	// maxReask is that where it failed at something, as on a full disk, which may pass.
+	maxReask = 5 * time.Minute
+)
 
 // refusal is a backend that was tried out in vain. Each try costs somebody the content of a
 // slot, so it is not tried again until it is another one, or for twice as long each time.
 type refusal struct {
 	props bridge.Props
-	model string // stampOfModel
+	model string // bridge.ModelStamp
 	pause time.Duration
 	until time.Time
 }
 
-// again notes that it was tried once more.
-func (r *refusal) again(props bridge.Props, model string) {
+// again notes that it was tried once more, and is to be left alone for most at most.
+func (r *refusal) again(props bridge.Props, model string, most time.Duration) {
 	if !r.same(props, model) {
 		*r = refusal{props: props, model: model}
 	}
-	r.pause = min(maxReprobe, max(reprobeAfter, 2*r.pause))
+	r.pause = min(most, max(reprobeAfter, 2*r.pause))
 	r.until = time.Now().Add(r.pause)
 }
 
@@ -37,13 +38,4 @@ func (r *refusal) stands(props bridge.Props, model string) bool {
 
 func (r *refusal) same(props bridge.Props, model string) bool {
 	return r.props.Differs(props) == "" && r.model == model
-}
-
-// stampOfModel tells one model file from another in its place; "" where it cannot be seen.
-func (sh *Sharer) stampOfModel(props bridge.Props) string {
-	st, err := os.Stat(cmp.Or(sh.cfg.Backend.Model, props.ModelPath))
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprint(st.Size(), " ", st.ModTime().UnixNano())
 }

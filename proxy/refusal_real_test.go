@@ -80,9 +80,10 @@ func TestAWrongSlotDirectoryIsTriedAgainWhenTheServerIsAnother(t *testing.T) {
 
 func TestWhatCannotBeSharedIsLeftAloneForLongerEachTime(t *testing.T) {
 	var r refusal
+	most := maxReprobe
 	f := func(props bridge.Props, model string, want time.Duration) {
 		t.Helper()
-		if r.again(props, model); r.pause != want {
+		if r.again(props, model, most); r.pause != want {
 			t.Errorf("left alone for %v, want %v", r.pause, want)
 		}
 		if !r.stands(props, model) || r.stands(props, model+"other") || r.stands(bridge.Props{Slots: 9}, model) {
@@ -95,4 +96,8 @@ func TestWhatCannotBeSharedIsLeftAloneForLongerEachTime(t *testing.T) {
 	}
 	f(one, "b", time.Minute)
 	f(bridge.Props{Slots: 2}, "b", time.Minute)
+	most = maxReask
+	for _, m := range []time.Duration{2, 4, 5, 5} {
+		f(bridge.Props{Slots: 2}, "b", m*time.Minute)
+	}
 }

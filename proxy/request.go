@@ -30,6 +30,9 @@ type request struct {
 	// Uncomposed: the route or the client wants the model's own answer, and nothing of KV
 	// that was composed.
 	Uncomposed bool
+	// Conversation: the server is given an X-Conversation-Id, and goes on when the client
+	// hangs up.
+	Conversation bool
 	// Off is why this request must not be shared, or "".
 	Off string
 	// Apart: the configuration knows more than one tenant.
@@ -81,6 +84,8 @@ func newRequest(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, bod
 	r := &request{ID: newID(), Endpoint: x.endpoint, Body: body, Off: off}
 	r.Authorization = authorization(h)
 	r.Apart = cfg.Apart()
+	_, conversations := header(h, conversationHeader)
+	r.Conversation = conversations > 0
 	var doc gjson.Result
 	if off == "" {
 		r.Off = unreadable(body)

@@ -200,6 +200,9 @@ func farthest(a, b map[int64]float64) float64 {
 
 func TestSharingReusesASimilarPromptAndNothingOfAnUnrelatedOne(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	if why := s.live().probed.NotFar; why != "" {
+		t.Errorf("keys were not compared far away: %s", why)
+	}
 	s.want(s.complete(tale("1812")), "cold")
 	r := s.complete("Once more. " + tale("1812"))
 	s.want(r, "shared")
@@ -467,7 +470,7 @@ func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
 	if damaged == 0 {
 		t.Error("no reference is counted as dropped for its damage")
 	}
-	if err := s.server.sharer.EmptySlots(context.Background()); err != nil {
+	if err := s.server.sharer.Forget(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	s.want(s.complete(tale("1812")), "cold")

@@ -36,6 +36,7 @@ type Sharer struct {
 	whyNot   atomic.Pointer[string]
 	tried    atomic.Bool // the backend was tried out, whatever came of it
 	strikes  atomic.Int32
+	blamed   atomic.Pointer[string] // digest of the last prompt that the backend failed on
 	doubts   atomic.Int64
 	observer atomic.Pointer[func(Report)]
 	trial    atomic.Pointer[Trial]
@@ -54,7 +55,7 @@ type Sharer struct {
 	stop     context.CancelFunc
 	stopped  <-chan struct{}
 	running  sync.WaitGroup
-	active   tracker // requests between Prepare and the end of Finish
+	active   tracker // requests between prepare and the end of finish
 	unpinned unpinned
 	scales   scales
 	// composed: slots were filled since the start.

@@ -13,23 +13,28 @@ const (
 	// lookAfter is how long it takes to look again whether a slot is still at work, at first;
 	// each time twice as long, up to lookAtMost.
 	lookAfter  = 20 * time.Millisecond
-	lookAtMost = 500 * time.Millisecond
-	// keptAtMost is the longest that such a slot is kept from others.
-	keptAtMost = 10 * time.Minute
+	lookAtMost = 100 * time.Millisecond
+	// keptAtMost is the longest that such a slot is kept from others, conversedAtMost where
+	// the server goes on for the conversation's sake.
+	keptAtMost      = 10 * time.Second
+	conversedAtMost = 10 * time.Minute
 )
 
 // awaitIdle waits until the backend is done with the slots of a request that broke: whoever
 // is pinned to one of them would wait for that, though another were idle. It ends with ctx,
 // and where the backend does not tell or is another one now.
 func (d *decision) awaitIdle(ctx context.Context, o outcome) {
-	if o.Err == nil || d.slot == nil && !d.all {
+	if o.Err == nil || d.isUnpinned || d.slot == nil && !d.all {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, keptAtMost)
+	most := keptAtMost
+	if d.req.Conversation {
+		most = conversedAtMost
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	defer context.AfterFunc(d.lv.ctx, cancel)()
-	// Twice in a row, since one that has just arrived is not yet at work.
-	for wait, quiet := lookAfter, 0; quiet < 2; wait = min(2*wait, lookAtMost) {
+	for wait, quiet := lookAfter, 0; ; wait = min(2*wait, lookAtMost) {
 		busy, ok := d.sh.backend.Busy(ctx)
 		switch {
 		case !ok:
@@ -38,6 +43,9 @@ func (d *decision) awaitIdle(ctx context.Context, o outcome) {
 			quiet = 0
 		default:
 			quiet, wait = quiet+1, lookAfter
+		}
+		if quiet == 2 { // one that has just arrived is not yet at work
+			return
 		}
 		select {
 		case <-ctx.Done():

@@ -83,18 +83,24 @@ func TestABackendThatFailsOnWhatWasFilledIsLeftAlone(t *testing.T) {
 	defer front.Close()
 	s := besides(t, b, func(c *configs.Config) { c.Backend.URL = front.URL })
 	s.want(s.complete(tale("1812")), "cold")
-	for _, status := range []int{400, 500} {
-		for range maxStrikes {
-			if err := s.server.sharer.Ready(); err != nil {
-				t.Fatalf("before the last answer of %d: %v", status, err)
-			}
-			r := s.post("/completion", `{"prompt":`+quote("Once more. "+tale("1812"))+`}`, "X-Answer", strconv.Itoa(status))
-			if s.want(r, "shared"); r.status != status {
-				t.Fatalf("status %d, expected %d", r.status, status)
-			}
+	f := func(status int, prompt string) {
+		t.Helper()
+		if err := s.server.sharer.Ready(); err != nil {
+			t.Fatalf("before an answer of %d: %v", status, err)
+		}
+		r := s.post("/completion", `{"prompt":`+quote(prompt+tale("1812"))+`}`, "X-Answer", strconv.Itoa(status))
+		if s.want(r, "shared"); r.status != status {
+			t.Fatalf("status %d, expected %d", r.status, status)
 		}
 	}
+	for _, status := range []int{400, 503, 500} { // a prompt that is sent again is one
+		for range maxStrikes {
+			f(status, "Once more. ")
+		}
+	}
+	f(500, "Twice more. ")
+	f(500, "Thrice more. ")
 	if s.server.sharer.Ready() == nil {
-		t.Error("after three answers of 500 to what was filled in, it goes on filling")
+		t.Error("after answers of 500 to three prompts that were filled in, it goes on filling")
 	}
 }

@@ -13,6 +13,7 @@ func TestASlotIsKeptUntilTheBackendIsDoneWithIt(t *testing.T) {
 	const idle, first, second = `[{},{}]`, `[{"is_processing":true},{}]`, `[{},{"is_processing":true}]`
 	// f has a request that broke wait; the backend says what answers has, and then the last of
 	// them again. It must ask that often.
+	var conversed, unpinned bool
 	f := func(name string, o outcome, all bool, asks int32, answers ...string) {
 		t.Helper()
 		var asked atomic.Int32
@@ -28,7 +29,7 @@ func TestASlotIsKeptUntilTheBackendIsDoneWithIt(t *testing.T) {
 			}
 			_, _ = w.Write([]byte(a))
 		})
-		d := &decision{sh: &Sharer{backend: bridge.NewBackend(b.URL, "", 0)}, lv: &live{ctx: t.Context()}, all: all}
+		d := &decision{req: &request{Conversation: conversed}, isUnpinned: unpinned, sh: &Sharer{backend: bridge.NewBackend(b.URL, "", 0)}, lv: &live{ctx: t.Context()}, all: all}
 		if !all {
 			d.slot = &slot{id: 1}
 		}
@@ -45,4 +46,6 @@ func TestASlotIsKeptUntilTheBackendIsDoneWithIt(t *testing.T) {
 	f("one of all is at work", gone, true, 3, first, idle, idle)
 	f("the backend does not tell", gone, false, 1, "")
 	f("the sidecar ends", gone, false, 4, second)
+	unpinned = true
+	f("the backend chose the slot", gone, false, 0, second)
 }

@@ -46,7 +46,8 @@ func (lv *live) dismiss(sh *Sharer, err error) {
 		return
 	}
 	sh.log.Warn().Err(err).Msg("the agent failed: slots are filled through saved states for an hour")
-	time.AfterFunc(agentRest, func() { lv.whyNoAgent.CompareAndSwap(&why, nil) })
+	rest := time.AfterFunc(agentRest, func() { lv.whyNoAgent.CompareAndSwap(&why, nil) })
+	context.AfterFunc(lv.ctx, func() { rest.Stop() })
 }
 
 // lostWith counts that the backend was lost with recipes under way: once, however many. At
@@ -65,7 +66,7 @@ func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober)
 		if err == nil {
 			return nil
 		}
-		if sh.cfg.Backend.Way == "agent" || errors.Is(err, bridge.ErrLost) || errors.Is(err, bridge.ErrTaken) || errors.Is(err, bridge.ErrUnsent) {
+		if ctx.Err() != nil || sh.cfg.Backend.Way == "agent" || errors.Is(err, bridge.ErrLost) || errors.Is(err, bridge.ErrTaken) || errors.Is(err, bridge.ErrUnsent) {
 			return err
 		}
 		why = err.Error()

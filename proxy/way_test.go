@@ -10,13 +10,14 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/tidwall/gjson"
 
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
@@ -35,8 +36,8 @@ func dying(t *testing.T, b *lab.Backend, deaths *int) string {
 	pass := httputil.NewSingleHostReverseProxy(to)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		// Of the probe's files the second gets the recipe.
-		if r.URL.Query().Get("action") == "restore" && strings.Contains(string(body), "-p1.state") {
+		file, _ := os.ReadFile(filepath.Join(b.SlotDir, gjson.GetBytes(body, "filename").String()))
+		if r.URL.Query().Get("action") == "restore" && bytes.HasPrefix(file, []byte("sskr")) {
 			*deaths++
 			b.Kill()
 			if err := b.Launch(context.Background()); err != nil {
@@ -89,7 +90,7 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 }
 
 func liveOf(build string) *live {
-	return &live{probed: &bridge.Probed{Props: bridge.Props{Build: build, ModelPath: "m"}}}
+	return &live{ctx: context.Background(), probed: &bridge.Probed{Props: bridge.Props{Build: build, ModelPath: "m"}}}
 }
 
 var errRecipeLost = fmt.Errorf("a recipe: %w", bridge.ErrLost)
