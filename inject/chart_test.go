@@ -59,7 +59,9 @@ func TestTheOldestKubernetesIsTheSameEverywhere(t *testing.T) {
 		}
 	}
 	f("../docker/kubernetes/chart/Chart.yaml", fmt.Sprintf(`kubeVersion: ">= 1.%d.0-0"`, oldestMinor))
-	f("../README.md", fmt.Sprintf("Kubernetes 1.%d or newer", oldestMinor))
+	for _, page := range []string{"../README.md", "../docs/kubernetes.md"} {
+		f(page, fmt.Sprintf("Kubernetes 1.%d or newer", oldestMinor))
+	}
 }
 
 // accountToken is one that the API server issues for the webhook's ServiceAccount.

@@ -99,6 +99,7 @@ var (
 	errNotSent  = errors.New("nothing was sent")
 	errNoAnswer = errors.New("the connection ended before an answer")
 	errNotHTTP  = errors.New("the answer's head is not valid HTTP")
+	errLongHead = fmt.Errorf("the answer's head is longer than %d bytes", upstreamBuffer)
 )
 
 // do sends one request and reads the head of its answer. It ends early, with
@@ -197,7 +198,10 @@ func (a *answer) readHead() error {
 // none, that may be an answer's text.
 func unquoted(err error) error {
 	var broke *net.OpError
+	var large *fasthttp.ErrSmallBuffer
 	switch {
+	case errors.As(err, &large):
+		return errLongHead
 	case errors.As(err, &broke):
 		return broke
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
