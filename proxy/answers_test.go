@@ -1,11 +1,11 @@
 package proxy
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/semsharekv/semsharekv/configs"
 )
@@ -16,7 +16,7 @@ func TestABackendThatIsNotThereIsNamed(t *testing.T) {
 		t.Helper()
 		s := startSidecar(t, backend, func(c *configs.Config) { c.Backend.SlotDir = t.TempDir() })
 		within(t, name+": it was asked", func() bool { return strings.Contains(s.sharer.Ready().Error(), "does not answer") })
-		s.sharer.answers(context.Background())
+		time.Sleep(probeEvery + 200*time.Millisecond) // and once more
 		status, said := ask(t, http.MethodGet, s.admin+"/readyz", "")
 		if status != http.StatusServiceUnavailable || !strings.Contains(said, ready) {
 			t.Errorf("%s: /readyz answers %d %q, want 503 and %q", name, status, said, ready)
