@@ -51,8 +51,8 @@ type Recipe struct {
 }
 
 // Deviating is the share of tokens that are computed because their values in the
-// second layer deviate most: of all cells, First in the third layer, falling
-// exponentially to Last in the last. The zero value computes none.
+// second layer deviate most: of all cells, ShareFirst in the third layer, falling
+// exponentially to ShareLast in the last. The zero value computes none.
 type Deviating struct {
 	ShareFirst, ShareLast float32
 	// MinDeviation is the least squared distance of a token's values that is worth

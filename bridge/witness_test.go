@@ -1,9 +1,7 @@
 package bridge
 
 import (
-	"context"
 	"testing"
-	"time"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
 	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
@@ -42,23 +40,7 @@ func TestTheWitnessTellsWeightsAndNoRounding(t *testing.T) {
 
 func witnessOf(t *testing.T, o lab.BackendOptions) Witness {
 	t.Helper()
-	b := lab.StartBackend(t, o)
-	defer b.Close()
-	backend := NewBackend(b.URL, "", time.Second)
-	defer backend.Close()
-	props, err := backend.Props(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	model, err := OpenModel(b.Model)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer model.Close()
-	got, err := Prober{Backend: backend, Props: props, Dir: b.SlotDir, Model: model, Kernels: GoKernels()}.Probe(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := proberOf(t, o).mustProbe(t)
 	if len(got.Witness) != 6 {
 		t.Fatalf("%d rows, want keys and values of three layers", len(got.Witness))
 	}

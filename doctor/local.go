@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -153,7 +152,7 @@ func (x *examination) index() {
 		return
 	}
 	// The secret stays out of it: nothing is written, nor found.
-	i, err := matcher.OpenIndex(matcher.IndexOptions{URL: x.cfg.Index.Redis, Prefix: strings.TrimSuffix(x.cfg.Index.Prefix, ":"),
+	i, err := matcher.OpenIndex(matcher.IndexOptions{URL: x.cfg.Index.Redis, Prefix: x.cfg.Index.Prefix,
 		Secret: make([]byte, 16), TTL: x.cfg.Index.TTL, Timeout: x.cfg.Index.Timeout})
 	if err != nil {
 		x.add(Wrong, "index", "check the files that index.redis names", "the sidecar does not start: %v", err)

@@ -13,6 +13,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -55,7 +56,7 @@ type IndexOptions struct {
 	// URL is redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://,
 	// redis+cluster:// or rediss+cluster://; empty means inside this process.
 	URL     string
-	Prefix  string        // of every key
+	Prefix  string        // of every key; a colon at its end may be left out
 	Secret  []byte        // of the HMAC that keys go through
 	TTL     time.Duration // of entries
 	Timeout time.Duration // of one look-up; embedded at least a second
@@ -82,7 +83,7 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 	if len(o.Secret) == 0 {
 		return nil, errors.New("index: no secret: want at least 16 random bytes")
 	}
-	x := &Index{prefix: o.Prefix, secret: slices.Clone(o.Secret), ttl: o.TTL, timeout: o.Timeout, now: time.Now}
+	x := &Index{prefix: strings.TrimSuffix(o.Prefix, ":"), secret: slices.Clone(o.Secret), ttl: o.TTL, timeout: o.Timeout, now: time.Now}
 	if o.URL == "" {
 		// It answers unless the CPUs are taken; the caller's own budget bounds that.
 		x.embedded, x.timeout = true, max(x.timeout, embeddedTimeout)

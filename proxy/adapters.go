@@ -124,15 +124,16 @@ func (sh *Sharer) wereSet() {
 
 const scalesSet = "the scales of the backend's adapters were set"
 
-// props asks the backend what it is; set is how often scales had been set by then.
-func (sh *Sharer) props(ctx context.Context) (p bridge.Props, set int64, err error) {
+// askAdapters completes what the backend says of itself by its adapters; set is how often
+// scales had been set by then.
+func (sh *Sharer) askAdapters(ctx context.Context, p *bridge.Props) (set int64, err error) {
 	if !sh.scales.enter(ctx) {
-		return p, 0, ctx.Err()
+		return 0, ctx.Err()
 	}
 	defer sh.scales.leave()
-	p, err = sh.backend.Props(ctx)
+	p.LoRA, p.Adapters, err = sh.backend.Adapters(ctx)
 	sh.scales.applied, sh.scales.loaded = p.LoRA, p.Adapters
-	return p, sh.scales.set.Load(), err
+	return sh.scales.set.Load(), err
 }
 
 // rescaled: the backend may apply other adapters than when it was probed.

@@ -53,8 +53,6 @@ func TestSettingScalesEndsSharingWhereTheyAreOthers(t *testing.T) {
 		asked, answer := make(chan struct{}, 9), make(chan struct{})
 		b := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
 			switch {
-			case r.URL.Path == "/props":
-				_, _ = w.Write([]byte(`{"total_slots":1}`))
 			case now.Load() == nil:
 				_, _ = w.Write([]byte(`[{"id":0,"path":"a","scale":1}]`))
 			default:
@@ -65,7 +63,8 @@ func TestSettingScalesEndsSharingWhereTheyAreOthers(t *testing.T) {
 			}
 		})
 		sh := &Sharer{backend: bridge.NewBackend(b.URL, "", time.Minute), metrics: NewMetrics(), scales: scales{turn: make(chan struct{}, 1)}}
-		props, set, err := sh.props(context.Background())
+		props := bridge.Props{Slots: 1}
+		set, err := sh.askAdapters(context.Background(), &props)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func (x *exchange) passApart(ctx *fasthttp.RequestCtx, cfg *configs.Config, body
 	if manages(x.method, x.path) {
 		return nil, fmt.Errorf("%w: %s %s reaches what is others'; whoever runs the server may ask it directly", errForbidden, x.method, x.path)
 	}
-	if !under(x.path, "/v1/stream") && !under(x.path, "/v1/streams") {
+	if !under(x.path, streamPath) && !under(x.path, streamsPath) {
 		return body, nil
 	}
 	_, policy := route(cfg, x.path, "", &ctx.Request.Header)

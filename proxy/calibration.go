@@ -50,7 +50,7 @@ type Level struct {
 	// MinDeviation is the squared distance of a token's values in the second layer,
 	// in units of the mean square of all, from which on it is computed.
 	MinDeviation float64 `json:"min_deviation"`
-	// ShareFirst and MostLast bound the share of tokens in the third and last layer;
+	// ShareFirst and ShareLast bound the share of tokens in the third and last layer;
 	// with 0 none is chosen by deviation.
 	ShareFirst float64 `json:"most_first"`
 	ShareLast  float64 `json:"most_last"`

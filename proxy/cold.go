@@ -18,9 +18,9 @@ func (d *decision) cold(reason string) {
 	}
 }
 
-// leaveToBackend leaves the request to the backend, and the choice of slot with it. Where tenants
-// are kept apart it gets a slot all the same: in one that the book takes for another's,
-// its prompt could be found. A request that the backend scatters gets all of them.
+// leaveToBackend leaves the choice of slot to the backend too. Where tenants are kept apart
+// the request gets a slot all the same: in one that the book takes for another's, its prompt
+// could be found. One that the backend scatters gets all of them.
 func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 	d.cold(reason)
 	switch {

@@ -67,13 +67,12 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 		return probeEvery
 	case sh.refused.stands(props, model):
 		return probeEvery
+	case err != nil:
+		return sh.failed(err, props, model)
 	}
 	doubts := sh.doubts.Load()
-	var lv *live
 	defer sh.hold.end()
-	if err == nil {
-		lv, err = sh.probe(ctx)
-	}
+	lv, err := sh.probe(ctx, props)
 	if err != nil {
 		return sh.failed(err, props, model)
 	}

@@ -24,8 +24,9 @@ const conversationHeader = "X-Conversation-Id"
 
 // The server's endpoints for answers that it keeps.
 const (
-	streamPath = "/v1/stream"         // GET, DELETE ?conv_id=ID&from=BYTE
-	lookupPath = "/v1/streams/lookup" // POST {"conversation_ids":[ID, ...]}
+	streamPath  = "/v1/stream" // GET, DELETE ?conv_id=ID&from=BYTE
+	streamsPath = "/v1/streams"
+	lookupPath  = streamsPath + "/lookup" // POST {"conversation_ids":[ID, ...]}
 )
 
 // conversations gives clients' ids other names.

@@ -128,7 +128,7 @@ func do(t testing.TB, method, url, body string, headers ...string) (status int, 
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := freshClient(t).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,9 +45,9 @@ type decision struct {
 // prepare decides, and fills a slot where sharing pays. Every fault ends in a cold
 // decision, with the body as it came or, where it would find KV that is not for it, told to
 // find none; unsafe is set where that cannot be told, and then it is refused.
-func (sh *Sharer) prepare(ctx context.Context, g *request) *decision {
+func (sh *Sharer) prepare(ctx context.Context, req *request) *decision {
 	sh.active.begin()
-	d := &decision{Body: g.Body, State: StateCold, Slot: -1, sh: sh, req: g, expect: -1, over: make(chan struct{})}
+	d := &decision{Body: req.Body, State: StateCold, Slot: -1, sh: sh, req: req, expect: -1, over: make(chan struct{})}
 	d.underTrial()
 	d.guarded(ctx)
 	d.sentUnpinned(ctx)

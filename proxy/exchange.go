@@ -73,15 +73,15 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 			body, off = raw, offEncoding
 		}
 	}
-	g := newRequest(x, cfg, h, body, off)
-	x.req = g
-	if g.Apart && g.unread() {
-		return nil, fmt.Errorf("%w: %s", errUnreadable, g.Off)
+	req := newRequest(x, cfg, h, body, off)
+	x.req = req
+	if req.Apart && req.unread() {
+		return nil, fmt.Errorf("%w: %s", errUnreadable, req.Off)
 	}
-	if g.Apart {
-		head.conversation = x.server.conversations.of(g.Tenant, h)
+	if req.Apart {
+		head.conversation = x.server.conversations.of(req.Tenant, h)
 	}
-	x.decision = x.server.sharer.prepare(x.ctx, g)
+	x.decision = x.server.sharer.prepare(x.ctx, req)
 	if why := x.decision.unsafe; why != "" {
 		return nil, fmt.Errorf("%w: %s", errNotApart, why)
 	}
@@ -89,7 +89,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 		head.conversation = "" // it could go on in a slot that the book takes for another's
 	}
 	x.tally = newTally()
-	if encoded && g.Off != "" && x.decision.State == StateCold && bytes.Equal(x.decision.Body, body) {
+	if encoded && req.Off != "" && x.decision.State == StateCold && bytes.Equal(x.decision.Body, body) {
 		return raw, nil // untouched: as it would have gone without the sidecar
 	}
 	head.decoded = encoded && off == ""

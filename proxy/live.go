@@ -63,9 +63,10 @@ func (lv *live) retire() {
 	lv.close()
 }
 
-// probe tries out the backend and builds what sharing needs.
-func (sh *Sharer) probe(ctx context.Context) (*live, error) {
-	props, scales, err := sh.props(ctx)
+// probe tries out the backend, which says of itself what props has, and builds what sharing
+// needs.
+func (sh *Sharer) probe(ctx context.Context, props bridge.Props) (*live, error) {
+	scales, err := sh.askAdapters(ctx, &props)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -86,7 +85,7 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 	if err != nil {
 		return nil, err
 	}
-	index, err := matcher.OpenIndex(matcher.IndexOptions{URL: cfg.Index.Redis, Prefix: strings.TrimSuffix(cfg.Index.Prefix, ":"),
+	index, err := matcher.OpenIndex(matcher.IndexOptions{URL: cfg.Index.Redis, Prefix: cfg.Index.Prefix,
 		Secret: secret, TTL: cfg.Index.TTL, Timeout: cfg.Index.Timeout})
 	if err != nil {
 		return nil, err

@@ -160,8 +160,8 @@ func (x *exchange) log(endpoint, state, reason string, o outcome) {
 	e = e.Str("method", x.method).Str("path", x.path).Str("endpoint", endpoint).Int("status", x.status).
 		Int("bytes_in", x.bytesIn).Int64("bytes_out", x.bytesOut).
 		Float64("ms", milliseconds(time.Since(x.start)))
-	if g := x.req; g != nil {
-		e = e.Str("id", g.ID).Str("route", g.Route).Str("state", state).Str("reason", reason).
+	if req := x.req; req != nil {
+		e = e.Str("id", req.ID).Str("route", req.Route).Str("state", state).Str("reason", reason).
 			Int("cache_n", o.CacheN).Int("prompt_n", o.PromptN)
 	}
 	if x.decision != nil {

@@ -69,12 +69,19 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second), scales: scales{turn: make(chan struct{}, 1)}}
 	sh.loadKernels()
 	defer sh.backend.Close()
+	probe := func() (*live, error) {
+		props, err := sh.backend.Look(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sh.probe(context.Background(), props)
+	}
 	for i := range maxLosses {
-		if _, err := sh.probe(context.Background()); !errors.Is(err, bridge.ErrLost) {
+		if _, err := probe(); !errors.Is(err, bridge.ErrLost) {
 			t.Fatalf("the backend was lost while it was probed, %d times before: %v", i, err)
 		}
 	}
-	lv, err := sh.probe(context.Background())
+	lv, err := probe()
 	if err != nil {
 		t.Fatal(err)
 	}

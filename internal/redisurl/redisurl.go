@@ -1,6 +1,7 @@
 // Package redisurl reads the URLs that name a Redis: those of go-redis, and beside them
 // redis+sentinel and redis+cluster. The configuration is validated by it, and the index
-// opened, so that what is valid can be opened, but for the files for TLS that it names. It connects to nothing and reads no file.
+// opened, so that what is valid can be opened, but for the files for TLS that it names. It
+// connects to nothing and reads no file.
 package redisurl
 
 import (
