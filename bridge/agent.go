@@ -32,6 +32,9 @@ type AgentReply struct {
 	// Brought counts the references that had to be brought to the device from their files,
 	// since the server had not saved them lately.
 	Brought int `json:"brought"`
+	// Spared counts, since the server began, the prompts that it did not have to tokenise a
+	// second time when the request followed its recipe.
+	Spared int64 `json:"spared"`
 	// Kernels are those that computed: "ggml", or the instruction set of the agent's own.
 	Kernels string `json:"kernels"`
 	// Milliseconds.

@@ -4,6 +4,11 @@
 #include "abi.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const char anchor;
 
@@ -44,24 +49,93 @@ static bool find_tensor_map(struct abi * abi, void * module) {
     return f != NULL;
 }
 
-void * abi_real(void * address, const char * name) { return find(module_of(address), name); }
+/* ---- what was found, kept ---- */
 
-bool abi_find(struct abi * abi, void * address, const char ** missing) {
-    void * module = module_of(address);
-    bool found = true;
-    *(void **) &abi->load_file = find(module, "llama_state_seq_load_file");
-    *(void **) &abi->save_file = find(module, "llama_state_seq_save_file");
-#define X(ret, name, args)                                        \
-    if ((*(void **) &abi->name = find(module, #name)) == NULL) {  \
-        *missing = #name;                                         \
-        found = false;                                            \
+static void * required(void * symbol, const char * name, const char ** missing) {
+    if (symbol == NULL) {
+        *missing = name;
     }
+    return symbol;
+}
+
+static void find_all(struct abi * abi, void * module) {
+    memset(abi, 0, sizeof *abi);
+    *(void **) &abi->load_file = required(find(module, "llama_state_seq_load_file"), "llama_state_seq_load_file", &abi->missing);
+    *(void **) &abi->save_file = find(module, "llama_state_seq_save_file");
+    *(void **) &abi->tokenize = find(module, "llama_tokenize");
+#define X(ret, name, args) *(void **) &abi->name = required(find(module, #name), #name, &abi->missing);
     AGENT_ABI(X)
 #undef X
     *(void **) &abi->ggml_custom_4d = find(module, "ggml_custom_4d");
     if (!find_tensor_map(abi, module)) {
-        *missing = "llama_internal_get_tensor_map";
-        found = false;
+        abi->missing = "llama_internal_get_tensor_map";
     }
-    return found && abi->load_file != NULL;
+}
+
+/* Modules stay loaded: module_of opened them once more. */
+struct found {
+    void * module;
+    struct abi abi;
+    struct found * next;
+};
+
+/* Where one of the functions is called that the agent stands in for. There are few such
+ * places, and they come by with every token. */
+struct caller {
+    void * address;
+    const struct abi * abi;
+    struct caller * next;
+};
+
+static pthread_mutex_t finding = PTHREAD_MUTEX_INITIALIZER;
+static struct found * modules; /* of who holds the lock */
+static _Atomic(struct caller *) callers;
+
+static void * obtain(size_t size) {
+    void * p = malloc(size);
+    if (p == NULL) {
+        fprintf(stderr, "semshare-agent: out of memory\n");
+        abort();
+    }
+    return p;
+}
+
+static const struct abi * abi_in(void * module) {
+    for (struct found * f = modules; f != NULL; f = f->next) {
+        if (f->module == module) {
+            return &f->abi;
+        }
+    }
+    struct found * f = obtain(sizeof *f);
+    find_all(&f->abi, module);
+    f->module = module;
+    f->next = modules;
+    modules = f;
+    return &f->abi;
+}
+
+static const struct abi * known(void * address) {
+    for (struct caller * c = atomic_load_explicit(&callers, memory_order_acquire); c != NULL; c = c->next) {
+        if (c->address == address) {
+            return c->abi;
+        }
+    }
+    return NULL;
+}
+
+const struct abi * abi_of(void * address) {
+    const struct abi * abi = known(address);
+    if (abi != NULL) {
+        return abi;
+    }
+    pthread_mutex_lock(&finding);
+    abi = known(address);
+    if (abi == NULL) {
+        struct caller * c = obtain(sizeof *c);
+        *c = (struct caller) {address, abi_in(module_of(address)), atomic_load(&callers)};
+        abi = c->abi;
+        atomic_store_explicit(&callers, c, memory_order_release);
+    }
+    pthread_mutex_unlock(&finding);
+    return abi;
 }

@@ -13,6 +13,7 @@
 
 struct llama_context;
 struct llama_model;
+struct llama_vocab;
 struct ggml_context;
 struct ggml_cgraph;
 
@@ -55,6 +56,7 @@ enum {
 /* X(return type, name, parameters) */
 #define AGENT_ABI(X)                                                                                             \
     X(const struct llama_model *, llama_get_model, (const struct llama_context *))                               \
+    X(const struct llama_vocab *, llama_model_get_vocab, (const struct llama_model *))                           \
     X(int32_t, llama_model_meta_val_str, (const struct llama_model *, const char *, char *, size_t))             \
     X(int32_t, llama_model_n_layer, (const struct llama_model *))                                                \
     X(int32_t, llama_model_n_embd, (const struct llama_model *))                                                 \
@@ -127,10 +129,9 @@ enum {
     X(int32_t, ggml_backend_sched_graph_compute, (ggml_backend_sched_t, struct ggml_cgraph *))
 
 typedef void (*custom_op_fn)(ggt * out, int ith, int nth, void * arg);
-typedef void (*tensor_set_fn)(ggt *, const void *, size_t, size_t);
-typedef void (*tensor_get_fn)(const ggt *, void *, size_t, size_t);
 typedef size_t (*save_file_fn)(struct llama_context *, const char *, int32_t, const int32_t *, size_t);
 typedef size_t (*load_file_fn)(struct llama_context *, const char *, int32_t, int32_t *, size_t, size_t *);
+typedef int32_t (*tokenize_fn)(const struct llama_vocab *, const char *, int32_t, int32_t *, int32_t, bool, bool);
 
 /* The functions, and the map of tensors (C++, see abi.c). */
 struct abi {
@@ -143,14 +144,13 @@ struct abi {
     ggt * (*ggml_custom_4d)(ggctx *, int32_t type, int64_t, int64_t, int64_t, int64_t, ggt ** args, int n_args, custom_op_fn, int n_tasks, void * arg);
     load_file_fn load_file;  /* the real llama_state_seq_load_file */
     save_file_fn save_file;  /* the real llama_state_seq_save_file */
+    tokenize_fn tokenize;    /* the real llama_tokenize */
+    const char * missing;    /* a function that was not found, so that recipes cannot be carried out; else null */
 };
 
-/* Finds all functions in the module that holds address, or that comes after the agent
- * in the order of symbol search. False with the name of what is missing; load_file and
- * save_file may be set all the same. */
-bool abi_find(struct abi * abi, void * address, const char ** missing);
-
-/* The real function of that name for the caller at address; null where there is none. */
-void * abi_real(void * address, const char * name);
+/* The functions of the module that holds address, or that comes after the agent in the order
+ * of symbol search: found once, since it takes milliseconds, and kept. Any of them may be
+ * null. Never null itself: without memory it ends the process. */
+const struct abi * abi_of(void * address);
 
 #endif

@@ -10,6 +10,7 @@
 #include "resident.h"
 #include "retain.h"
 #include "state.h"
+#include "tokenized.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -484,16 +485,16 @@ static void reply(struct job * j, const char * path, struct error * err) {
     for (uint32_t i = 0; i < j->did.n_drafted; i++) {
         fprintf(f, i > 0 ? ",%d" : "%d", j->did.drafted[i]);
     }
-    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"kernels\":\"%s\",\"no_cells\":%s,\"error\":\"%s\"}\n",
-            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, j->kernels != NULL ? j->kernels : "", j->no_cells ? "true" : "false", err->text);
+    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"kernels\":\"%s\",\"spared\":%lld,\"no_cells\":%s,\"error\":\"%s\"}\n",
+            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, j->kernels != NULL ? j->kernels : "", (long long) tokenized_spared(), j->no_cells ? "true" : "false", err->text);
     fclose(f);
 }
 
 /* ---- a recipe, start to end ---- */
 
-static bool prepare(struct job * j, const char * path, int32_t seq, const char * missing, struct error * err) {
-    if (missing != NULL) {
-        return fail(err, "the server has no function %s", missing);
+static bool prepare(struct job * j, const char * path, int32_t seq, struct error * err) {
+    if (j->abi->missing != NULL) {
+        return fail(err, "the server has no function %s", j->abi->missing);
     }
     return recipe_read(&j->recipe, path, err) && open_refs(j, path, err) && begin_state(j, seq, err);
 }
@@ -516,7 +517,7 @@ static size_t count_tokens(const struct job * j, size_t * count) {
     return STATE_TOKENS + *count * sizeof(int32_t);
 }
 
-size_t agent_restore(const struct abi * abi, const char * missing, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count) {
+size_t agent_restore(const struct abi * abi, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count) {
     struct error err = {""};
     struct job * j = calloc(1, sizeof *j);
     size_t got = 0;
@@ -526,7 +527,7 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
     j->abi = abi;
     j->ctx = ctx;
     agent_lock();
-    bool ok = prepare(j, path, seq, missing, &err);
+    bool ok = prepare(j, path, seq, &err);
     agent_turn();
     /* Newer servers first ask, with no room for tokens, how many there are. */
     const bool asks = tokens == NULL;
@@ -535,6 +536,9 @@ size_t agent_restore(const struct abi * abi, const char * missing, struct llama_
     } else if (ok) {
         got = carry_out(j, seq, tokens, capacity, count, &err);
         ok = got != 0;
+        if (ok) {
+            tokenized_expect(abi->llama_model_get_vocab(abi->llama_get_model(ctx)), j->recipe.tokens, j->recipe.head.n_tokens);
+        }
     }
     if (!ok || !asks) {
         reply(j, path, &err);

@@ -11,7 +11,7 @@ enum { AGENT_VERSION = 1 };
  * cache.h) the real function restores the result. Returns 0, the sequence empty or
  * untouched, where it fails. Into the file of the recipe's name with ".reply" appended, which
  * must be there, it writes as JSON what was done, how long it took, or why it failed. */
-size_t agent_restore(const struct abi * abi, const char * missing, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count);
+size_t agent_restore(const struct abi * abi, struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count);
 
 /* What the agent keeps between recipes belongs to who holds its lock. */
 void agent_lock(void);

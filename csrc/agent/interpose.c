@@ -4,91 +4,83 @@
 #include "cache.h"
 #include "recipe.h"
 #include "saving.h"
+#include "tokenized.h"
 
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-__attribute__((visibility("default"))) size_t llama_state_seq_load_file(struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count);
+#define EXPORTED __attribute__((visibility("default")))
 
-size_t llama_state_seq_load_file(struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count) {
-    const char * missing = NULL;
-    struct abi abi;
-    const bool complete = abi_find(&abi, __builtin_return_address(0), &missing);
-    if (abi.load_file == NULL) {
-        fprintf(stderr, "semshare-agent: the real llama_state_seq_load_file was not found\n");
-        return 0;
-    }
-    if (!recipe_is(path)) {
-        return abi.load_file(ctx, path, seq, tokens, capacity, count);
-    }
-    return agent_restore(&abi, complete ? NULL : missing, ctx, path, seq, tokens, capacity, count);
+static void not_found(const char * name) { fprintf(stderr, "semshare-agent: the real %s was not found\n", name); }
+
+/* For functions that have no way to fail. */
+_Noreturn static void end_without(const char * name) {
+    not_found(name);
+    abort();
 }
 
-__attribute__((visibility("default"))) size_t llama_state_seq_save_file(struct llama_context * ctx, const char * path, int32_t seq, const int32_t * tokens, size_t n_tokens);
+EXPORTED size_t llama_state_seq_load_file(struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count);
 
-size_t llama_state_seq_save_file(struct llama_context * ctx, const char * path, int32_t seq, const int32_t * tokens, size_t n_tokens) {
-    const char * missing = NULL;
-    struct abi abi;
-    const bool complete = abi_find(&abi, __builtin_return_address(0), &missing);
-    if (abi.save_file == NULL) {
-        fprintf(stderr, "semshare-agent: the real llama_state_seq_save_file was not found\n");
+size_t llama_state_seq_load_file(struct llama_context * ctx, const char * path, int32_t seq, int32_t * tokens, size_t capacity, size_t * count) {
+    const struct abi * abi = abi_of(__builtin_return_address(0));
+    if (abi->load_file == NULL) {
+        not_found("llama_state_seq_load_file");
         return 0;
     }
-    return complete ? saving_keep(&abi, ctx, path, seq, tokens, n_tokens) : abi.save_file(ctx, path, seq, tokens, n_tokens);
+    return recipe_is(path) ? agent_restore(abi, ctx, path, seq, tokens, capacity, count) : abi->load_file(ctx, path, seq, tokens, capacity, count);
+}
+
+EXPORTED size_t llama_state_seq_save_file(struct llama_context * ctx, const char * path, int32_t seq, const int32_t * tokens, size_t n_tokens);
+
+size_t llama_state_seq_save_file(struct llama_context * ctx, const char * path, int32_t seq, const int32_t * tokens, size_t n_tokens) {
+    const struct abi * abi = abi_of(__builtin_return_address(0));
+    if (abi->save_file == NULL) {
+        not_found("llama_state_seq_save_file");
+        return 0;
+    }
+    return abi->missing == NULL ? saving_keep(abi, ctx, path, seq, tokens, n_tokens) : abi->save_file(ctx, path, seq, tokens, n_tokens);
 }
 
 /* ---- copies into tensors, and out of them ---- */
 
-/* Where the server calls from, and the real function for it. There are few such places,
- * and they come by with every token. */
-struct caller {
-    void * address;
-    void * real;
-    struct caller * next;
-};
-
-static _Atomic(struct caller *) callers;
-
-/* They have no way to fail. */
-static void * not_found(const char * name) {
-    fprintf(stderr, "semshare-agent: the real %s was not found\n", name);
-    abort();
-}
-
-static void * real_for(void * address, const char * name) {
-    struct caller * first = atomic_load_explicit(&callers, memory_order_acquire);
-    for (struct caller * c = first; c != NULL; c = c->next) {
-        if (c->address == address) {
-            return c->real;
-        }
-    }
-    void * real = abi_real(address, name);
-    struct caller * c = real == NULL ? not_found(name) : malloc(sizeof *c);
-    if (c != NULL) {
-        *c = (struct caller) {address, real, first};
-        while (!atomic_compare_exchange_weak(&callers, &c->next, c)) {
-        }
-    }
-    return real;
-}
-
-__attribute__((visibility("default"))) void ggml_backend_tensor_set(ggt * t, const void * data, size_t offset, size_t size);
+EXPORTED void ggml_backend_tensor_set(ggt * t, const void * data, size_t offset, size_t size);
 
 void ggml_backend_tensor_set(ggt * t, const void * data, size_t offset, size_t size) {
     if (cache_notes(t, data, offset, size)) {
         return;
     }
-    tensor_set_fn real;
-    *(void **) &real = real_for(__builtin_return_address(0), "ggml_backend_tensor_set");
-    real(t, data, offset, size);
+    const struct abi * abi = abi_of(__builtin_return_address(0));
+    if (abi->ggml_backend_tensor_set == NULL) {
+        end_without("ggml_backend_tensor_set");
+    }
+    abi->ggml_backend_tensor_set(t, data, offset, size);
 }
 
-__attribute__((visibility("default"))) void ggml_backend_tensor_get(const ggt * t, void * data, size_t offset, size_t size);
+EXPORTED void ggml_backend_tensor_get(const ggt * t, void * data, size_t offset, size_t size);
 
 void ggml_backend_tensor_get(const ggt * t, void * data, size_t offset, size_t size) {
     saving_notes(t, offset, size);
-    tensor_get_fn real;
-    *(void **) &real = real_for(__builtin_return_address(0), "ggml_backend_tensor_get");
-    real(t, data, offset, size);
+    const struct abi * abi = abi_of(__builtin_return_address(0));
+    if (abi->ggml_backend_tensor_get == NULL) {
+        end_without("ggml_backend_tensor_get");
+    }
+    abi->ggml_backend_tensor_get(t, data, offset, size);
+}
+
+/* ---- texts ---- */
+
+EXPORTED int32_t llama_tokenize(const struct llama_vocab * vocab, const char * text, int32_t len, int32_t * tokens, int32_t capacity, bool add_special, bool parse_special);
+
+int32_t llama_tokenize(const struct llama_vocab * vocab, const char * text, int32_t len, int32_t * tokens, int32_t capacity, bool add_special, bool parse_special) {
+    const struct text t = {vocab, text, len, add_special, parse_special};
+    int32_t n = tokenized_take(&t, tokens, capacity);
+    if (n < 0) {
+        const struct abi * abi = abi_of(__builtin_return_address(0));
+        if (abi->tokenize == NULL) {
+            end_without("llama_tokenize");
+        }
+        n = abi->tokenize(vocab, text, len, tokens, capacity, add_special, parse_special);
+        tokenized_keep(&t, tokens, n);
+    }
+    return n;
 }

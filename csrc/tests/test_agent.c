@@ -9,11 +9,13 @@
 #include "agent/resident.h"
 #include "agent/retain.h"
 #include "agent/state.h"
+#include "agent/tokenized.h"
 #include "check.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static uint64_t seed = 1;
 
@@ -505,7 +507,76 @@ static void test_tables(void) {
     CHECK(!read_shown(&m, ELSEWHERE, ELSEWHERE, &err), "two tables, none plain: not refused");
 }
 
+/* ---- texts ---- */
+
+static void test_tokenized(void) {
+    enum { LEN = TOKENIZED_LEAST, N = 5 };
+    static char bytes[LEN + 1], other[LEN + 1];
+    memset(bytes, 'a', LEN);
+    memset(other, 'a', LEN);
+    other[LEN - 1] = 'b';
+    const struct llama_vocab * vocab = (const struct llama_vocab *) (const void *) bytes, * reloaded = (const struct llama_vocab *) (const void *) other;
+    const int32_t tokens[N] = {3, 1, 4, 1, 5};
+    int32_t got[N] = {0};
+    struct text t = {vocab, bytes, LEN, true, true};
+#define TAKE(capacity) tokenized_take(&t, got, capacity)
+    tokenized_keep(&t, tokens, N);
+    CHECK(TAKE(N) == -1, "given out without a recipe");
+    tokenized_expect(vocab, tokens + 1, N - 1);
+    tokenized_expect(reloaded, tokens, N);
+    CHECK(TAKE(N) == -1, "given out after the recipe of something else");
+    tokenized_expect(vocab, tokens, N - 1);
+    t.bytes = other;
+    CHECK(TAKE(N) == -1, "given out for another text");
+    t = (struct text) {vocab, bytes, LEN, false, true};
+    CHECK(TAKE(N) == -1, "given out where no special tokens are to be added");
+    t = (struct text) {reloaded, bytes, LEN, true, true};
+    CHECK(TAKE(N) == -1, "given out for another model");
+    t.vocab = vocab;
+    CHECK(TAKE(N) == N && memcmp(got, tokens, sizeof tokens) == 0, "not given out after its recipe");
+    CHECK(TAKE(N) == -1, "given out twice");
+
+    tokenized_keep(&t, tokens, N);
+    tokenized_expect(vocab, tokens, N);
+    CHECK(TAKE(N - 1) == -1 && TAKE(N) == -1, "given out where they do not fit, or kept after that");
+
+    tokenized_keep(&t, tokens, N);
+    tokenized_expect(vocab, tokens, N);
+    const struct timespec wait = {.tv_sec = 1, .tv_nsec = 50000000};
+    nanosleep(&wait, NULL);
+    CHECK(TAKE(N) == -1, "given out long after its recipe");
+
+    for (int32_t i = 0; i < 3 * TOKENIZED_ENTRIES; i++) { /* the last ones stay */
+        const int32_t numbered[N] = {i, 1, 4, 1, 5};
+        bytes[0] = (char) i;
+        tokenized_keep(&t, numbered, N);
+        if (i % 3 != 0) {
+            tokenized_expect(vocab, numbered, N);
+            CHECK(TAKE(N) == N && got[0] == i, "text %d not given out", i);
+        }
+    }
+    const size_t large = TOKENIZED_BYTES / 3;
+    char * long_text = calloc(1, large);
+    t = (struct text) {vocab, long_text, (int32_t) large, true, true};
+    for (int32_t i = 0; i < 9; i++) {
+        const int32_t numbered[N] = {1000 + i, 1, 4, 1, 5};
+        long_text[0] = (char) i;
+        tokenized_keep(&t, numbered, N);
+    }
+    int32_t kept = 0;
+    for (int32_t i = 0; i < 9; i++) {
+        const int32_t numbered[N] = {1000 + i, 1, 4, 1, 5};
+        long_text[0] = (char) i;
+        tokenized_expect(vocab, numbered, N);
+        kept += TAKE(N) == N;
+    }
+    CHECK(kept == 2, "%d texts of %zu bytes are kept: expected 2", kept, large);
+    free(long_text);
+#undef TAKE
+}
+
 int main(void) {
+    test_tokenized();
     test_tables();
     test_residents();
     test_hash();

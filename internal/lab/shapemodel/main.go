@@ -25,6 +25,7 @@ type shape struct {
 
 // shapes are those of Llama 3.2 1B, Llama 3.1 8B and Qwen2.5 32B, but for the vocabulary.
 var shapes = map[string]shape{
+	"toy": {layers: 2, dim: 256, ff: 512, heads: 4, headsKV: 2, headDim: 64},
 	"1b":  {layers: 16, dim: 2048, ff: 8192, heads: 32, headsKV: 8, headDim: 64},
 	"8b":  {layers: 32, dim: 4096, ff: 14336, heads: 32, headsKV: 8, headDim: 128},
 	"32b": {layers: 64, dim: 5120, ff: 27648, heads: 40, headsKV: 8, headDim: 128, packed: true},

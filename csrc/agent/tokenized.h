@@ -1,0 +1,41 @@
+/*
+ * What texts became as tokens. For each prompt that is shared the server tokenises the same
+ * text twice: when the sidecar asks for its tokens, and when the request itself arrives. The
+ * second time they are known. They are given out once, within a second after a recipe of
+ * these tokens was carried out, and so to the request that the recipe was for: who asks for a
+ * text that another has asked for waits as long as if none had.
+ */
+#ifndef AGENT_TOKENIZED_H
+#define AGENT_TOKENIZED_H
+
+#include "abi.h"
+
+/* As llama_tokenize takes it. */
+struct text {
+    const struct llama_vocab * vocab;
+    const char * bytes;
+    int32_t len;
+    bool add_special, parse_special;
+};
+
+enum {
+    TOKENIZED_LEAST = 2048,     /* bytes of a text; shorter ones take no time */
+    TOKENIZED_BYTES = 16 << 20, /* of texts and tokens, together */
+    TOKENIZED_ENTRIES = 32,
+};
+
+/* Keeps n tokens of a text, in place of the oldest where there is no room. */
+void tokenized_keep(const struct text * t, const int32_t * tokens, int32_t n);
+
+/* A recipe of these tokens was carried out: the text that begins with them is what comes
+ * next. */
+void tokenized_expect(const struct llama_vocab * vocab, const int32_t * tokens, uint32_t n);
+
+/* Gives out the tokens of a text that is expected, and forgets it. Returns how many they are,
+ * or -1: none are known, or they do not fit. */
+int32_t tokenized_take(const struct text * t, int32_t * tokens, int32_t capacity);
+
+/* How often that spared the server the work. */
+int64_t tokenized_spared(void);
+
+#endif
