@@ -118,7 +118,7 @@ func (p Prober) Agent(ctx context.Context, probed *Probed) (AgentReply, error) {
 		return reply, err
 	}
 	probed.AgentTook = AgentReading{Computed: len(tokens), Recompute: reply.Recompute}
-	if probed.timed() {
+	if probed.Fast() {
 		probed.AgentTook, err = p.timeAgent(ctx, probed.RoPE, files[2], files[1])
 	}
 	return reply, err

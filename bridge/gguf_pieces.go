@@ -34,6 +34,9 @@ func readPieces(meta *metadata) pieces {
 	return p
 }
 
+// BytePairs reports whether the tokenizer encodes byte pairs, word by word.
+func (m *Model) BytePairs() bool { return m.pieces.kind == "gpt2" }
+
 // Piece returns the text of a token: bytes, not always whole characters. Control
 // tokens give their name, an unknown id gives "".
 func (m *Model) Piece(token int32) string { return m.pieces.decode(token) }

@@ -67,8 +67,8 @@ func (p Prober) warm(ctx context.Context, first, single Reading) (Reading, error
 	return first, err
 }
 
-// timed reports whether the backend turned out to be fast, and was timed more closely.
-func (p *Probed) timed() bool { return len(p.Readings) > 1 }
+// Fast reports whether the backend turned out to be fast, and was timed more closely.
+func (p *Probed) Fast() bool { return len(p.Readings) > 1 }
 
 // TokenMS is the prefill time of one token in ms, as far as is known.
 func (p *Probed) TokenMS() float64 { return p.Longest().PerToken() }

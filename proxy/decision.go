@@ -30,6 +30,7 @@ type decision struct {
 	overBefore int64  // unpinned requests that were over when the slot was acquired
 	unsafe     string // why it might find another tenant's prompt, so that it must not be sent
 	tokens     []int32
+	exact      *exactTokens // nil where tokens are those of the whole prompt
 	generation int  // of the KV that the slot will hold
 	reach      int  // how much of the prompt the slot held, at most, by the book
 	whole      bool // the prompt goes on with all that the slot held, by the book

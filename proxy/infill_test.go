@@ -27,7 +27,7 @@ func TestInfillIsWhatTheServerMakesOfIt(t *testing.T) {
 		body["input_extra"] = files
 		b, _ := json.Marshal(body)
 		p, off := readPrompt(EndpointInfill, gjson.ParseBytes(b))
-		tokens, err := s.live().tokenizer.tokens(t.Context(), "", &p)
+		tokens, err := s.live().tokenizer.ids(t.Context(), "", &p)
 		if off != "" || err != nil {
 			t.Fatalf("%s: %q, %v", name, off, err)
 		}

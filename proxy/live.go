@@ -22,6 +22,7 @@ type live struct {
 	stored    *bridge.Layout // in which the store keeps references
 	filler    *bridge.Filler
 	tokenizer tokenizer
+	parts     parts
 	slots     *slots
 	costs     *costs
 	key       string // model key: state and signer
@@ -86,6 +87,7 @@ func (sh *Sharer) probe(ctx context.Context, props bridge.Props) (*live, error) 
 	}
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE, Speculates: sh.backend.Speculates(ctx)}
 	lv.tokenizer = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
+	lv.parts.worth = lv.probed.Fast() && lv.agent() && lv.model != nil && lv.model.BytePairs()
 	sh.loadCalibration(lv)
 	lv.gate = newGate()
 	lv.costs = newCosts(lv.probed, layout.BytesPerToken())

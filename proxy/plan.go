@@ -39,7 +39,8 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.req.Policy.Budget)
 	defer cancel()
-	tokens, err := d.lv.tokenizer.tokens(ctx, d.req.Authorization, &d.req.Prompt)
+	tokens, exact, err := d.lv.tokens(ctx, d.req.Authorization, &d.req.Prompt)
+	d.exact = exact
 	d.sh.step("tokens", start)
 	if refused(err) {
 		return nil, coldRefused

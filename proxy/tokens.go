@@ -23,25 +23,43 @@ type tokenizer struct {
 	context int           // tokens of one slot, 0 unknown
 }
 
-// tokens returns the ids of a prompt. auth is the client's Authorization, with which the
-// backend is asked, so that an error is also what becomes of a client that it would
-// refuse (see refused).
-func (t tokenizer) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, error) {
+// tokens returns the ids of a prompt, and where those of the whole are still under way
+// (parts.go) these too. The backend is asked with the client's Authorization, so that an error
+// is also what becomes of a client that it would refuse (see refused).
+func (lv *live) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, *exactTokens, error) {
+	text := p.Text
 	switch p.Kind {
-	case PromptTokens:
-		return p.Tokens, errors.Join(t.admitted(ctx, auth), t.has(p.Tokens))
+	case PromptChat:
+		var err error
+		if text, err = lv.tokenizer.backend.ApplyTemplate(ctx, auth, p.Chat); err != nil {
+			return nil, nil, err
+		}
+	case PromptText:
+	default:
+		tokens, err := lv.tokenizer.ids(ctx, auth, p)
+		return tokens, nil, err
+	}
+	if lv.parts.worth && !lv.parts.wrong.Load() && lv.agent() {
+		return lv.tokenizeInParts(ctx, auth, text)
+	}
+	tokens, err := lv.tokenizer.whole(ctx, auth, text)
+	return tokens, nil, err
+}
+
+// whole are the ids of a prompt that is a text.
+func (t tokenizer) whole(ctx context.Context, auth, text string) ([]int32, error) {
+	return t.backend.Tokenize(ctx, auth, text, true, true)
+}
+
+// ids are those of a prompt that is not one text.
+func (t tokenizer) ids(ctx context.Context, auth string, p *Prompt) ([]int32, error) {
+	switch p.Kind {
 	case PromptMixed:
 		return t.mixed(ctx, auth, p.Parts)
-	case PromptChat:
-		text, err := t.backend.ApplyTemplate(ctx, auth, p.Chat)
-		if err != nil {
-			return nil, err
-		}
-		return t.backend.Tokenize(ctx, auth, text, true, true)
 	case PromptInfill:
 		return t.infill(ctx, auth, p.Infill)
 	}
-	return t.backend.Tokenize(ctx, auth, p.Text, true, true)
+	return p.Tokens, errors.Join(t.admitted(ctx, auth), t.has(p.Tokens))
 }
 
 // mixed joins the parts; only a string in front gets what the model puts before
