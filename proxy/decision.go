@@ -31,11 +31,11 @@ type decision struct {
 	unsafe     string // why it might find another tenant's prompt, so that it must not be sent
 	tokens     []int32
 	exact      *exactTokens // nil where tokens are those of the whole prompt
-	generation int  // of the KV that the slot will hold
-	reach      int  // how much of the prompt the slot held, at most, by the book
-	whole      bool // the prompt goes on with all that the slot held, by the book
-	expect     int  // cache_n if all is well; -1 not known
-	seen       int  // how often a prompt like it was asked before
+	generation int          // of the KV that the slot will hold
+	reach      int          // how much of the prompt the slot held, at most, by the book
+	whole      bool         // the prompt goes on with all that the slot held, by the book
+	expect     int          // cache_n if all is well; -1 not known
+	seen       int          // how often a prompt like it was asked before
 	report     Report
 	gated      bool
 	over       chan struct{} // closed by finish
