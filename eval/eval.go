@@ -196,7 +196,7 @@ type progress struct {
 	begun int // work of the pair that runs
 }
 
-func (g *progress) work(p Pair) int { return g.runs * (len(p.Reference) + 2*len(p.Target)) }
+func (g *progress) work(p Pair) int { return g.runs * (len(p.Reference) + 2*len(p.Target)) } // what is between is mostly shared
 
 func newProgress(pairs []Pair, runs int, out io.Writer) *progress {
 	g := &progress{out: out, pairs: len(pairs), runs: runs}

@@ -96,12 +96,23 @@ func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldR
 	return &coldRun{ttft: ttft, answer: answer}, nil
 }
 
-// onlyReference has the sidecar know the pair's reference and nothing else.
+// onlyReference has the sidecar know the pair's reference, what comes between it and the
+// target, and nothing else.
 func (m *bench) onlyReference(ctx context.Context, p Pair) error {
 	if err := m.sidecar.forget(ctx); err != nil {
 		return err
 	}
-	if _, _, err := m.client.chat(ctx, p.Reference, -1); err != nil {
+	for _, text := range p.known() {
+		if err := m.see(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// see sends the sidecar a message that may serve later ones.
+func (m *bench) see(ctx context.Context, text string) error {
+	if _, _, err := m.client.chat(ctx, text, -1); err != nil {
 		return fmt.Errorf("reference through the sidecar: %w", err)
 	}
 	report, err := m.sidecar.last(ctx)

@@ -14,13 +14,16 @@ import (
 
 // Pair is one line of a pairs file. Reference and Target are the texts of a
 // user's message; Answer, where there is one, is the text that the shared
-// answer is scored against.
+// answer is scored against. Between are further messages that the sidecar sees after the
+// reference, in order: where they are shared, store.max_generation decides whether they may
+// serve the target too.
 type Pair struct {
-	ID        string `json:"id"`
-	Group     string `json:"group"`
-	Reference string `json:"reference"`
-	Target    string `json:"target"`
-	Answer    string `json:"answer"`
+	ID        string   `json:"id"`
+	Group     string   `json:"group"`
+	Reference string   `json:"reference"`
+	Between   []string `json:"between,omitempty"`
+	Target    string   `json:"target"`
+	Answer    string   `json:"answer"`
 }
 
 // unrelated is the group of pairs that must stay cold.
@@ -86,8 +89,14 @@ func parsePair(line []byte) (Pair, error) {
 	fields := map[string]*string{"id": &p.ID, "group": &p.Group, "reference": &p.Reference, "target": &p.Target, "answer": &p.Answer}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		field, text := fields[name], object[name]
+		if name == "between" {
+			if p.Between = texts(text); p.Between == nil {
+				return p, fmt.Errorf("field %q is %v; want a list of texts", name, text)
+			}
+			continue
+		}
 		if field == nil {
-			return p, fmt.Errorf("field %q is not known; want id, group, reference, target and, where one is expected, answer", name)
+			return p, fmt.Errorf("field %q is not known; want id, group, reference, target and, where there are such, between and answer", name)
 		}
 		var ok bool
 		if *field, ok = text.(string); !ok {
@@ -101,3 +110,20 @@ func parsePair(line []byte) (Pair, error) {
 	}
 	return p, nil
 }
+
+// texts are those of a list of texts, one and more, none of them empty; nil for anything else.
+func texts(list any) []string {
+	values, _ := list.([]any)
+	var out []string
+	for _, v := range values {
+		text, _ := v.(string)
+		if text == "" {
+			return nil
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// known are the messages that the sidecar sees before the target.
+func (p Pair) known() []string { return append([]string{p.Reference}, p.Between...) }
