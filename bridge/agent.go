@@ -250,7 +250,7 @@ func (b *Backend) Cook(ctx context.Context, slot int, dir, file string, tokens i
 		return AgentReply{}, fmt.Errorf("%w: cannot make the file for the agent's reply: %w", ErrUnsent, err)
 	}
 	// A recipe that ends the server would end it a second time.
-	n, err := b.once().Restore(ctx, slot, file)
+	n, err := b.Once().Restore(ctx, slot, file)
 	reply, replied := readReply(path)
 	switch {
 	case replied && reply.NoCells:

@@ -74,8 +74,9 @@ func NewBackend(url, apiKey string, connect time.Duration) *Backend {
 	return &Backend{url: strings.TrimRight(url, "/"), apiKey: apiKey, http: &http.Client{Transport: t}, fresh: &http.Client{Transport: alone}}
 }
 
-// once asks over new connections alone, on which net/http repeats nothing.
-func (b *Backend) once() *Backend {
+// Once asks over new connections alone, which are not kept: net/http repeats nothing on them,
+// and they do not occupy a thread of a server that has a fixed number.
+func (b *Backend) Once() *Backend {
 	o := *b
 	o.http = b.fresh
 	return &o
@@ -258,7 +259,7 @@ func (b *Backend) Look(ctx context.Context) (Props, error) {
 // which the server takes up after those that were there before.
 func (b *Backend) Adapters(ctx context.Context) (applied string, loaded int, err error) {
 	const path = "/lora-adapters"
-	reply, err := b.once().call(ctx, http.MethodGet, path, b.authorization(), nil)
+	reply, err := b.Once().call(ctx, http.MethodGet, path, b.authorization(), nil)
 	var answer *BackendError
 	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
 		return "[]", 0, nil // a server that knows none

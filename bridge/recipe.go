@@ -46,7 +46,7 @@ type Recipe struct {
 	Attended  float64
 	Displaced []bool
 	// Following are the prompt's tokens after Tokens, of which there must be one where
-	// an answer is to be drafted.
+	// an answer is to be drafted. The server is spared tokenising the prompt that they end.
 	Following []int32
 }
 
@@ -93,7 +93,8 @@ type recipeHead struct {
 	Retention                                float32
 	Attended                                 float32
 	Following, Drafted                       uint32
-	_                                        [4]uint32
+	Whole                                    uint64
+	WholeTokens, _                           uint32
 }
 
 type recipeRef struct {
@@ -254,12 +255,22 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	if r.drafts() {
 		h.Following, h.Drafted = uint32(len(r.Following)), DraftTokens
 	}
+	h.Whole, h.WholeTokens = r.whole()
 	p := r.RoPE.Params
 	h.Base, h.Scale, h.AttnFactor = float32(p.Base), float32(p.scale()), 1
 	if y := p.YaRN; y != nil {
 		h.ExtFactor, h.BetaFast, h.BetaSlow, h.OrigCtx = float32(y.ExtFactor), float32(y.BetaFast), float32(y.BetaSlow), uint32(y.OrigCtx)
 	}
 	return h
+}
+
+// whole is by what the agent knows the prompt: the xxHash64 of all tokens, and their number.
+func (r *Recipe) whole() (sum uint64, n uint32) {
+	h := xxhash.New()
+	for _, tokens := range [][]int32{r.Tokens, r.Following} {
+		_ = binary.Write(h, binary.LittleEndian, tokens)
+	}
+	return h.Sum64(), uint32(len(r.Tokens) + len(r.Following))
 }
 
 func (r *Recipe) putRefs(put func(any)) error {

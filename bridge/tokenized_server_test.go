@@ -32,7 +32,7 @@ func TestAgentSparesTheServerTokenising(t *testing.T) {
 	ref := k.cold("ref", tokens[:n])
 	cook := func() int64 {
 		t.Helper()
-		return k.cook(&Recipe{Tokens: tokens[:n], Runs: []Run{{Len: int32(n)}}, Depth: all(n, 0), Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}).Spared
+		return k.cook(&Recipe{Tokens: tokens[:n], Following: tokens[n:], Runs: []Run{{Len: int32(n)}}, Depth: all(n, 0), Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE}).Spared
 	}
 	complete := func() {
 		t.Helper()

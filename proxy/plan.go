@@ -40,7 +40,6 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 	ctx, cancel := context.WithTimeout(ctx, d.req.Policy.Budget)
 	defer cancel()
 	tokens, exact, err := d.lv.tokens(ctx, d.req.Authorization, &d.req.Prompt)
-	d.exact = exact
 	d.sh.step("tokens", start)
 	if refused(err) {
 		return nil, coldRefused
@@ -52,7 +51,7 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 	if d.lv.tooLong(len(tokens)) {
 		return nil, coldLong
 	}
-	d.tokens, d.report.Tokens = tokens, tokens
+	d.tokens, d.exact, d.report.Tokens = tokens, exact, tokens
 	pol := &d.req.Policy
 	switch {
 	case d.req.Adapters != "":

@@ -537,7 +537,7 @@ size_t agent_restore(const struct abi * abi, struct llama_context * ctx, const c
         got = carry_out(j, seq, tokens, capacity, count, &err);
         ok = got != 0;
         if (ok) {
-            tokenized_expect(abi->llama_model_get_vocab(abi->llama_get_model(ctx)), j->recipe.tokens, j->recipe.head.n_tokens);
+            tokenized_expect(abi->llama_model_get_vocab(abi->llama_get_model(ctx)), j->recipe.head.n_whole, j->recipe.head.whole);
         }
     }
     if (!ok || !asks) {

@@ -72,7 +72,9 @@ struct recipe_head {
     float retention; /* above 0, up to 1 */
     float share_attended;
     uint32_t n_following, n_drafted; /* 0 where nobody asks what an answer attends to */
-    uint32_t reserved[4];
+    uint64_t whole; /* xxHash64, seed 0, of all of the prompt's tokens */
+    uint32_t n_whole; /* how many they are; 0 where nobody says */
+    uint32_t reserved;
 };
 
 struct recipe_ref {

@@ -1,17 +1,22 @@
 #include "tokenized.h"
 
+#include "recipe.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { EXPECTED_NS = 1000000000 };
+#define SECOND 1000000000LL
+#define EXPECTED_FOR SECOND
+#define KEPT_FOR (60 * SECOND)
 
 struct entry {
     struct text text; /* its bytes are the entry's own; null where there is no entry */
     int32_t * tokens;
     int32_t n;
-    int64_t expected; /* until when, in ns; 0 not */
+    int64_t kept;     /* since when, in ns */
+    int64_t expected; /* until when; 0 not */
 };
 
 static struct {
@@ -25,7 +30,7 @@ static struct {
 static int64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
+    return (int64_t) t.tv_sec * SECOND + t.tv_nsec;
 }
 
 static size_t bytes_of(const struct entry * e) { return (size_t) e->text.len + (size_t) e->n * sizeof *e->tokens; }
@@ -48,10 +53,13 @@ static void * copy_of(const void * from, size_t size) {
     return to == NULL ? NULL : memcpy(to, from, size);
 }
 
-/* Room for an entry where the oldest was; null where it would not fit among the others. */
-static struct entry * make_room(size_t size) {
-    for (int32_t i = 0; i < TOKENIZED_ENTRIES && kept.bytes + size > TOKENIZED_BYTES; i++) {
-        forget(&kept.entries[(kept.oldest + i) % TOKENIZED_ENTRIES]);
+/* Room for an entry where the oldest was. */
+static struct entry * make_room(size_t size, int64_t now) {
+    for (int32_t i = 0; i < TOKENIZED_ENTRIES; i++) {
+        struct entry * e = &kept.entries[(kept.oldest + i) % TOKENIZED_ENTRIES];
+        if (kept.bytes + size > TOKENIZED_BYTES || now - e->kept > KEPT_FOR) {
+            forget(e);
+        }
     }
     struct entry * e = &kept.entries[kept.oldest];
     kept.oldest = (kept.oldest + 1) % TOKENIZED_ENTRIES;
@@ -60,8 +68,8 @@ static struct entry * make_room(size_t size) {
 }
 
 void tokenized_keep(const struct text * t, const int32_t * tokens, int32_t n) {
-    struct entry e = {.text = *t, .n = n};
-    if (n < 1 || t->len < TOKENIZED_LEAST || bytes_of(&e) > TOKENIZED_BYTES) {
+    struct entry e = {.text = *t, .n = n, .kept = now_ns()};
+    if (n < 1 || !t->add_special || t->len < TOKENIZED_LEAST || bytes_of(&e) > TOKENIZED_BYTES) {
         return;
     }
     e.text.bytes = copy_of(t->bytes, (size_t) t->len);
@@ -72,17 +80,21 @@ void tokenized_keep(const struct text * t, const int32_t * tokens, int32_t n) {
         return;
     }
     pthread_mutex_lock(&kept.lock);
-    *make_room(bytes_of(&e)) = e;
+    *make_room(bytes_of(&e), e.kept) = e;
     kept.bytes += bytes_of(&e);
     pthread_mutex_unlock(&kept.lock);
 }
 
-void tokenized_expect(const struct llama_vocab * vocab, const int32_t * tokens, uint32_t n) {
+static bool is_prompt(const struct entry * e, uint32_t n, uint64_t sum) {
+    return e->text.bytes != NULL && (uint32_t) e->n == n && xxhash64((const uint8_t *) e->tokens, n * sizeof *e->tokens) == sum;
+}
+
+void tokenized_expect(const struct llama_vocab * vocab, uint32_t n, uint64_t sum) {
     pthread_mutex_lock(&kept.lock);
     for (int32_t i = 1; i <= TOKENIZED_ENTRIES; i++) { /* the newest first */
         struct entry * e = &kept.entries[(kept.oldest + TOKENIZED_ENTRIES - i) % TOKENIZED_ENTRIES];
-        if (e->text.bytes != NULL && e->text.vocab == vocab && e->expected == 0 && (uint32_t) e->n >= n && memcmp(e->tokens, tokens, n * sizeof *tokens) == 0) {
-            e->expected = now_ns() + EXPECTED_NS;
+        if (e->text.vocab == vocab && e->expected == 0 && is_prompt(e, n, sum)) {
+            e->expected = now_ns() + EXPECTED_FOR;
             break;
         }
     }

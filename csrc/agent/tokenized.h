@@ -1,9 +1,9 @@
 /*
  * What texts became as tokens. For each prompt that is shared the server tokenises the same
  * text twice: when the sidecar asks for its tokens, and when the request itself arrives. The
- * second time they are known. They are given out once, within a second after a recipe of
- * these tokens was carried out, and so to the request that the recipe was for: who asks for a
- * text that another has asked for waits as long as if none had.
+ * second time they are known. They are given out once, within a second after a recipe for
+ * this very prompt was carried out, and so to the request that the recipe was for: who asks
+ * for a text that another has asked for waits as long as if none had.
  */
 #ifndef AGENT_TOKENIZED_H
 #define AGENT_TOKENIZED_H
@@ -24,12 +24,13 @@ enum {
     TOKENIZED_ENTRIES = 32,
 };
 
-/* Keeps n tokens of a text, in place of the oldest where there is no room. */
+/* Keeps n tokens of a text that is a prompt, not a part of one, in place of the oldest where
+ * there is no room. What is older than a minute goes. */
 void tokenized_keep(const struct text * t, const int32_t * tokens, int32_t n);
 
-/* A recipe of these tokens was carried out: the text that begins with them is what comes
+/* A recipe was carried out for a prompt of n tokens of that xxHash64: its text is what comes
  * next. */
-void tokenized_expect(const struct llama_vocab * vocab, const int32_t * tokens, uint32_t n);
+void tokenized_expect(const struct llama_vocab * vocab, uint32_t n, uint64_t sum);
 
 /* Gives out the tokens of a text that is expected, and forgets it. Returns how many they are,
  * or -1: none are known, or they do not fit. */

@@ -509,6 +509,8 @@ static void test_tables(void) {
 
 /* ---- texts ---- */
 
+static void expect(const struct llama_vocab * vocab, const int32_t * tokens, uint32_t n) { tokenized_expect(vocab, n, xxhash64((const uint8_t *) tokens, n * sizeof *tokens)); }
+
 static void test_tokenized(void) {
     enum { LEN = TOKENIZED_LEAST, N = 5 };
     static char bytes[LEN + 1], other[LEN + 1];
@@ -516,17 +518,19 @@ static void test_tokenized(void) {
     memset(other, 'a', LEN);
     other[LEN - 1] = 'b';
     const struct llama_vocab * vocab = (const struct llama_vocab *) (const void *) bytes, * reloaded = (const struct llama_vocab *) (const void *) other;
-    const int32_t tokens[N] = {3, 1, 4, 1, 5};
+    const int32_t tokens[N] = {3, 1, 4, 1, 5}, others[N] = {3, 1, 4, 1, 6};
     int32_t got[N] = {0};
     struct text t = {vocab, bytes, LEN, true, true};
 #define TAKE(capacity) tokenized_take(&t, got, capacity)
     tokenized_keep(&t, tokens, N);
     CHECK(TAKE(N) == -1, "given out without a recipe");
-    tokenized_expect(vocab, tokens + 1, N - 1);
-    tokenized_expect(reloaded, tokens, N);
+    expect(vocab, tokens, N - 1); /* a prompt that this one goes on with */
+    expect(vocab, others, N);
+    expect(reloaded, tokens, N);
     CHECK(TAKE(N) == -1, "given out after the recipe of something else");
-    tokenized_expect(vocab, tokens, N - 1);
-    t.bytes = other;
+    t.bytes = other; /* another's prompt of the same beginning, asked for later */
+    tokenized_keep(&t, others, N);
+    expect(vocab, tokens, N);
     CHECK(TAKE(N) == -1, "given out for another text");
     t = (struct text) {vocab, bytes, LEN, false, true};
     CHECK(TAKE(N) == -1, "given out where no special tokens are to be added");
@@ -537,21 +541,27 @@ static void test_tokenized(void) {
     CHECK(TAKE(N) == -1, "given out twice");
 
     tokenized_keep(&t, tokens, N);
-    tokenized_expect(vocab, tokens, N);
+    expect(vocab, tokens, N);
     CHECK(TAKE(N - 1) == -1 && TAKE(N) == -1, "given out where they do not fit, or kept after that");
 
     tokenized_keep(&t, tokens, N);
-    tokenized_expect(vocab, tokens, N);
+    expect(vocab, tokens, N);
     const struct timespec wait = {.tv_sec = 1, .tv_nsec = 50000000};
     nanosleep(&wait, NULL);
     CHECK(TAKE(N) == -1, "given out long after its recipe");
+
+    t.add_special = false; /* a part of a prompt */
+    tokenized_keep(&t, tokens, N);
+    expect(vocab, tokens, N);
+    CHECK(TAKE(N) == -1, "a part of a prompt is kept");
+    t.add_special = true;
 
     for (int32_t i = 0; i < 3 * TOKENIZED_ENTRIES; i++) { /* the last ones stay */
         const int32_t numbered[N] = {i, 1, 4, 1, 5};
         bytes[0] = (char) i;
         tokenized_keep(&t, numbered, N);
         if (i % 3 != 0) {
-            tokenized_expect(vocab, numbered, N);
+            expect(vocab, numbered, N);
             CHECK(TAKE(N) == N && got[0] == i, "text %d not given out", i);
         }
     }
@@ -567,7 +577,7 @@ static void test_tokenized(void) {
     for (int32_t i = 0; i < 9; i++) {
         const int32_t numbered[N] = {1000 + i, 1, 4, 1, 5};
         long_text[0] = (char) i;
-        tokenized_expect(vocab, numbered, N);
+        expect(vocab, numbered, N);
         kept += TAKE(N) == N;
     }
     CHECK(kept == 2, "%d texts of %zu bytes are kept: expected 2", kept, large);
