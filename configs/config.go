@@ -109,7 +109,8 @@ type Store struct {
 	// MinTokens is the shortest prompt kept as a reference.
 	MinTokens int `yaml:"min_tokens" json:"min_tokens" jsonschema:"minimum=1"`
 	// MaxGeneration is the highest generation kept: 0 keeps only prompts that
-	// the model itself computed, 1 also those composed from such.
+	// the model itself computed, 1 also those composed from such, if a part of
+	// them is new (novelty), and so on: approximations add up.
 	MaxGeneration int `yaml:"max_generation" json:"max_generation" jsonschema:"minimum=0"`
 	// Novelty is the highest similarity to a kept reference at which a prompt
 	// is still kept as one of its own.

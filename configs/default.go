@@ -24,7 +24,7 @@ func Default() *Config {
 		Store: Store{
 			Budget:        8 << 30,
 			MinTokens:     256,
-			MaxGeneration: 0,
+			MaxGeneration: 1,
 			Novelty:       0.9,
 			Compress:      "q8_0",
 		},
