@@ -14,7 +14,7 @@ func calibrateCommand() *cobra.Command {
 		Use:   "calibrate --backend URL --slot-dir DIR",
 		Short: "Measure what recomputing buys with this model, for quality.kl to go by",
 		Long: "Measure, on pairs of prompts, what leaving out and what recomputing more tokens buys and costs with the model that the backend has,\n" +
-			"and store it in the slot directory: from then on serve turns quality.kl into the share that each request needs.\n" +
+			"and store it in the slot directory: a serve started after it turns quality.kl into the share that each request needs.\n" +
 			"The backend must have the agent, and do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.",
 		Args: cobra.NoArgs,
 	}

@@ -19,8 +19,8 @@ func doctorCommand() *cobra.Command {
 		Long: "Checks the program's own files, the slot directory, the backend, its model and the\n" +
 			"index, and prints for each whether it is ok, worth a warning or wrong, and what to\n" +
 			"do. The exit status is 1 where something is wrong.\n\n" +
-			"The probe prefills, saves and restores a short prompt in the backend's first slots,\n" +
-			"which are empty then; --no-probe leaves it out.",
+			"The probe prefills, saves and restores a short prompt in two of the backend's slots, if\n" +
+			"possible idle ones that hold little, which are empty then; --no-probe leaves it out.",
 		Args: cobra.NoArgs,
 	}
 	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "listen", "admin", "model", "redis", "budget", "library")

@@ -306,7 +306,7 @@ func (p *planner) arrangeSlots() error {
 	mount := corev1.VolumeMount{Name: slotsVolume, MountPath: p.slotDir}
 	p.mounts = append(p.mounts, mount)
 	p.sidecarMounts = append(p.sidecarMounts, mount)
-	p.budget, p.slotMemory = size.Value()/2, size
+	p.slotMemory = size
 	if p.s.ServerMemory == "raise" {
 		p.raiseServerMemory()
 	} else {
@@ -314,6 +314,15 @@ func (p *planner) arrangeSlots() error {
 	}
 	p.keepIdleSlots()
 	p.note("slots=%s (%s)", p.slotDir, size.String())
+	return p.fitBudget(size)
+}
+
+// fitBudget takes half of the slot directory's size for the budget, where none is given.
+func (p *planner) fitBudget(size resource.Quantity) error {
+	if p.s.Budget.Cmp(size) > 0 {
+		return refuse(kindAnnotation, "the budget of %s exceeds the slot directory's %s", p.s.Budget.String(), size.String())
+	}
+	p.budget = size.Value() / 2
 	return nil
 }
 
@@ -353,11 +362,11 @@ func (p *planner) measureVolume(name string) error {
 		if memory && size == nil {
 			return refuse(kindVolume, "the server's --slot-save-path %s is on volume %q in memory, which counts as the sidecar's; want a sizeLimit", p.slotDir, name)
 		}
-		if size != nil {
-			p.budget = size.Value() / 2
-		}
 		if memory {
 			p.slotMemory = *size
+		}
+		if size != nil {
+			return p.fitBudget(*size)
 		}
 	}
 	return nil

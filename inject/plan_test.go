@@ -353,6 +353,12 @@ func TestTheServersOwnSlotDirectoryIsShared(t *testing.T) {
 		server(p).Env = append(server(p).Env, corev1.EnvVar{Name: "LLAMA_ARG_SLOT_SAVE_PATH", Value: "/data/slots"})
 		p.Spec.Volumes[1].EmptyDir.SizeLimit = nil
 	}, "")
+	onClaim := func(p *corev1.Pod) {
+		server(p).Args = append(server(p).Args, "--slot-save-path", "/data/slots")
+		p.Spec.Volumes[1].VolumeSource = corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "mine"}}
+	}
+	f(onClaim, "")
+	f(func(p *corev1.Pod) { onClaim(p); annotate(p, "budget", "50Gi") }, "50GiB")
 }
 
 // What the sidecar writes to a volume in memory counts as its own.
@@ -521,7 +527,15 @@ var refusals = []struct {
 	{kindAnnotation, "want an address", func(p *corev1.Pod) { annotate(p, "listen-host", "everywhere") }},
 	{kindAnnotation, "want a port", func(p *corev1.Pod) { annotate(p, "listen-port", "70000") }},
 	{kindAnnotation, "want one of off, exact, fuzzy", func(p *corev1.Pod) { annotate(p, "reuse", "all") }},
-	{kindAnnotation, "exceeds the slot directory's", func(p *corev1.Pod) { annotate(p, "budget", "100Gi") }},
+	{kindAnnotation, "exceeds the slot directory's 4Gi", func(p *corev1.Pod) { annotate(p, "budget", "100Gi") }},
+	{kindAnnotation, "exceeds the slot directory's 1Gi", func(p *corev1.Pod) {
+		size := resource.MustParse("1Gi")
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "mine", VolumeSource: corev1.VolumeSource{
+			EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}}})
+		server(p).VolumeMounts = append(server(p).VolumeMounts, corev1.VolumeMount{Name: "mine", MountPath: "/data"})
+		server(p).Args = append(server(p).Args, "--slot-save-path", "/data")
+		annotate(p, "budget", "2Gi")
+	}},
 	{kindAnnotation, "exceeds its limit", func(p *corev1.Pod) { annotate(p, "cpu-request", "3"); annotate(p, "cpu-limit", "2") }},
 	{kindContainer, "no container runs llama-server", func(p *corev1.Pod) { server(p).Image = "nginx:1" }},
 	{kindContainer, "no container runs llama-server", func(p *corev1.Pod) { server(p).Image = "me/llama-server-exporter:1" }},

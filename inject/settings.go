@@ -128,9 +128,6 @@ func (s Settings) with(pod map[string]string) (Settings, error) {
 			return s, refuse(kindAnnotation, "annotation %s is %q; %v", key, pod[key], err)
 		}
 	}
-	if s.Budget.Cmp(s.SlotSize) > 0 {
-		return s, refuse(kindAnnotation, "the budget of %s exceeds the slot directory's %s", s.Budget.String(), s.SlotSize.String())
-	}
 	return s, nil
 }
 

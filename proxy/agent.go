@@ -44,11 +44,11 @@ func (d *decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 		if ctx.Err() == nil {
 			d.lv.agentFailed(d.sh, err)
 		}
-		return d.fillFailed(err)
+		return d.fillFailed(ctx, err)
 	}
 	d.lv.failures.Store(0)
 	if err := d.confirm(ctx); err != nil {
-		return d.fillFailed(err)
+		return d.fillFailed(ctx, err)
 	}
 	d.sh.step("compose", start)
 	d.sh.log.Debug().Str("id", d.req.ID).Float64("compose_ms", reply.Compose).Float64("recompute_ms", reply.Recompute).Float64("restore_ms", reply.Restore).

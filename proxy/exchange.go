@@ -172,9 +172,14 @@ func (p paced) Read(b []byte) (int, error) {
 	return p.all.Read(b)
 }
 
-// refuse answers in the backend's own form of an error, and ends the exchange.
+// refuse answers in the backend's own form of an error, and ends the exchange. To a client that
+// left no answer comes.
 func (x *exchange) refuse(ctx *fasthttp.RequestCtx, status int, kind, message string) {
 	x.status = status
+	if errors.Is(context.Cause(x.ctx), errClientGone) {
+		x.status = 0
+		x.fail(errClientGone)
+	}
 	writeError(ctx, status, kind, message)
 	if d := x.decision; d != nil && d.Header != "" {
 		ctx.Response.Header.Set(controlHeader, d.Header)

@@ -30,7 +30,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	}
 	sl, prefix := d.lv.slots.acquire(wait, d.req.Tenant, d.tokens, least, d.maxGeneration())
 	if sl == nil {
-		d.leaveToBackend(ctx, coldBusy)
+		d.leaveToBackend(ctx, late(ctx, coldBusy))
 		return
 	}
 	d.slot, d.overBefore = sl, d.sh.unpinned.over.Load()
@@ -92,7 +92,7 @@ func (d *decision) fill(ctx context.Context, p *planned) string {
 	}
 	if err := d.useAdapters(ctx); err != nil {
 		d.touched = true
-		return d.fillFailed(err)
+		return d.fillFailed(ctx, err)
 	}
 	if p.recipe {
 		return d.cook(ctx, p, refs)
@@ -105,7 +105,7 @@ func (d *decision) fill(ctx context.Context, p *planned) string {
 	})
 	d.report.Compose, d.report.Inject = done.Compose, done.Inject
 	if err != nil {
-		return d.fillFailed(err)
+		return d.fillFailed(ctx, err)
 	}
 	d.sh.metrics.Steps.WithLabelValues("compose").Observe(done.Compose.Seconds())
 	d.sh.metrics.Steps.WithLabelValues("inject").Observe(done.Inject.Seconds())
@@ -248,11 +248,11 @@ func (d *decision) erase(sl *slot) bool {
 }
 
 // fillFailed logs and counts a failed fill, and returns why the request is cold.
-func (d *decision) fillFailed(err error) (reason string) {
+func (d *decision) fillFailed(ctx context.Context, err error) (reason string) {
 	sh := d.sh
 	switch {
-	case errors.Is(err, context.Canceled): // the client left
-		return coldFill
+	case ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded): // not a save that never ends
+		return coldClientGone
 	case errors.Is(err, bridge.ErrNoCells):
 		sh.log.Info().Err(err).Str("id", d.req.ID).Int("slot", d.slot.id).Msg("no room for what was to be injected, the request goes cold")
 		return coldCells

@@ -78,10 +78,13 @@ func (lv *live) tooLong(n int) bool {
 	return most > 0 && n >= most
 }
 
-// late names the time budget where it was what ran out.
+// late names the time budget where it was what ran out, and the client where it left.
 func late(ctx context.Context, otherwise string) string {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	switch err := ctx.Err(); {
+	case errors.Is(err, context.DeadlineExceeded):
 		return coldLate
+	case err != nil:
+		return coldClientGone
 	}
 	return otherwise
 }
@@ -121,7 +124,7 @@ func (d *decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 		return nil, coldDissimilar
 	}
 	if ctx.Err() != nil {
-		return nil, coldLate
+		return nil, late(ctx, coldLate)
 	}
 	costs := d.lv.costs.model()
 	if d.agent() {
@@ -158,7 +161,7 @@ func (d *decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (
 		return nil, coldNoGain
 	}
 	if ctx.Err() != nil {
-		return nil, coldLate
+		return nil, late(ctx, coldLate)
 	}
 	return p, ""
 }

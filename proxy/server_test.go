@@ -265,7 +265,7 @@ func TestStreamsHeadAndChunksAsTheyCome(t *testing.T) {
 }
 
 func TestClientDisconnectCancelsTheBackend(t *testing.T) {
-	f := func(name, path string, answerFirst, pipelined bool) {
+	f := func(name, path, version string, answerFirst, pipelined bool, status int) {
 		t.Run(name, func(t *testing.T) {
 			started, gone := make(chan struct{}), make(chan time.Time, 1)
 			backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
@@ -287,12 +287,12 @@ func TestClientDisconnectCancelsTheBackend(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _ = io.WriteString(c, "POST "+path+" HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\n{\"prompt\":\"a\"}")
+			_, _ = io.WriteString(c, "POST "+path+" HTTP/"+version+"\r\nHost: a\r\nContent-Length: 14\r\n\r\n{\"prompt\":\"a\"}")
 			if pipelined {
 				_, _ = io.WriteString(c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
 			}
 			<-started
-			if answerFirst {
+			if status != 0 {
 				if _, err := c.Read(make([]byte, 512)); err != nil {
 					t.Fatal(err)
 				}
@@ -308,15 +308,20 @@ func TestClientDisconnectCancelsTheBackend(t *testing.T) {
 			within(t, "the cancellation is counted", func() bool { return testutil.ToFloat64(s.metrics.ClientGone) == 1 })
 			within(t, "nothing is in flight", func() bool { return testutil.ToFloat64(s.metrics.InFlight) == 0 })
 			s.stop()
-			if log := s.log.String(); !strings.Contains(log, errClientGone.Error()) {
-				t.Errorf("log: %s", log)
+			log := s.log.String()
+			if !strings.Contains(log, errClientGone.Error()) || !strings.Contains(log, fmt.Sprintf(`"status":%d,`, status)) {
+				t.Errorf("status %d, log: %s", status, log)
+			}
+			if n := testutil.ToFloat64(s.metrics.Statuses.WithLabelValues("5xx")); n != 0 {
+				t.Errorf("%v answers are counted as 5xx", n)
 			}
 		})
 	}
-	f("before the answer", "/completion", false, false)
-	f("mid-stream", "/completion", true, false)
-	f("with a pipelined request unread", "/completion", false, true)
-	f("on a path that passes through", "/tokenize", false, false)
+	f("before the answer", "/completion", "1.1", false, false, 0)
+	f("mid-stream", "/completion", "1.1", true, false, 200)
+	f("mid-stream, by HTTP/1.0, which gets it as a whole", "/completion", "1.0", true, false, 0)
+	f("with a pipelined request unread", "/completion", "1.1", false, true, 0)
+	f("on a path that passes through", "/tokenize", "1.1", false, false, 0)
 }
 
 func TestBodyLimit(t *testing.T) {
