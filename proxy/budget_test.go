@@ -11,8 +11,8 @@ import (
 	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
 )
 
-// TestBudget: deciding may take what the route says, or 2 % of the prompt's cold prefill, but
-// no prompt counts as longer than a slot.
+// TestBudget: deciding may take what the route says, or 2 % of the cold prefill of a prompt
+// that a slot may take.
 func TestBudget(t *testing.T) {
 	const route = 250 * time.Millisecond
 	f := func(what string, p *bridge.Probed, bytes int, want time.Duration) {
@@ -23,11 +23,13 @@ func TestBudget(t *testing.T) {
 			t.Errorf("%s, %d bytes: %v to decide, want %v", what, bytes, got, want)
 		}
 	}
-	f("CPU", slow(7), 4*1000, route)
-	f("CPU", slow(7), 4*47_000, 21*time.Second) // on average a token costs three times what the first does
-	f("GPU", gpu(24), 4*4000, route)
-	f("times unknown", &bridge.Probed{}, 4*47_000, route)
-	f("CPU, a body of 64 MiB", inSlots(slow(7), 47_000), 64<<20, 21*time.Second)
+	f("CPU", inSlots(slow(7), 131072), 4*1000, route)
+	f("CPU", inSlots(slow(7), 131072), 4*47_000, 21*time.Second) // on average a token costs three times what the first does
+	f("CPU, more bytes a token", inSlots(slow(7), 47_000), 7*47_000, 21*time.Second)
+	f("CPU, more than a slot takes", inSlots(slow(7), 47_000), 9*47_000, route)
+	f("GPU", inSlots(gpu(24), 131072), 4*4000, route)
+	f("times unknown", inSlots(&bridge.Probed{}, 131072), 4*47_000, route)
+	f("context unknown", slow(7), 4*47_000, route)
 }
 
 // inSlots is a backend whose slots have so many tokens.
