@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
 	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
@@ -33,7 +34,7 @@ func TestFillingBesideADraftModel(t *testing.T) {
 	}
 	run := func(from, to int32) []Run { return []Run{{Src: from, Dst: from, Len: to - from}} }
 	f("slot", 350, func() error {
-		_, err := fl.Fill(ctx, Fill{Slot: 1, Tokens: tokens, Refs: []*Reference{{State: ref}}, Threads: 1,
+		_, err := fl.Fill(ctx, Fill{Slot: 1, Tokens: tokens, Refs: []*Reference{{State: ref}}, Threads: 1, SaveWithin: time.Minute,
 			Stages: []FillStage{{Runs: run(0, 100), From: 100, To: 120}, {Runs: run(120, 200), From: 200, To: 220}, {Runs: run(220, 350), From: 350, To: 400}}})
 		return err
 	})

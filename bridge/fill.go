@@ -26,6 +26,9 @@ type Fill struct {
 	Stages  []FillStage
 	Refs    []*Reference
 	Threads int
+	// SaveWithin bounds the saving between two stages, which waits for the batch that the
+	// server is at.
+	SaveWithin time.Duration
 }
 
 // Filled says what a fill did and cost.
@@ -251,14 +254,11 @@ func (p *progress) stage(ctx context.Context, st FillStage) (Prefilled, error) {
 	return got, p.reopen(st)
 }
 
-// saveTimeout bounds the saving between two stages.
-const saveTimeout = 30 * time.Second
-
 // save has the server write the slot to savedIn. It waits for the answer though the
 // client may be gone: the server carries out what it was asked for in any case, and the
 // file could be another request's by then. Without an answer nobody gets it again.
 func (p *progress) save(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.f.SaveWithin)
 	defer cancel()
 	_, _, err := p.fl.Backend.Save(ctx, p.f.Slot, p.savedIn.File())
 	var answer *BackendError

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -29,9 +30,9 @@ func slotServer(t *testing.T, save http.HandlerFunc) *Backend {
 }
 
 // fillInTwoStages has the server compute and save the first tokens of a prompt.
-func fillInTwoStages(ctx context.Context, s *Store, b *Backend) error {
+func fillInTwoStages(ctx context.Context, s *Store, b *Backend, saveWithin time.Duration) error {
 	fl := &Filler{Backend: b, Kernels: GoKernels(), Store: s, Layout: storeLayout}
-	_, err := fl.Fill(ctx, Fill{Tokens: make([]int32, 8), Threads: 1, Stages: []FillStage{{To: 4}, {From: 4, To: 8}}})
+	_, err := fl.Fill(ctx, Fill{Tokens: make([]int32, 8), Threads: 1, SaveWithin: saveWithin, Stages: []FillStage{{To: 4}, {From: 4, To: 8}}})
 	return err
 }
 
@@ -47,7 +48,7 @@ func TestFillWaitsForTheSaveOfAClientThatIsGone(t *testing.T) {
 		http.Error(w, "no room", http.StatusInternalServerError)
 	})
 	s := openStore(t, t.TempDir(), StoreOptions{})
-	if err := fillInTwoStages(ctx, s, b); err == nil || !saved.Load() {
+	if err := fillInTwoStages(ctx, s, b, time.Minute); err == nil || !saved.Load() {
 		t.Errorf("ended with %v, saved: %t", err, saved.Load())
 	}
 	if len(s.scratch.free) != 2 {
@@ -59,7 +60,7 @@ func TestAFileThatTheServerMayStillSaveToIsNotUsedAgain(t *testing.T) {
 	b := slotServer(t, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
 	dir := t.TempDir()
 	s := openStore(t, dir, StoreOptions{})
-	if err := fillInTwoStages(context.Background(), s, b); err == nil {
+	if err := fillInTwoStages(context.Background(), s, b, time.Minute); err == nil {
 		t.Error("no error")
 	}
 	if len(s.scratch.free) != 1 {
@@ -68,5 +69,17 @@ func TestAFileThatTheServerMayStillSaveToIsNotUsedAgain(t *testing.T) {
 	s.Close()
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// How long a save may take is the caller's to say: a server saves between two batches, and on a
+// slow machine one batch takes minutes.
+func TestFillWaitsForASaveAsLongAsItIsTold(t *testing.T) {
+	over := make(chan struct{})
+	b := slotServer(t, func(http.ResponseWriter, *http.Request) { <-over })
+	defer close(over)
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	if err := fillInTwoStages(context.Background(), s, b, time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ended with %v: expected the time for saving to be over", err)
 	}
 }

@@ -168,8 +168,9 @@ type Policy struct {
 	Unrepaired Unrepaired `yaml:"unrepaired" json:"unrepaired" jsonschema:"enum=cold,enum=accept"`
 	// Tenant says who a request belongs to.
 	Tenant Tenant `yaml:"tenant" json:"tenant"`
-	// Budget is the time for deciding: tokens, look-up and alignment. A request
-	// that exceeds it goes cold.
+	// Budget is the time for deciding: tokens, look-up and alignment; where 2 % of what
+	// the prompt is expected to take cold is more, it is that. A request that exceeds it
+	// goes cold.
 	Budget time.Duration `yaml:"time_budget" json:"time_budget"`
 	// RepairShare bounds, under unrepaired: accept, the time spent on
 	// recomputing as a share of the cold prefill, 0 to 1.

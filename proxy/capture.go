@@ -11,7 +11,7 @@ import (
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// captureTimeout bounds the saving of one reference.
+// captureTimeout is what the saving of a slot may take at least (patience).
 const captureTimeout = 30 * time.Second
 
 // Why a prompt was not kept as a reference.
@@ -103,7 +103,7 @@ func (d *decision) known() bool {
 
 // save reserves room and has the backend save.
 func (d *decision) save(o outcome) (*bridge.Pending, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), captureTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), d.lv.patience(captureTimeout))
 	defer cancel()
 	if d.lv.probed.Volatile {
 		if !d.lv.gate.enter(ctx) {

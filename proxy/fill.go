@@ -15,7 +15,7 @@ const (
 	// exactShare is the part of a prompt that a slot must hold already for it to
 	// be chosen for its prefix rather than its age.
 	exactShare = 0.1
-	// eraseTimeout bounds the clean-up after a fault.
+	// eraseTimeout is what the clean-up after a fault may take at least (patience).
 	eraseTimeout = 10 * time.Second
 )
 
@@ -97,7 +97,7 @@ func (d *decision) fill(ctx context.Context, p *planned) string {
 	if p.recipe {
 		return d.cook(ctx, p, refs)
 	}
-	f := bridge.Fill{Slot: d.slot.id, Tokens: d.tokens, Stages: stages(p), Refs: refs, Threads: d.sh.threads()}
+	f := bridge.Fill{Slot: d.slot.id, Tokens: d.tokens, Stages: stages(p), Refs: refs, Threads: d.sh.threads(), SaveWithin: d.lv.patience(captureTimeout)}
 	var done bridge.Filled
 	err = d.withRoom(ctx, func() (err error) {
 		done, err = d.lv.filler.Fill(ctx, f)
@@ -238,7 +238,7 @@ func (d *decision) giveUp(reason string) {
 // erase empties a slot. A backend that cannot even do that is not to be filled
 // again before it was looked at.
 func (d *decision) erase(sl *slot) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), eraseTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), d.lv.patience(eraseTimeout))
 	defer cancel()
 	err := d.sh.backend.Erase(ctx, sl.id)
 	if err != nil {

@@ -18,13 +18,14 @@ func (d *decision) hopeless() bool {
 	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.req.Tenant) {
 		return false
 	}
-	n := d.req.Prompt.mostTokens()
+	n := d.req.Prompt.tokensOf(leastBytes)
 	cold := d.lv.costs.model().Prefill(0, n)
 	return cold > 0 && d.lv.costs.least(n, d.agent()) > gain*cold
 }
 
-// mostTokens is more tokens than the prompt is likely to have; exact where it has no text.
-func (p *Prompt) mostTokens() int {
+// tokensOf is how many tokens the prompt has if each of its text stands for that many bytes;
+// exact where it has no text.
+func (p *Prompt) tokensOf(bytes int) int {
 	text, tokens := len(p.Text)+len(p.Chat), len(p.Tokens)
 	for _, part := range p.Parts {
 		text += len(part.Text)
@@ -34,5 +35,5 @@ func (p *Prompt) mostTokens() int {
 	for _, f := range p.Infill.Extra {
 		text += len(f.Text)
 	}
-	return tokens + text/leastBytes
+	return tokens + text/bytes
 }

@@ -41,12 +41,12 @@ func TestHopeless(t *testing.T) {
 	f("a slot holds another's", gpu(24), 4000, held("them"), true)
 }
 
-// TestMostTokens: whatever form the prompt has.
-func TestMostTokens(t *testing.T) {
+// TestTokensOf: whatever form the prompt has.
+func TestTokensOf(t *testing.T) {
 	f := func(p Prompt, want int) {
 		t.Helper()
-		if got := p.mostTokens(); got != want {
-			t.Errorf("%+v: %d tokens at most, want %d", p, got, want)
+		if got := p.tokensOf(leastBytes); got != want {
+			t.Errorf("%+v: %d tokens, want %d", p, got, want)
 		}
 	}
 	f(Prompt{Kind: PromptText, Text: "twelve bytes"}, 6)

@@ -115,6 +115,7 @@ func TestPartsThatAreNotUsedSayNothing(t *testing.T) {
 	cfg := *s.server.config.Load()
 	cfg.Defaults.Budget = time.Microsecond
 	s.server.config.Store(&cfg)
+	s.live().costs = newCosts(&bridge.Probed{}, 1) // that a prefill takes long would give it time
 	f("no time", long("1833"), "time budget")
 }
 

@@ -37,7 +37,7 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 	if d.hopeless() {
 		return nil, coldNoGain
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.req.Policy.Budget)
+	ctx, cancel := context.WithTimeout(ctx, d.budget())
 	defer cancel()
 	tokens, exact, err := d.lv.tokens(ctx, d.req.Authorization, &d.req.Prompt)
 	d.sh.step("tokens", start)
