@@ -219,7 +219,8 @@ func (x *Index) entry(ctx context.Context, sc Scope, id string) (Fingerprint, er
 }
 
 // rank adds up the votes. A key's vote weighs log(1 + N/df): what every
-// reference holds says little about any.
+// reference holds says little about any. A full list does not tell how many hold its key:
+// it may be all.
 func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
 	n := references
 	for _, l := range lists {
@@ -229,7 +230,11 @@ func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
 	total := 0.0
 	for _, l := range lists {
 		ids := l.Val()
-		w := math.Log1p(float64(n) / float64(max(1, len(ids))))
+		df := max(1, len(ids))
+		if df >= maxMembers {
+			df = n
+		}
+		w := math.Log1p(float64(n) / float64(df))
 		total += w
 		for _, id := range ids {
 			votes[id] += w

@@ -106,6 +106,26 @@ func TestIndexFindsWhatIsLike(t *testing.T) {
 	})
 }
 
+// TestIndexFindsWhatManyBeginLike: one system prompt is listed for its newest users alone.
+func TestIndexFindsWhatManyBeginLike(t *testing.T) {
+	const references = 100
+	s := IdentitySigner(1)
+	x := openTest(t, IndexOptions{})
+	system := prose(1000, 800)
+	start := time.Now()
+	for i := range references {
+		x.now = func() time.Time { return start.Add(time.Duration(i) * time.Second) }
+		mustAdd(t, x, testScope, fmt.Sprint("r", i), s.Fingerprint(slices.Concat(system, prose(uint64(i), 300))))
+	}
+	for i := range 10 {
+		target := slices.Concat(system, everyNinth(prose(uint64(i), 300)))
+		got := mustFind(t, x, testScope, s.Fingerprint(target)).Candidates
+		if want := fmt.Sprint("r", i); got[0].ID != want {
+			t.Errorf("found %v, want %s first", got, want)
+		}
+	}
+}
+
 func TestIndexRanksRealTexts(t *testing.T) {
 	s := IdentitySigner(1)
 	x := openTest(t, IndexOptions{})
