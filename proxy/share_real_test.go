@@ -327,7 +327,7 @@ func TestSharingKeepsTenantsApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		scope := lv.scope(digest("header", "x-tenant", "z"))
-		if err := s.server.sharer.index.Add(t.Context(), scope, m.ID, lv.signer.Fingerprint(p.Tokens)); err != nil {
+		if err := s.server.sharer.index.Add(t.Context(), scope, m.ID, lv.signer.Fingerprint(p.Tokens), p.Used); err != nil {
 			t.Fatal(err)
 		}
 	}
