@@ -12,7 +12,7 @@ import (
 const (
 	// exactEnough is the part from which on nothing else is looked for.
 	exactEnough = 0.95
-	// candidates asked of the index.
+	// candidates asked of the index, or twice the references that a prompt may draw on.
 	candidates = 8
 	// maxStages of one fill; each makes the backend stand still twice.
 	maxStages = 192
@@ -90,7 +90,7 @@ func late(ctx context.Context, otherwise string) string {
 func (d *decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 	defer d.sh.step("lookup", time.Now())
 	pol := &d.req.Policy
-	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
+	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), max(candidates, 2*pol.References))
 	if err != nil {
 		d.sh.metrics.IndexErrors.Inc()
 		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("index")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -215,6 +216,30 @@ func TestSharingReusesASimilarPromptAndNothingOfAnUnrelatedOne(t *testing.T) {
 	s.want(r, "shared")
 	if d := farthest(topLogprobs(direct), topLogprobs(r.body)); d > 0.5 {
 		t.Errorf("with a changed year the log-probabilities are up to %.2f off the cold ones", d)
+	}
+}
+
+// TestSharingDrawsOnAsManyReferencesAsAreAllowed: also on more than the index is asked for
+// otherwise.
+func TestSharingDrawsOnAsManyReferencesAsAreAllowed(t *testing.T) {
+	const passages = candidates + 4
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, func(c *configs.Config) {
+		c.Defaults.References, c.Defaults.Seam, c.Store.MinTokens = passages, 16, 32
+	})
+	words := strings.Fields(tale("1812") + " " + unrelated)
+	r := rand.New(rand.NewPCG(1, 1))
+	var all []string
+	for range passages {
+		var p strings.Builder
+		for range 40 {
+			p.WriteString(words[r.IntN(len(words))] + " ")
+		}
+		all = append(all, p.String())
+		s.want(s.complete(p.String()), "cold")
+	}
+	got := s.complete(strings.Join(all, "\n")).report
+	if len(got.Refs) != passages {
+		t.Errorf("it drew on %d references (similarity %.2f), want %d", len(got.Refs), got.Similarity, passages)
 	}
 }
 
