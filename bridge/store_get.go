@@ -148,11 +148,12 @@ func (s *Store) verify(state *State, want Meta) error {
 // Prompt is what is known of a reference before its state is opened.
 type Prompt struct {
 	Tenant string
-	Tokens []int32 // not to be changed
+	Tokens []int32   // not to be changed
+	Used   time.Time // last
 }
 
-// Prompt returns a reference's tokens and whose they are. It reads no more of the file
-// than the tokens, and that only once.
+// Prompt returns a reference's tokens, whose they are and when they were used last. It
+// reads no more of the file than the tokens, and that only once.
 func (s *Store) Prompt(id string) (Prompt, error) {
 	s.mu.Lock()
 	e := s.lookUp(id)
@@ -160,7 +161,7 @@ func (s *Store) Prompt(id string) (Prompt, error) {
 		s.unlock()
 		return Prompt{}, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
-	p, want := Prompt{e.meta.Tenant, e.tokens}, e.meta.Tokens
+	p, want := Prompt{e.meta.Tenant, e.tokens, e.meta.Used}, e.meta.Tokens
 	s.unlock()
 	if p.Tokens != nil {
 		return p, nil

@@ -1,5 +1,7 @@
 package matcher
 
+import "context"
+
 // Reference is an earlier prompt that a target may draw on. Tokens is not
 // changed and must stay as it is while the Alignment is in use.
 type Reference struct {
@@ -25,17 +27,21 @@ type Alignment struct {
 // matching): long identical runs first, wherever they stand in any of the
 // references, then, between runs that follow one another in the same reference,
 // the tokens in order, identical or alike by their E-cache signatures. seam is
-// what a jump of the source costs in recomputed tokens at most.
-func Align(target []int32, refs []Reference, signer *Signer, seam int) *Alignment {
+// what a jump of the source costs in recomputed tokens at most. It is nil where ctx ended
+// first.
+func Align(ctx context.Context, target []int32, refs []Reference, signer *Signer, seam int) *Alignment {
 	a := &Alignment{Target: target, Refs: refs, Matches: make([]Match, len(target))}
 	for i := range a.Matches {
 		a.Matches[i].Ref = -1
 	}
-	runs := chain(newGramIndex(refs).segments(target), seam)
+	runs := chain(ctx, newGramIndex(ctx, refs).segments(ctx, target), seam)
 	for _, s := range runs {
 		a.take(s)
 	}
-	a.fillGaps(runs, signer)
+	a.fillGaps(ctx, runs, signer)
+	if ctx.Err() != nil {
+		return nil
+	}
 	return a
 }
 
@@ -53,11 +59,14 @@ type gap struct {
 }
 
 // fillGaps aligns what lies between runs that go on in the same reference,
-// before the first run and after the last.
-func (a *Alignment) fillGaps(runs []segment, signer *Signer) {
+// before the first run and after the last. Where ctx ends it stops.
+func (a *Alignment) fillGaps(ctx context.Context, runs []segment, signer *Signer) {
 	gaps := a.gaps(runs)
-	like := a.likenesses(gaps, signer)
+	like := a.likenesses(ctx, gaps, signer)
 	for k, g := range gaps {
+		if ctx.Err() != nil {
+			return
+		}
 		for i, p := range alignGap(g.n, g.m, like[k]) {
 			if p.r >= 0 {
 				a.Matches[g.t+i] = Match{int16(g.ref), int32(g.r + p.r), float32(p.similarity)}
@@ -95,7 +104,7 @@ func (a *Alignment) gaps(runs []segment) (out []gap) {
 // positions counted from the gap's start on either side, so that place counts
 // within the gap but not the distance that the whole passage moved. All gaps are
 // signed in one call: its tables of angles cost more than a short gap.
-func (a *Alignment) likenesses(gaps []gap, signer *Signer) []likeness {
+func (a *Alignment) likenesses(ctx context.Context, gaps []gap, signer *Signer) []likeness {
 	var tokens, pos []int32
 	for _, g := range gaps {
 		tokens = append(tokens, a.Target[g.t:g.t+g.n]...)
@@ -104,7 +113,7 @@ func (a *Alignment) likenesses(gaps []gap, signer *Signer) []likeness {
 	}
 	var signatures []Signature
 	if signer != nil && !signer.Identity() {
-		signatures, _ = signer.ECache(tokens, pos) // where it fails a token is like itself and nothing else
+		signatures, _ = signer.ECache(ctx, tokens, pos) // where it fails a token is like itself and nothing else
 	}
 	out := make([]likeness, len(gaps))
 	at := 0

@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -35,7 +36,7 @@ func TestAlignFindsEditedMovedAndInsertedPassages(t *testing.T) {
 		for _, r := range refs {
 			rs = append(rs, Reference{Tokens: r})
 		}
-		a := Align(target, rs, IdentitySigner(1), 48)
+		a := Align(t.Context(), target, rs, IdentitySigner(1), 48)
 		checkSources(t, a)
 		n := 0
 		for _, m := range a.Matches {
@@ -85,7 +86,7 @@ func TestAlignFindsPassagesThatBeginAlike(t *testing.T) {
 		for _, r := range refs {
 			rs = append(rs, Reference{Tokens: r})
 		}
-		a := Align(target, rs, IdentitySigner(1), 48)
+		a := Align(t.Context(), target, rs, IdentitySigner(1), 48)
 		checkSources(t, a)
 		if s := a.Similarity(DefaultTokenSimilarity); s != 1 {
 			t.Errorf("%s: similarity %.3f, want 1", name, s)
@@ -101,10 +102,108 @@ func TestAlignFindsPassagesThatBeginAlike(t *testing.T) {
 
 func TestAlignKeepsToOneReferenceWhereSeveralHaveTheSameText(t *testing.T) {
 	base := ids(1, 900)
-	a := Align(base, []Reference{{Tokens: base}, {Tokens: slices.Clone(base)}}, IdentitySigner(1), 48)
+	a := Align(t.Context(), base, []Reference{{Tokens: base}, {Tokens: slices.Clone(base)}}, IdentitySigner(1), 48)
 	for i, m := range a.Matches {
 		if m.Ref != a.Matches[0].Ref || int(m.Pos) != i {
 			t.Fatalf("token %d comes from position %d of reference %d", i, m.Pos, m.Ref)
+		}
+	}
+}
+
+// TestAlignFindsScatteredEditsOfALongPrompt: there are more runs than are chained with each
+// other.
+func TestAlignFindsScatteredEditsOfALongPrompt(t *testing.T) {
+	base := ids(1, 60000)
+	a := Align(t.Context(), everyNinth(base), []Reference{{Tokens: base}}, IdentitySigner(1), 48)
+	checkSources(t, a)
+	if s := a.Similarity(DefaultTokenSimilarity); s < .88 {
+		t.Errorf("similarity %.3f: 8 of 9 tokens are the same", s)
+	}
+}
+
+// TestChainReachesBackOverManySegments: what lies in between, as in a text of many lines that
+// are much alike, does not count.
+func TestChainReachesBackOverManySegments(t *testing.T) {
+	segs := []segment{{0, 0, 0, 30000}}
+	for i := range 10000 {
+		segs = append(segs, segment{1, 3*i + 1, 50000 - 3*i, seedLen})
+	}
+	segs = append(segs, segment{0, 30001, 30001, 500})
+	got := chain(t.Context(), segs, 64)
+	if want := []segment{segs[0], segs[len(segs)-1]}; !slices.Equal(got, want) {
+		t.Errorf("chained %v, want %v", got[:min(len(got), 3)], want)
+	}
+}
+
+func TestTheLongestSegmentsAreKept(t *testing.T) {
+	var l longest
+	for i := range 5 * maxSegments {
+		l.add(segment{n: 5 + i%7, t: 5*maxSegments - i})
+	}
+	got := l.inOrder()
+	if len(got) != maxSegments || !slices.IsSortedFunc(got, func(a, b segment) int { return a.t - b.t }) {
+		t.Errorf("%d segments, in order: %v", len(got), slices.IsSortedFunc(got, func(a, b segment) int { return a.t - b.t }))
+	}
+	longestOnes := 0
+	for _, s := range got {
+		if s.n < 10 {
+			t.Fatalf("one of length %d is kept, of 10 and 11 there are more than enough", s.n)
+		}
+		if s.n == 11 {
+			longestOnes++
+		}
+	}
+	if want := 5 * maxSegments / 7; longestOnes < want {
+		t.Errorf("%d of length 11, want all %d", longestOnes, want)
+	}
+}
+
+// endsAfter is a context that ends when it was looked at so many times.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (c *endsAfter) Err() error {
+	if c.looks--; c.looks < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// TestAlignStopsWhenTimeIsUp, wherever that happens: in the search, the chaining, the signing
+// or the gaps.
+func TestAlignStopsWhenTimeIsUp(t *testing.T) {
+	base := ids(1, 3*timeCheck)
+	for i := range base {
+		base[i] %= 2000 // testSigner's vocabulary
+	}
+	refs := []Reference{{Tokens: base}}
+	target := everyNinth(base)
+	signer := testSigner(t, 1)
+	all := &endsAfter{t.Context(), 1 << 30}
+	if Align(all, target, refs, signer, 48) == nil {
+		t.Fatal("not aligned though there is time")
+	}
+	looks := 1<<30 - all.looks
+	segments := newGramIndex(t.Context(), refs).segments(t.Context(), target)
+	gaps := len(chain(t.Context(), segments, 48)) - 1
+	if least := len(target)/timeCheck + len(segments) + 2*gaps/projectRows + gaps; looks < least {
+		t.Errorf("looked %d times whether there is time, want %d at least", looks, least)
+	}
+	for n := 0; n < looks; n += looks / 50 {
+		if Align(&endsAfter{t.Context(), n}, target, refs, signer, 48) != nil {
+			t.Fatalf("aligned though time was up at look %d of %d", n, looks)
+		}
+	}
+}
+
+func TestVerifyKeepsNoneWhenTimeIsUp(t *testing.T) {
+	base := ids(1, 300)
+	refs := []Reference{{Tokens: base}, {Tokens: ids(2, 300)}}
+	for n := range 3 {
+		if got := Verify(&endsAfter{t.Context(), n}, base, refs, 4, 48); len(got) > 0 {
+			t.Errorf("time was up at look %d: picked %d references", n, len(got))
 		}
 	}
 }
@@ -120,11 +219,11 @@ func TestVerifyPicksTheReferencesThatCoverTheMost(t *testing.T) {
 	a, b, c := ids(1, 500), ids(2, 400), ids(3, 300)
 	target := slices.Concat(a, b, c)
 	refs := []Reference{{ID: "other", Tokens: ids(8, 900)}, {ID: "c", Tokens: c}, {ID: "ab", Tokens: slices.Concat(a, b)}, {ID: "b", Tokens: b}}
-	got := Verify(target, refs, 4, 48)
+	got := Verify(t.Context(), target, refs, 4, 48)
 	if len(got) != 2 || got[0].ID != "ab" || got[1].ID != "c" {
 		t.Errorf("picked %d references, first %q: want ab and c", len(got), got[0].ID)
 	}
-	if got := Verify(target, refs[:1], 4, 48); len(got) != 0 {
+	if got := Verify(t.Context(), target, refs[:1], 4, 48); len(got) != 0 {
 		t.Errorf("picked an unrelated reference")
 	}
 }
@@ -142,7 +241,7 @@ func FuzzAlignNeverInventsACounterpart(f *testing.F) {
 		if len(target) == 0 || len(target) > 2000 || len(ref) > 2000 {
 			return
 		}
-		a := Align(tokens(target), []Reference{{Tokens: tokens(ref)}}, IdentitySigner(1), 16)
+		a := Align(t.Context(), tokens(target), []Reference{{Tokens: tokens(ref)}}, IdentitySigner(1), 16)
 		checkSources(t, a)
 		p := Decide(a, Rules{Followers: 2, CriticalFollowers: 4, Seam: 16})
 		s := NewSchedule(p, Costs{Token: 1, Stage: 3, Restore: 3}, Limits{Budget: -1})

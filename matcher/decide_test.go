@@ -37,7 +37,7 @@ func reasons(t *testing.T, reference, target string) string {
 	t.Helper()
 	var x text
 	ref, tgt := x.tokens(reference), x.tokens(target)
-	a := Align(tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
+	a := Align(t.Context(), tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
 	p := Decide(a, Rules{TokenSimilarity: DefaultTokenSimilarity, Critical: AllClasses, Followers: 1, CriticalFollowers: 3, Seam: 4, FirstSeam: 4, Pieces: x.piece})
 	var b strings.Builder
 	for _, tok := range p.Tokens {
@@ -110,7 +110,7 @@ func TestDecideRecomputesLessAfterALateSeam(t *testing.T) {
 	first, second, third := base[:400], base[400:800], base[800:]
 	f := func(target []int32, want ...int) {
 		t.Helper()
-		p := Decide(Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{Seam: 64, FirstSeam: 128})
+		p := Decide(Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{Seam: 64, FirstSeam: 128})
 		for k, from := range []int{0, 400, 800} {
 			n := 0
 			for _, x := range p.Tokens[from:min(from+400, len(p.Tokens)-1)] {
@@ -142,7 +142,7 @@ func (p *Plan) count(r Reason) int {
 func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {
 	base := ids(1, 300)
 	target := slices.Concat(base[:100], base[101:])
-	a := Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 48)
+	a := Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 48)
 	p := Decide(a, Rules{Fixed: true})
 	if n := p.count(Reused); n != 100 {
 		t.Errorf("%d tokens reused, want the 100 that did not move", n)
@@ -158,7 +158,7 @@ func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {
 // A number that differs is followed as far where keys cannot be moved.
 func TestDecideWithFixedKeysFollowsCriticalTokens(t *testing.T) {
 	var x text
-	a := Align(x.tokens("a word more than "+strings.Replace(story, "narrow", "40", 1)), []Reference{{Tokens: x.tokens(story)}}, IdentitySigner(1), 4)
+	a := Align(t.Context(), x.tokens("a word more than "+strings.Replace(story, "narrow", "40", 1)), []Reference{{Tokens: x.tokens(story)}}, IdentitySigner(1), 4)
 	p := Decide(a, Rules{Critical: AllClasses, Pieces: x.piece, Fixed: true})
 	if got := p.Tokens[9].Reason; got != Critical {
 		t.Errorf("a number that differs and moved is %s, want critical", got)
@@ -185,7 +185,7 @@ func TestDecideRecomputesAfterALongDeletion(t *testing.T) {
 	base := ids(1, 1200)
 	f := func(target []int32, want int) {
 		t.Helper()
-		p := Decide(Align(target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{CriticalFollowers: 6, Seam: 4, FirstSeam: 4})
+		p := Decide(Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{CriticalFollowers: 6, Seam: 4, FirstSeam: 4})
 		if got := p.Recomputed() - 1; got != want {
 			t.Errorf("%d tokens are recomputed, want %d", got, want)
 		}
@@ -202,7 +202,7 @@ func TestDecideTakesOpenersThatDifferForNames(t *testing.T) {
 		t.Helper()
 		var x text
 		ref, tgt := x.tokens(story+". "+old+" owes him a lamp"), x.tokens(story+". "+new+" owes him a lamp")
-		a := Align(tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
+		a := Align(t.Context(), tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
 		p := Decide(a, Rules{Critical: classes, Pieces: x.piece})
 		if got := p.Tokens[27].Reason; got != want {
 			t.Errorf("%s for %s is %s, want %s", new, old, got, want)

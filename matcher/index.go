@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// maxMembers bounds how many references one key lists; the newest stay. What
+	// maxMembers bounds how many references one key lists; the last used stay. What
 	// more of them share tells little.
 	maxMembers = 16
 	// patience is the least timeout of what no request waits for: writing, and
@@ -139,7 +139,7 @@ func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (
 	return f, nil
 }
 
-// ask asks which references each of the keys lists, the newest first, and how many there
+// ask asks which references each of the keys lists, the last used first, and how many there
 // are in all.
 func (k *scopeKeys) ask(ctx context.Context, p redis.Pipeliner, keys []uint64) (lists []*redis.StringSliceCmd, references *redis.IntCmd) {
 	for _, key := range keys {
@@ -148,11 +148,12 @@ func (k *scopeKeys) ask(ctx context.Context, p redis.Pipeliner, keys []uint64) (
 	return lists, p.ZCard(ctx, k.references())
 }
 
-// Add makes a reference findable, or refreshes it.
-func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) error {
+// Add makes a reference findable, or refreshes it. Where more have a key than are listed,
+// those stay that were used last.
+func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint, used time.Time) error {
 	k := x.keys(sc)
 	now := x.now()
-	score, expired := float64(now.UnixMilli()), strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10)
+	score, expired := x.score(used, now), strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10)
 	noted := x.held.adding(id)
 	err := x.pipe(ctx, patience, func(ctx context.Context, p redis.Pipeliner) {
 		blob := make([]byte, 0, 8*len(fp.Keys))
@@ -174,6 +175,13 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint) er
 		noted()
 	}
 	return err
+}
+
+// score orders a list by last use. Entries expire by it too, and are refreshed every half
+// TTL: so none is a quarter old to begin with.
+func (x *Index) score(used, now time.Time) float64 {
+	oldest := now.Add(-x.ttl / 4)
+	return float64(min(max(used.UnixMilli(), oldest.UnixMilli()), now.UnixMilli()))
 }
 
 // Remove forgets a reference. Removing an unknown one is no error. It has no more time
@@ -219,7 +227,8 @@ func (x *Index) entry(ctx context.Context, sc Scope, id string) (Fingerprint, er
 }
 
 // rank adds up the votes. A key's vote weighs log(1 + N/df): what every
-// reference holds says little about any.
+// reference holds says little about any. A full list does not tell how many hold its key:
+// it may be all.
 func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
 	n := references
 	for _, l := range lists {
@@ -229,7 +238,11 @@ func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
 	total := 0.0
 	for _, l := range lists {
 		ids := l.Val()
-		w := math.Log1p(float64(n) / float64(max(1, len(ids))))
+		df := max(1, len(ids))
+		if df >= maxMembers {
+			df = n
+		}
+		w := math.Log1p(float64(n) / float64(df))
 		total += w
 		for _, id := range ids {
 			votes[id] += w

@@ -59,7 +59,7 @@ func everyIndex(t *testing.T, f func(t *testing.T, x *Index)) {
 
 func mustAdd(t testing.TB, x *Index, sc Scope, id string, fp Fingerprint) {
 	t.Helper()
-	if err := x.Add(context.Background(), sc, id, fp); err != nil {
+	if err := x.Add(context.Background(), sc, id, fp, x.now()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -104,6 +104,26 @@ func TestIndexFindsWhatIsLike(t *testing.T) {
 		f("two documents joined", slices.Concat(prose(98, 500), prose(5, 1500), prose(3, 1500)), "r3", "r5")
 		f("unrelated", prose(100, 1500))
 	})
+}
+
+// TestIndexFindsWhatManyBeginLike: one system prompt is listed for its newest users alone.
+func TestIndexFindsWhatManyBeginLike(t *testing.T) {
+	const references = 100
+	s := IdentitySigner(1)
+	x := openTest(t, IndexOptions{})
+	system := prose(1000, 800)
+	start := time.Now()
+	for i := range references {
+		x.now = func() time.Time { return start.Add(time.Duration(i) * time.Second) }
+		mustAdd(t, x, testScope, fmt.Sprint("r", i), s.Fingerprint(slices.Concat(system, prose(uint64(i), 300))))
+	}
+	for i := range 10 {
+		target := slices.Concat(system, everyNinth(prose(uint64(i), 300)))
+		got := mustFind(t, x, testScope, s.Fingerprint(target)).Candidates
+		if want := fmt.Sprint("r", i); got[0].ID != want {
+			t.Errorf("found %v, want %s first", got, want)
+		}
+	}
 }
 
 func TestIndexRanksRealTexts(t *testing.T) {
@@ -222,6 +242,52 @@ func TestIndexStaysBounded(t *testing.T) {
 			t.Errorf("%d keys, error %v: look-ups must not add any (want %d)", len(keys), err, want)
 		}
 	})
+}
+
+// TestIndexListsTheLastUsed: a rebuild puts all in at about the same time.
+func TestIndexListsTheLastUsed(t *testing.T) {
+	fp := IdentitySigner(1).Fingerprint(prose(1, 500))
+	ctx := context.Background()
+	everyIndex(t, func(t *testing.T, x *Index) {
+		now := x.now()
+		for i := range 3 * maxMembers { // the last used first
+			used := now.Add(-time.Duration(i) * time.Minute)
+			if err := x.Add(ctx, testScope, fmt.Sprintf("r%02d", i), fp, used); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := x.Add(ctx, testScope, "unused for longer than the TTL", fp, now.Add(-2*x.ttl)); err != nil {
+			t.Fatal(err)
+		}
+		got := mustFind(t, x, testScope, fp)
+		if got.References != 3*maxMembers+1 {
+			t.Errorf("%d references, want %d", got.References, 3*maxMembers+1)
+		}
+		for i, c := range got.Candidates {
+			if want := fmt.Sprintf("r%02d", i); c.ID != want {
+				t.Errorf("candidate %d is %s, want %s", i, c.ID, want)
+			}
+		}
+	})
+}
+
+// An entry long unused lives like any other from when it was put in.
+func TestIndexKeepsWhatWasLongUnused(t *testing.T) {
+	fp := IdentitySigner(1).Fingerprint(prose(1, 500))
+	x := openTest(t, IndexOptions{TTL: time.Hour})
+	start := time.Now()
+	add := func(id string, used time.Time) {
+		t.Helper()
+		if err := x.Add(t.Context(), testScope, id, fp, used); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("old", start.Add(-24*time.Hour))
+	x.now = func() time.Time { return start.Add(x.ttl/2 + time.Minute) }
+	add("new", x.now())
+	if got := mustFind(t, x, testScope, fp); len(got.Candidates) != 2 || got.References != 2 {
+		t.Errorf("found %+v, want both", got)
+	}
 }
 
 func TestIndexCountsWhatWasAsked(t *testing.T) {
@@ -428,7 +494,7 @@ func TestIndexIsForManyGoroutines(t *testing.T) {
 				for i := range 5 {
 					fp := s.Fingerprint(prose(uint64(g*100+i), 400))
 					id := fmt.Sprint(g, "-", i)
-					if err := x.Add(t.Context(), testScope, id, fp); err != nil {
+					if err := x.Add(t.Context(), testScope, id, fp, x.now()); err != nil {
 						t.Error(err)
 					}
 					got, err := x.Find(t.Context(), testScope, fp, 1)

@@ -36,7 +36,7 @@ const quick = time.Second
 // works adds a reference and finds it again.
 func works(x *Index, id string) error {
 	fp := IdentitySigner(1).Fingerprint(prose(1, 800))
-	if err := x.Add(context.Background(), testScope, id, fp); err != nil {
+	if err := x.Add(context.Background(), testScope, id, fp, x.now()); err != nil {
 		return err
 	}
 	got, err := x.Find(context.Background(), testScope, fp, 8)
@@ -121,7 +121,7 @@ func TestIndexIsRebuiltAfterALoss(t *testing.T) {
 		x.Watch(ctx, 20*time.Millisecond, Kept{List: only("a"),
 			Add: func(ctx context.Context, id string) error {
 				rebuilt.Add(1)
-				return x.Add(ctx, testScope, id, fp)
+				return x.Add(ctx, testScope, id, fp, x.now())
 			},
 			Looked: func(err error) {
 				if err != nil {
@@ -173,7 +173,7 @@ func TestIndexMakesUpForAnAddThatFailed(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		add := func(ctx context.Context, id string) error { return x.Add(ctx, testScope, id, fp) }
+		add := func(ctx context.Context, id string) error { return x.Add(ctx, testScope, id, fp, x.now()) }
 		x.Watch(ctx, 20*time.Millisecond, Kept{list, add, ignored})
 	}()
 	marker := func() bool { n, _ := admin.Keys(ctx, "semsharekv:m:*").Result(); return len(n) > 0 }
@@ -181,7 +181,7 @@ func TestIndexMakesUpForAnAddThatFailed(t *testing.T) {
 	if err := admin.Do(ctx, "CLIENT", "PAUSE", "60000", "WRITE").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.Add(ctx, testScope, "a", fp); err == nil {
+	if err := x.Add(ctx, testScope, "a", fp, x.now()); err == nil {
 		t.Fatal("no error though Redis takes no writes")
 	}
 	kept.Store(true)
@@ -217,7 +217,7 @@ func TestARebuildGoesOnAfterAFailure(t *testing.T) {
 			return errors.New("it always fails")
 		}
 		added[id]++
-		return x.Add(ctx, testScope, id, fp)
+		return x.Add(ctx, testScope, id, fp, x.now())
 	}
 	x.Watch(ctx, time.Millisecond, Kept{only("a", "b", "c", "d"), add, ignored})
 	if len(added) != 3 || added["a"] != 1 || added["c"] != 1 || added["d"] != 1 {
@@ -258,7 +258,7 @@ func TestWritingMayTakeLongerThanALookUp(t *testing.T) {
 	if err := x.Rehearse(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a look-up that is rehearsed: error %v, want %v", err, context.DeadlineExceeded)
 	}
-	eventually(t, "a reference is written", func() bool { return x.Add(t.Context(), testScope, "a", fp) == nil })
+	eventually(t, "a reference is written", func() bool { return x.Add(t.Context(), testScope, "a", fp, x.now()) == nil })
 	if x.rest.rest == 0 {
 		t.Error("look-ups wait for Redis again because a write, which may take longer, came through")
 	}

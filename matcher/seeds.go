@@ -1,6 +1,9 @@
 package matcher
 
-import "sort"
+import (
+	"context"
+	"slices"
+)
 
 // seedLen is the length in tokens of the exact matches that anchor an
 // alignment. Shorter matches are found between anchors; alone they mean little:
@@ -16,8 +19,11 @@ const maxSeedsPerGram = 24
 // the tokens behind it.
 const comparisons = 32
 
-// maxSegments bounds the quadratic chaining; the longest segments are kept.
-const maxSegments = 2500
+// maxSegments bounds the chaining; the longest segments are kept.
+const maxSegments = 20000
+
+// timeCheck is after how many tokens it is looked whether there is time left.
+const timeCheck = 4096
 
 // segment is a run of identical tokens: target[t:t+n] = refs[ref][r:r+n].
 type segment struct {
@@ -41,13 +47,17 @@ type place struct {
 	pos int32
 }
 
-func newGramIndex(refs []Reference) *gramIndex {
+// newGramIndex leaves out the references that there is no time for.
+func newGramIndex(ctx context.Context, refs []Reference) *gramIndex {
 	total := 0
 	for _, r := range refs {
 		total += len(r.Tokens)
 	}
 	g := &gramIndex{refs: refs, heads: make(map[uint64]int32, total), next: make([]int32, 0, total), at: make([]place, 0, total)}
 	for ri, r := range refs {
+		if ctx.Err() != nil {
+			break
+		}
 		// From the back, so that a list yields its earliest occurrence first.
 		for p := len(r.Tokens) - seedLen; p >= 0; p-- {
 			h := gramHash(r.Tokens[p:])
@@ -73,18 +83,18 @@ func gramHash(tokens []int32) uint64 {
 	return h
 }
 
-// diagonal is all that the target and a reference could have in common with the
-// reference so many tokens ahead.
-type diagonal struct{ ref, ahead int32 }
-
 // segments returns the maximal runs of at least seedLen tokens that the target
 // shares with the references, ordered by target position. A run may begin with tokens
 // that stand too often for its place to be tried: it is found by what comes later in it.
-func (g *gramIndex) segments(target []int32) []segment {
-	var out []segment
-	known := map[diagonal]int{} // the target position up to which its runs are known
+// Where ctx ends it stops.
+func (g *gramIndex) segments(ctx context.Context, target []int32) []segment {
+	var out longest
+	known := newDiagonals(len(target), g.refs)
 	left := comparisons * len(g.at)
 	for t := 0; t+seedLen <= len(target); t++ {
+		if t%timeCheck == 0 && ctx.Err() != nil {
+			break
+		}
 		left += comparisons
 		i, ok := g.heads[gramHash(target[t:])]
 		if !ok {
@@ -92,20 +102,20 @@ func (g *gramIndex) segments(target []int32) []segment {
 		}
 		for tries := 0; i >= 0 && tries < maxSeedsPerGram && left > 0; i, tries = g.next[i], tries+1 {
 			p := g.at[i]
-			d := diagonal{p.ref, p.pos - int32(t)}
-			if t < known[d] {
+			end := known.at(t, p)
+			if int32(t) < *end {
 				continue
 			}
 			s := g.around(target, t, p)
 			if s.end() < t+seedLen {
 				continue // only the hash is the same
 			}
-			out = append(out, s)
-			known[d] = s.end()
+			out.add(s)
+			*end = int32(s.end())
 			left -= s.n
 		}
 	}
-	return longest(out, maxSegments)
+	return out.inOrder()
 }
 
 // around is the maximal run that has target[t] at place p.
@@ -118,14 +128,55 @@ func (g *gramIndex) around(target []int32, t int, p place) segment {
 	return segment{int(p.ref), t - before, r - before, before + CommonPrefix(target[t:], ref[r:])}
 }
 
-// longest keeps the n longest segments in target order.
-func longest(s []segment, n int) []segment {
-	if len(s) > n {
-		sort.SliceStable(s, func(i, j int) bool { return s[i].n > s[j].n })
-		s = s[:n]
+// diagonals say up to which target position the runs are known, for each reference and each
+// distance between a position of the target and one of the reference.
+type diagonals struct {
+	target int
+	known  [][]int32
+}
+
+func newDiagonals(target int, refs []Reference) diagonals {
+	d := diagonals{target, make([][]int32, len(refs))}
+	for i, r := range refs {
+		d.known[i] = make([]int32, target+len(r.Tokens))
 	}
-	sort.SliceStable(s, func(i, j int) bool { return s[i].t < s[j].t })
-	return s
+	return d
+}
+
+// at is what is known where the target's position t meets place p.
+func (d diagonals) at(t int, p place) *int32 { return &d.known[p.ref][d.target-t+int(p.pos)] }
+
+// longest keeps the maxSegments longest of the segments added, of equally long ones the
+// first.
+type longest struct {
+	kept []segment
+	full int // what is no longer than this has no room left
+}
+
+func (l *longest) add(s segment) {
+	if s.n <= l.full {
+		return
+	}
+	l.kept = append(l.kept, s)
+	if len(l.kept) == 2*maxSegments {
+		l.cut()
+	}
+}
+
+func (l *longest) cut() {
+	if len(l.kept) <= maxSegments {
+		return
+	}
+	slices.SortStableFunc(l.kept, func(a, b segment) int { return b.n - a.n })
+	l.kept = l.kept[:maxSegments]
+	l.full = l.kept[maxSegments-1].n
+}
+
+// inOrder are those kept, in target order.
+func (l *longest) inOrder() []segment {
+	l.cut()
+	slices.SortStableFunc(l.kept, func(a, b segment) int { return a.t - b.t })
+	return l.kept
 }
 
 // CommonPrefix is how many tokens a and b have in common from their start.

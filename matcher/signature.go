@@ -126,8 +126,9 @@ func (s *Signer) Coarse(token int32) uint16 {
 }
 
 // ECache returns the signatures of the tokens at the positions (same length).
-// It fails where a token is outside of the vocabulary or its row unreadable.
-func (s *Signer) ECache(tokens, pos []int32) ([]Signature, error) {
+// It fails where a token is outside of the vocabulary or its row unreadable, and where ctx
+// ended first.
+func (s *Signer) ECache(ctx context.Context, tokens, pos []int32) ([]Signature, error) {
 	if len(tokens) != len(pos) {
 		return nil, fmt.Errorf("e-cache: %d tokens with %d positions", len(tokens), len(pos))
 	}
@@ -142,6 +143,9 @@ func (s *Signer) ECache(tokens, pos []int32) ([]Signature, error) {
 	rows := make([]float32, min(len(tokens), projectRows)*s.emb.Dim)
 	words := make([]uint64, min(len(tokens), projectRows)*len(Signature{}))
 	for from := 0; from < len(tokens); from += projectRows {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		n := min(projectRows, len(tokens)-from)
 		if err := s.rows(tokens[from:from+n], rows); err != nil {
 			return nil, err

@@ -91,7 +91,7 @@ func TestCosineEstimatesTheAngle(t *testing.T) {
 
 func TestECacheKnowsTokenAndDistance(t *testing.T) {
 	s := testSigner(t, 1)
-	sig, err := s.ECache([]int32{5, 5, 5, 5, 1005, 6, 5, 5}, []int32{0, 0, 3, 2000, 0, 0, 1000, 1003})
+	sig, err := s.ECache(t.Context(), []int32{5, 5, 5, 5, 1005, 6, 5, 5}, []int32{0, 0, 3, 2000, 0, 0, 1000, 1003})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestIdentitySignerMatchesTokensWithThemselvesOnly(t *testing.T) {
 	if !s.Identity() || testSigner(t, 1).Identity() {
 		t.Fatal("Identity() is wrong")
 	}
-	sig, err := s.ECache([]int32{1, 2, 1}, []int32{0, 1, 900})
+	sig, err := s.ECache(t.Context(), []int32{1, 2, 1}, []int32{0, 1, 900})
 	if err != nil || sig[0] != sig[2] || Cosine(sig[0], sig[1]) > 0.5 {
 		t.Fatalf("identity signatures %x, error %v", sig, err)
 	}
@@ -155,7 +155,7 @@ func TestSignerErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tokens := range [][]int32{{20}, {-1}, {1, 2}} {
-		if _, err := s.ECache(tokens, []int32{0}); err == nil {
+		if _, err := s.ECache(t.Context(), tokens, []int32{0}); err == nil {
 			t.Errorf("ECache(%v) at one position: no error", tokens)
 		}
 	}

@@ -1,18 +1,26 @@
 package matcher
 
+import "context"
+
 // Verify keeps, of the candidates that the index named, those that really share
 // runs of tokens with the target, at most limit. They are picked one by one,
 // each time the one that covers most of what the others leave uncovered, so that
 // a target made of several earlier prompts gets all of them. One that would add
-// fewer than least tokens is not worth its seams.
-func Verify(target []int32, candidates []Reference, limit, least int) []Reference {
+// fewer than least tokens is not worth its seams. Where ctx ends it keeps none.
+func Verify(ctx context.Context, target []int32, candidates []Reference, limit, least int) []Reference {
 	covers := make([][]bool, len(candidates))
 	for i, c := range candidates {
+		if ctx.Err() != nil {
+			return nil
+		}
 		covers[i] = coverage(target, c.Tokens)
 	}
 	covered := make([]bool, len(target))
 	var out []Reference
 	for len(out) < limit {
+		if ctx.Err() != nil {
+			return nil
+		}
 		best, most := -1, max(least, 1)-1
 		for i, c := range covers {
 			if n := gain(c, covered); n > most {

@@ -149,7 +149,7 @@ func (d *decision) keep(p *bridge.Pending) error {
 		d.lv.store.Drop(ref.ID, bridge.DropOtherTokens)
 		return errForeign
 	}
-	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.req.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens)); err != nil {
+	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.req.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
 		d.sh.metrics.IndexErrors.Inc()
 		return fmt.Errorf("kept, but not in the index: %w", err)
 	}

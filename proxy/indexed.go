@@ -68,7 +68,7 @@ func (sh *Sharer) reindex(ctx context.Context, lv *live, id string) error {
 	if err != nil {
 		return nil // dropped meanwhile
 	}
-	return sh.index.Add(ctx, lv.scope(p.Tenant), id, lv.signer.Fingerprint(p.Tokens))
+	return sh.index.Add(ctx, lv.scope(p.Tenant), id, lv.signer.Fingerprint(p.Tokens), p.Used)
 }
 
 func (lv *live) scope(tenant string) matcher.Scope {

@@ -12,7 +12,7 @@ import (
 const (
 	// exactEnough is the part from which on nothing else is looked for.
 	exactEnough = 0.95
-	// candidates asked of the index.
+	// candidates asked of the index, or twice the references that a prompt may draw on.
 	candidates = 8
 	// maxStages of one fill; each makes the backend stand still twice.
 	maxStages = 192
@@ -92,7 +92,8 @@ func late(ctx context.Context, otherwise string) string {
 // lookUp asks the index and verifies what it names.
 func (d *decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 	defer d.sh.step("lookup", time.Now())
-	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
+	pol := &d.req.Policy
+	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), max(candidates, 2*pol.References))
 	if err != nil {
 		d.sh.metrics.IndexErrors.Inc()
 		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("index")
@@ -101,20 +102,26 @@ func (d *decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 	d.seen = found.Seen
 	var refs []matcher.Reference
 	for _, c := range found.Candidates {
+		if ctx.Err() != nil {
+			break
+		}
 		// The index may say anything: another tenant's prompt is not even looked at.
 		if p, err := d.lv.store.Prompt(c.ID); err == nil && p.Tenant == d.req.Tenant {
 			refs = append(refs, matcher.Reference{ID: c.ID, Tokens: p.Tokens})
 		}
 	}
-	pol := &d.req.Policy
-	return matcher.Verify(d.tokens, refs, pol.References, pol.Seam), coldNothing
+	refs = matcher.Verify(ctx, d.tokens, refs, pol.References, pol.Seam)
+	return refs, late(ctx, coldNothing)
 }
 
 // plan aligns and schedules, and weighs the outcome against doing without.
 func (d *decision) plan(ctx context.Context, refs []matcher.Reference) (*planned, string) {
 	defer d.sh.step("align", time.Now())
 	pol := &d.req.Policy
-	alignment := matcher.Align(d.tokens, refs, d.lv.signer, pol.Seam)
+	alignment := matcher.Align(ctx, d.tokens, refs, d.lv.signer, pol.Seam)
+	if alignment == nil {
+		return nil, coldLate
+	}
 	p := d.drawPlan(alignment)
 	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
 	for _, r := range refs {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -218,6 +219,30 @@ func TestSharingReusesASimilarPromptAndNothingOfAnUnrelatedOne(t *testing.T) {
 	}
 }
 
+// TestSharingDrawsOnAsManyReferencesAsAreAllowed: also on more than the index is asked for
+// otherwise.
+func TestSharingDrawsOnAsManyReferencesAsAreAllowed(t *testing.T) {
+	const passages = candidates + 4
+	s := startSharing(t, lab.BackendOptions{Context: 4096}, func(c *configs.Config) {
+		c.Defaults.References, c.Defaults.Seam, c.Store.MinTokens = passages, 16, 32
+	})
+	words := strings.Fields(tale("1812") + " " + unrelated)
+	r := rand.New(rand.NewPCG(1, 1))
+	var all []string
+	for range passages {
+		var p strings.Builder
+		for range 40 {
+			p.WriteString(words[r.IntN(len(words))] + " ")
+		}
+		all = append(all, p.String())
+		s.want(s.complete(p.String()), "cold")
+	}
+	got := s.complete(strings.Join(all, "\n")).report
+	if len(got.Refs) != passages {
+		t.Errorf("it drew on %d references (similarity %.2f), want %d", len(got.Refs), got.Similarity, passages)
+	}
+}
+
 // TestSharingIsNotTriedWithAPromptThatTheBackendRefuses: one that fills its slot. One token
 // less is shared.
 func TestSharingIsNotTriedWithAPromptThatTheBackendRefuses(t *testing.T) {
@@ -327,7 +352,7 @@ func TestSharingKeepsTenantsApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		scope := lv.scope(digest("header", "x-tenant", "z"))
-		if err := s.server.sharer.index.Add(t.Context(), scope, m.ID, lv.signer.Fingerprint(p.Tokens)); err != nil {
+		if err := s.server.sharer.index.Add(t.Context(), scope, m.ID, lv.signer.Fingerprint(p.Tokens), p.Used); err != nil {
 			t.Fatal(err)
 		}
 	}
