@@ -109,8 +109,9 @@ type Store struct {
 	// MinTokens is the shortest prompt kept as a reference.
 	MinTokens int `yaml:"min_tokens" json:"min_tokens" jsonschema:"minimum=1"`
 	// MaxGeneration is the highest generation kept: 0 keeps only prompts that
-	// the model itself computed, 1 also those composed from such, if a part of
-	// them is new (novelty), and so on: approximations add up.
+	// the model itself computed, 1 also those that the agent composed from such
+	// and of which a part is new (novelty), 2 also those composed by the slot
+	// way: approximations add up.
 	MaxGeneration int `yaml:"max_generation" json:"max_generation" jsonschema:"minimum=0"`
 	// Novelty is the highest similarity to a kept reference at which a prompt
 	// is still kept as one of its own.

@@ -134,12 +134,19 @@ func (d *decision) shared(p *planned, done bridge.Filled) {
 	}
 }
 
+// slotSteps is how many generations what the slot way composes is away from its references:
+// passages in another context, which it does not shift, are off by about twice as much.
+const slotSteps = 2
+
 // open pins the plan's references and works out the generation of what is
 // composed from those that it draws on. The caller releases what is returned,
 // also with an error.
 func (d *decision) open(p *planned) ([]*bridge.Reference, error) {
 	var out []*bridge.Reference
 	step := composed(p.Plan)
+	if !p.recipe {
+		step *= slotSteps
+	}
 	for i, id := range p.Refs {
 		ref, err := d.lv.store.Get(id)
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 
 // TestTrialsAndTargets are on one server, since starting one takes longest.
 func TestTrialsAndTargets(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Threads: 1, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way, c.Defaults.Quality.KL = "agent", 0 })
+	s := startSharing(t, lab.BackendOptions{Context: 4096, Threads: 1, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way, c.Defaults.Quality.KL, c.Store.MaxGeneration = "agent", 0, 0 })
 	if !s.server.sharer.Calibrated() {
 		t.Error("the small model comes calibrated; the shipped calibration was not found: is it of another model key? semsharekv calibrate makes it anew")
 	}
