@@ -31,7 +31,7 @@ var (
 // checked and written anew.
 func (d *decision) capture(o outcome, taken bool) {
 	if !taken {
-		d.free(false, d.left(o))
+		d.freeUntaken(o)
 		return
 	}
 	start := time.Now()
@@ -54,6 +54,16 @@ func (d *decision) trace(o outcome) {
 		d.generation = max(d.generation, unknown)
 	}
 	d.slot.behind = o.PredictedN
+}
+
+// traceBroken is trace where the client hung up during the answer: nobody counted that, and
+// where nobody counted the prompt either, the backend may have found more of it.
+func (d *decision) traceBroken(o outcome) {
+	d.trace(o)
+	if d.State != StateShared && o.CacheN < 0 && !d.whole {
+		d.generation = max(d.generation, unknown)
+	}
+	d.slot.behind = d.lv.probed.Props.Context
 }
 
 // saveWorthy saves the slot, or says why it is not worth it.

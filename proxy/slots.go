@@ -172,6 +172,24 @@ func (s *slots) doubt() {
 	}
 }
 
+// recounted forgets the idle slots that held fewer tokens than the book says, or more, when the
+// backend was asked, and those that were at work or not told of. Those used since then hold
+// others.
+func (s *slots) recounted(held []int, asked time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.all {
+		if !sl.busy && sl.used.Before(asked) && (sl.id >= len(held) || !sl.mayHold(held[sl.id])) {
+			sl.nobodys()
+		}
+	}
+}
+
+// mayHold reports whether the slot can hold n tokens, by the book.
+func (sl *slot) mayHold(n int) bool {
+	return n >= len(sl.tokens) && (sl.behind == 0 || n <= len(sl.tokens)+sl.behind)
+}
+
 // isDoubted: something else may have been put into the slot since it was acquired.
 func (s *slots) isDoubted(sl *slot) bool {
 	s.mu.Lock()
@@ -282,6 +300,18 @@ func (s *slots) emptied(sl *slot) {
 	defer s.mu.Unlock()
 	sl.busy, sl.doubted, sl.generation = false, false, 0
 	sl.nobodys()
+	s.wake()
+}
+
+// giveBack gives back a slot that is as it was when it was acquired.
+func (s *slots) giveBack(sl *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl.busy = false
+	if sl.doubted {
+		sl.doubted, sl.adapters = false, unknownAdapters
+		sl.nobodys()
+	}
 	s.wake()
 }
 

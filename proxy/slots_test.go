@@ -86,7 +86,7 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	f("a unpinned request", request(), true)
 	holder := request()
 	holder.slot, _ = lv.slots.acquire(context.Background(), "a", nil, 1, 0)
-	unpinned.overUnpinned()
+	unpinned.overUnpinned(t.Context())
 	f("after it", request(), false)
 	f("after it, with a slot from before", holder, true)
 	sh.live.Store(nil)
@@ -136,4 +136,30 @@ func TestOnlyKVThatTheRequestCanBearIsItsPrefix(t *testing.T) {
 	f("exact", policy(configs.ReuseExact, .5), 2, 0, 0, 0)
 	f("fuzzy", policy(configs.ReuseFuzzy, 1), 2, 2, 2, 0)
 	f("fuzzy with retention", policy(configs.ReuseFuzzy, .5), 2, 2, 2, 2)
+}
+
+// TestTheBookForgetsSlotsThatHoldAnotherNumberOfTokens, as far as the backend tells, but not
+// those that were used since it was asked.
+func TestTheBookForgetsSlotsThatHoldAnotherNumberOfTokens(t *testing.T) {
+	f := func(name string, held []int, behind int, since, want bool) {
+		t.Helper()
+		s := newSlots(1)
+		sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
+		sl.behind = behind
+		asked := time.Now()
+		if !since {
+			asked = asked.Add(time.Minute)
+		}
+		s.release(sl, "a", []int32{1, 2, 3}, 0)
+		if s.recounted(held, asked); s.hold("a") != want {
+			t.Errorf("%s: the book has the prompt: %v, expected %v", name, !want, want)
+		}
+	}
+	f("the prompt and its answer", []int{5}, 2, false, true)
+	f("an answer that nobody counted", []int{9}, 0, false, true)
+	f("fewer", []int{2}, 2, false, false)
+	f("more", []int{6}, 2, false, false)
+	f("at work", []int{-1}, 0, false, false)
+	f("not told", nil, 0, false, false)
+	f("used since", []int{0}, 0, true, true)
 }
