@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 )
 
@@ -162,4 +163,52 @@ func TestTheBookForgetsSlotsThatHoldAnotherNumberOfTokens(t *testing.T) {
 	f("at work", []int{-1}, 0, false, false)
 	f("not told", nil, 0, false, false)
 	f("used since", []int{0}, 0, true, true)
+}
+
+// TestAPromptThatWasBrokenOffGoesOnInItsSlot, unless another holds more of it, or it is
+// another tenant's.
+func TestAPromptThatWasBrokenOffGoesOnInItsSlot(t *testing.T) {
+	f := func(name, tenant string, held []int32, want int) {
+		t.Helper()
+		s := newSlots(3)
+		for range s.all {
+			sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
+			switch sl.id {
+			case 1:
+				s.releaseLeaving(sl, "a", nil, []int32{1, 2, 3}, 0)
+			case 2:
+				s.release(sl, "a", held, 0)
+			default:
+				s.release(sl, "a", []int32{9}, 0)
+			}
+		}
+		sl, prefix := s.acquire(t.Context(), tenant, []int32{1, 2, 3, 4}, 1, 0)
+		if sl.id != want || sl.id == 1 && prefix != 0 {
+			t.Errorf("%s: slot %d, with a prefix of %d; expected slot %d, and none of what is not known", name, sl.id, prefix, want)
+		}
+	}
+	f("nothing better", "a", nil, 1)
+	f("another holds less", "a", []int32{1}, 1)
+	f("another holds as much", "a", []int32{1, 2, 3}, 2)
+	f("another tenant", "b", nil, 0)
+}
+
+// TestAStoppedAnswersKVIsTheModelsOwn where the slot held nothing else, the backend was told to
+// find nothing, or says what it found.
+func TestAStoppedAnswersKVIsTheModelsOwn(t *testing.T) {
+	f := func(name, body string, whole bool, cacheN, want int) {
+		t.Helper()
+		lv := &live{slots: newSlots(1), probed: &bridge.Probed{Props: bridge.Props{Context: 100}}}
+		d := &decision{State: StateCold, sh: &Sharer{}, lv: lv, req: &request{Tenant: "a"}, tokens: make([]int32, 10), whole: whole, Body: []byte(body)}
+		d.slot, _ = lv.slots.acquire(t.Context(), "a", d.tokens, 1, 0)
+		d.freeUntaken(outcome{Status: http.StatusOK, Err: errClientGone, ClientGone: true, Began: true, CacheN: cacheN, PromptN: 10 - cacheN})
+		if sl := lv.slots.all[0]; len(sl.tokens) != 10 || sl.generation != want || sl.behind != 100 {
+			t.Errorf("%s: the slot holds %d tokens of generation %d, and %d of an answer; expected 10, %d, 100", name, len(sl.tokens), sl.generation, sl.behind, want)
+		}
+	}
+	f("an empty slot", `{}`, true, -1, 0)
+	f("something else, nothing counted", `{}`, false, -1, unknown)
+	f("something else, not to be found", `{"cache_prompt":false}`, false, -1, 0)
+	f("something else, not found", `{}`, false, 0, 0)
+	f("something else, and more found than is known", `{}`, false, 5, unknown)
 }
