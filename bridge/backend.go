@@ -338,6 +338,18 @@ func (b *Backend) Held(ctx context.Context, slot int) (int, error) {
 	return all[slot].held, nil
 }
 
+// AllHeld asks /slots how many tokens each slot holds; -1 where one is at work.
+func (b *Backend) AllHeld(ctx context.Context) (held []int, err error) {
+	all, err := b.slots(ctx)
+	for _, s := range all {
+		if s.busy {
+			s.held = -1
+		}
+		held = append(held, s.held)
+	}
+	return held, err
+}
+
 // Idle asks /slots for a slot other than but (-1: any) that is not at work, of
 // several for the one that holds least. err says that the server does not tell, ok that there
 // is one.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/matcher"
@@ -31,7 +33,7 @@ var (
 // checked and written anew.
 func (d *decision) capture(o outcome, taken bool) {
 	if !taken {
-		d.free(false, d.left(o))
+		d.freeUntaken(o)
 		return
 	}
 	start := time.Now()
@@ -54,6 +56,18 @@ func (d *decision) trace(o outcome) {
 		d.generation = max(d.generation, unknown)
 	}
 	d.slot.behind = o.PredictedN
+}
+
+// traceBroken is trace where the client hung up during the answer: nobody counted that, and
+// where nobody counted the prompt either, the backend may have found more of it, unless it was
+// told to find nothing.
+func (d *decision) traceBroken(o outcome) {
+	d.trace(o)
+	looked := gjson.GetBytes(d.Body, "cache_prompt").Type != gjson.False
+	if d.State != StateShared && o.CacheN < 0 && looked && !d.whole {
+		d.generation = max(d.generation, unknown)
+	}
+	d.slot.behind = d.lv.probed.Props.Context
 }
 
 // saveWorthy saves the slot, or says why it is not worth it.

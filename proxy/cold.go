@@ -61,7 +61,7 @@ func (d *decision) choose() {
 func (d *decision) eraseForeign() bool {
 	ok := true
 	for _, sl := range d.lv.slots.all {
-		if sl.tenant != d.req.Tenant || sl.tenant == "" || sl.generation > d.maxGeneration() || d.lv.slots.isDoubted(sl) {
+		if sl.tenant != d.req.Tenant || len(sl.tokens) == 0 || sl.generation > d.maxGeneration() || d.lv.slots.isDoubted(sl) {
 			ok = d.erase(sl) && ok
 		}
 	}

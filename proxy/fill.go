@@ -41,7 +41,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	// Who saves a slot waits at the gate too: whoever is in must not wait for a slot.
 	if d.lv.probed.Volatile {
 		if d.gated = d.lv.gate.enter(ctx); !d.gated {
-			d.lv.slots.release(sl, sl.tenant, sl.tokens, sl.generation)
+			d.lv.slots.giveBack(sl)
 			d.slot = nil
 			d.cold(coldClientGone)
 			return

@@ -12,7 +12,7 @@ import (
 // the backend is still at.
 func (d *decision) finish(ctx context.Context, o outcome) {
 	defer d.sh.active.end()
-	defer d.overUnpinned()
+	defer d.overUnpinned(ctx)
 	defer d.release()
 	close(d.over)
 	d.report.ID, d.report.State, d.report.Reason, d.report.Slot = d.req.ID, d.State, d.Reason, d.Slot
@@ -117,6 +117,32 @@ func (d *decision) blame(o outcome) {
 	if last := d.sh.blamed.Swap(&prompt); last == nil || *last != prompt {
 		d.sh.strike(d.lv, notTaken)
 	}
+}
+
+// freeUntaken gives the slot back after an exchange that failed.
+func (d *decision) freeUntaken(o outcome) {
+	switch {
+	case d.untouched(o):
+		d.lv.slots.giveBack(d.slot)
+		d.slot = nil
+	case d.holdsWhole(o):
+		d.traceBroken(o)
+		d.free(true, nil)
+	default:
+		d.free(false, d.left(o))
+	}
+}
+
+// untouched: the backend refused the request, which it does before it looks at the slot (but
+// for the adapters there), and nothing was filled in.
+func (d *decision) untouched(o outcome) bool {
+	return o.Err == nil && o.Status/100 == 4 && d.State != StateShared && !d.touched && !d.otherAdapters()
+}
+
+// holdsWhole: the client hung up during the answer, when all of the prompt was in the slot.
+func (d *decision) holdsWhole(o outcome) bool {
+	return o.ClientGone && o.Status == http.StatusOK && o.Began && !d.isUnpinned && !d.req.guessed() &&
+		len(d.tokens) > 0 && o.counted(len(d.tokens))
 }
 
 // left is what a request whose client hung up leaves in the slot, some part of it and of an

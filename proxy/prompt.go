@@ -72,11 +72,10 @@ func several(get func(string) gjson.Result) bool {
 	})
 }
 
-// scattered reports whether the backend puts the request into slots of its own choice
-// whatever id_slot says: several answers or prompts take one each, and /v1/messages drops
-// what is not Anthropic's, id_slot and cache_prompt too.
-func scattered(e Endpoint, body object) bool {
-	return e == EndpointMessages || several(body.get) || isList(only(body.get("prompt")))
+// asksForSeveral reports whether the body asks for several answers or has several prompts. They
+// take a slot each, of the backend's choice whatever id_slot says.
+func asksForSeveral(body object) bool {
+	return several(body.get) || isList(only(body.get("prompt")))
 }
 
 // readPrompt finds the prompt in the body of a generation request. Where it

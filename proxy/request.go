@@ -37,12 +37,15 @@ type request struct {
 	Off string
 	// Apart: the configuration knows more than one tenant.
 	Apart bool
+	// Several: the body asks for several answers, or answers to several prompts.
+	Several bool
 	// Scattered: tenants are kept apart, and the backend chooses the slot, or several,
 	// whatever the body says.
 	Scattered bool
 }
 
-// ignoresSlots reports whether the backend takes no word about slots and its cache with it.
+// ignoresSlots reports whether the backend takes no word about slots and its cache with it:
+// /v1/messages drops what is not Anthropic's.
 func (r *request) ignoresSlots() bool { return r.Endpoint == EndpointMessages }
 
 // guessed reports whether what the backend prefills, or in which slot, is not known for
@@ -108,6 +111,7 @@ func newRequest(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, bod
 			r.Prompt, r.Off = readPrompt(x.endpoint, doc)
 		}
 	}
-	r.Scattered = r.Apart && scattered(x.endpoint, objectOf(doc))
+	r.Several = asksForSeveral(objectOf(doc))
+	r.Scattered = r.Apart && (r.Several || r.ignoresSlots())
 	return r
 }

@@ -30,11 +30,11 @@ type slot struct {
 	id     int
 	busy   bool
 	used   time.Time
-	tenant string  // whose prompt it holds, "" nobody's
+	tenant string  // whose prompt it holds, or some part of (left); "" nobody's
 	tokens []int32 // what it holds, as far as is known
 	behind int     // tokens of an answer that it holds behind them
-	// left is all that a slot which is nobody's may hold, some part of it and of an answer,
-	// as the model computed it; nil where that is not known.
+	// left is all that a slot of which no prompt is known may hold, some part of it and of an
+	// answer, as the model computed it; nil where that is not known.
 	left []int32
 	// generation of the KV it holds: 0 computed, more where composed.
 	generation int
@@ -78,8 +78,9 @@ func (s *slots) hold(tenant string) bool {
 }
 
 // acquire takes the idle slot with the longest exact prefix of tokens, of a generation
-// up to most, if it is at least least tokens long, else the one used least recently; it
-// waits while all are busy. It returns nil when ctx ends first.
+// up to most, if it is at least least tokens long, or one that may have more of them left,
+// else the one used least recently; it waits while all are busy. It returns nil when ctx ends
+// first.
 func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, least, most int) (sl *slot, prefix int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +88,9 @@ func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, leas
 		return nil, 0
 	}
 	sl, prefix = s.best(tenant, tokens, most)
-	if sl == nil || prefix < least {
+	if begun, n := s.begun(tenant, tokens); n >= max(least, prefix+1) {
+		sl, prefix = begun, 0 // how much of it is there the backend finds out
+	} else if sl == nil || prefix < least {
 		sl = s.oldest(anySlot)
 		prefix = sl.prefix(tenant, tokens, most)
 	}
@@ -172,6 +175,24 @@ func (s *slots) doubt() {
 	}
 }
 
+// recounted forgets the idle slots that held fewer tokens than the book says, or more, when the
+// backend was asked, and those that were at work or not told of. Those used since then hold
+// others.
+func (s *slots) recounted(held []int, asked time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.all {
+		if !sl.busy && sl.used.Before(asked) && (sl.id >= len(held) || !sl.mayHold(held[sl.id])) {
+			sl.nobodys()
+		}
+	}
+}
+
+// mayHold reports whether the slot can hold n tokens, by the book.
+func (sl *slot) mayHold(n int) bool {
+	return n >= len(sl.tokens) && (sl.behind == 0 || n <= len(sl.tokens)+sl.behind)
+}
+
 // isDoubted: something else may have been put into the slot since it was acquired.
 func (s *slots) isDoubted(sl *slot) bool {
 	s.mu.Lock()
@@ -205,6 +226,20 @@ func (s *slots) best(tenant string, tokens []int32, most int) (best *slot, prefi
 		}
 	}
 	return best, prefix
+}
+
+// begun is the idle slot that may have most of the tokens left from a prompt of the tenant's
+// that was broken off.
+func (s *slots) begun(tenant string, tokens []int32) (begun *slot, most int) {
+	for _, sl := range s.all {
+		if sl.busy || sl.tenant != tenant {
+			continue
+		}
+		if n := matcher.CommonPrefix(sl.left, tokens); n > most {
+			begun, most = sl, n
+		}
+	}
+	return begun, most
 }
 
 // prefix is how many of the tokens the slot holds for the tenant, of a generation up to most.
@@ -285,13 +320,25 @@ func (s *slots) emptied(sl *slot) {
 	s.wake()
 }
 
+// giveBack gives back a slot that is as it was when it was acquired.
+func (s *slots) giveBack(sl *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl.busy = false
+	if sl.doubted {
+		sl.doubted, sl.adapters = false, unknownAdapters
+		sl.nobodys()
+	}
+	s.wake()
+}
+
 // release gives the slot back, holding what it is said to hold. Where that is nothing, it
 // is nobody's: the backend may have left in it what was there before.
 func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int) {
 	s.releaseLeaving(sl, tenant, tokens, nil, generation)
 }
 
-// releaseLeaving is release, and where the slot is nobody's notes what is left in it.
+// releaseLeaving is release, and where no tokens are known notes what is left in the slot.
 func (s *slots) releaseLeaving(sl *slot, tenant string, tokens, left []int32, generation int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -303,8 +350,8 @@ func (s *slots) releaseLeaving(sl *slot, tenant string, tokens, left []int32, ge
 	if sl.doubted || len(tokens) == 0 {
 		sl.doubted = false
 		sl.nobodys()
-		if generation == 0 {
-			sl.left = left
+		if generation == 0 && left != nil {
+			sl.tenant, sl.left = tenant, left
 		}
 	}
 	s.wake()

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 )
 
@@ -86,7 +87,7 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	f("a unpinned request", request(), true)
 	holder := request()
 	holder.slot, _ = lv.slots.acquire(context.Background(), "a", nil, 1, 0)
-	unpinned.overUnpinned()
+	unpinned.overUnpinned(t.Context())
 	f("after it", request(), false)
 	f("after it, with a slot from before", holder, true)
 	sh.live.Store(nil)
@@ -136,4 +137,78 @@ func TestOnlyKVThatTheRequestCanBearIsItsPrefix(t *testing.T) {
 	f("exact", policy(configs.ReuseExact, .5), 2, 0, 0, 0)
 	f("fuzzy", policy(configs.ReuseFuzzy, 1), 2, 2, 2, 0)
 	f("fuzzy with retention", policy(configs.ReuseFuzzy, .5), 2, 2, 2, 2)
+}
+
+// TestTheBookForgetsSlotsThatHoldAnotherNumberOfTokens, as far as the backend tells, but not
+// those that were used since it was asked.
+func TestTheBookForgetsSlotsThatHoldAnotherNumberOfTokens(t *testing.T) {
+	f := func(name string, held []int, behind int, since, want bool) {
+		t.Helper()
+		s := newSlots(1)
+		sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
+		sl.behind = behind
+		asked := time.Now()
+		if !since {
+			asked = asked.Add(time.Minute)
+		}
+		s.release(sl, "a", []int32{1, 2, 3}, 0)
+		if s.recounted(held, asked); s.hold("a") != want {
+			t.Errorf("%s: the book has the prompt: %v, expected %v", name, !want, want)
+		}
+	}
+	f("the prompt and its answer", []int{5}, 2, false, true)
+	f("an answer that nobody counted", []int{9}, 0, false, true)
+	f("fewer", []int{2}, 2, false, false)
+	f("more", []int{6}, 2, false, false)
+	f("at work", []int{-1}, 0, false, false)
+	f("not told", nil, 0, false, false)
+	f("used since", []int{0}, 0, true, true)
+}
+
+// TestAPromptThatWasBrokenOffGoesOnInItsSlot, unless another holds more of it, or it is
+// another tenant's.
+func TestAPromptThatWasBrokenOffGoesOnInItsSlot(t *testing.T) {
+	f := func(name, tenant string, held []int32, want int) {
+		t.Helper()
+		s := newSlots(3)
+		for range s.all {
+			sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
+			switch sl.id {
+			case 1:
+				s.releaseLeaving(sl, "a", nil, []int32{1, 2, 3}, 0)
+			case 2:
+				s.release(sl, "a", held, 0)
+			default:
+				s.release(sl, "a", []int32{9}, 0)
+			}
+		}
+		sl, prefix := s.acquire(t.Context(), tenant, []int32{1, 2, 3, 4}, 1, 0)
+		if sl.id != want || sl.id == 1 && prefix != 0 {
+			t.Errorf("%s: slot %d, with a prefix of %d; expected slot %d, and none of what is not known", name, sl.id, prefix, want)
+		}
+	}
+	f("nothing better", "a", nil, 1)
+	f("another holds less", "a", []int32{1}, 1)
+	f("another holds as much", "a", []int32{1, 2, 3}, 2)
+	f("another tenant", "b", nil, 0)
+}
+
+// TestAStoppedAnswersKVIsTheModelsOwn where the slot held nothing else, the backend was told to
+// find nothing, or says what it found.
+func TestAStoppedAnswersKVIsTheModelsOwn(t *testing.T) {
+	f := func(name, body string, whole bool, cacheN, want int) {
+		t.Helper()
+		lv := &live{slots: newSlots(1), probed: &bridge.Probed{Props: bridge.Props{Context: 100}}}
+		d := &decision{State: StateCold, sh: &Sharer{}, lv: lv, req: &request{Tenant: "a"}, tokens: make([]int32, 10), whole: whole, Body: []byte(body)}
+		d.slot, _ = lv.slots.acquire(t.Context(), "a", d.tokens, 1, 0)
+		d.freeUntaken(outcome{Status: http.StatusOK, Err: errClientGone, ClientGone: true, Began: true, CacheN: cacheN, PromptN: 10 - cacheN})
+		if sl := lv.slots.all[0]; len(sl.tokens) != 10 || sl.generation != want || sl.behind != 100 {
+			t.Errorf("%s: the slot holds %d tokens of generation %d, and %d of an answer; expected 10, %d, 100", name, len(sl.tokens), sl.generation, sl.behind, want)
+		}
+	}
+	f("an empty slot", `{}`, true, -1, 0)
+	f("something else, nothing counted", `{}`, false, -1, unknown)
+	f("something else, not to be found", `{"cache_prompt":false}`, false, -1, 0)
+	f("something else, not found", `{}`, false, 0, 0)
+	f("something else, and more found than is known", `{}`, false, 5, unknown)
 }

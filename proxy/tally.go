@@ -57,6 +57,18 @@ func (t *tally) scan() {
 	t.scanUsage()
 }
 
+// began reports whether the answer is a stream that has come to the model's words. Before them
+// may stand events that say how far the prompt is, and comments that keep the connection open.
+func (t *tally) began() bool {
+	if bytes.Contains(t.window, []byte(`"error":{`)) {
+		return false
+	}
+	for o := range t.all("prompt_progress") {
+		return o.Get("total").Exists() && o.Get("processed").Int() >= o.Get("total").Int()
+	}
+	return bytes.Contains(t.window, []byte("data: {"))
+}
+
 // scanUsage takes the answer's length from the last usage object, and the prompt's
 // from the last that has it: Anthropic's stream tells them apart.
 func (t *tally) scanUsage() {

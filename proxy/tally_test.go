@@ -34,3 +34,28 @@ func TestTally(t *testing.T) {
 	f(``, -1, -1, 0)
 	f(`{"timings":{"cache_n":9`, -1, -1, 0)
 }
+
+// TestAnAnswerHasBegunOnceThePromptIsDone.
+func TestAnAnswerHasBegunOnceThePromptIsDone(t *testing.T) {
+	f := func(answer string, want bool) {
+		t.Helper()
+		y := newTally()
+		y.add([]byte(answer))
+		if y.began() != want {
+			t.Errorf("%s: begun is %v", answer, !want)
+		}
+	}
+	progress := func(processed string) string {
+		return `data: {"choices":[{"delta":{"content":null}}],"prompt_progress":{"cache":0,"processed":` + processed + `,"time_ms":9,"total":90}}` + "\n\n"
+	}
+	const token = `data: {"choices":[{"delta":{"content":"a \"error\":{"}}]}` + "\n\n"
+	f("", false)
+	f(":\n\n", false)
+	f(progress("0"), false)
+	f(progress("0")+progress("64")+":\n\n", false)
+	f(progress("64")+progress("90"), true)
+	f(progress("90")+token, true)
+	f("event: message_start\n"+token, true)
+	f(":\n\n"+token, true)
+	f(`data: {"error":{"code":500}}`+"\n\n", false)
+}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync/atomic"
+	"time"
 )
 
 // unpinned counts the requests under way whose slot the backend chooses, which may be any:
@@ -38,18 +39,33 @@ func (d *decision) sentUnpinned(ctx context.Context) {
 	}
 }
 
-// overUnpinned has the book forgotten after such a request.
-func (d *decision) overUnpinned() {
+// overUnpinned has the book forgotten after such a request, or corrected.
+func (d *decision) overUnpinned(ctx context.Context) {
 	if !d.isUnpinned {
 		return
 	}
-	if lv := d.sh.live.Load(); lv != nil && (d.sh.unpinned.apart.Load() || d.req.Adapters != "") {
-		lv.slots.doubt()
+	if lv := d.sh.live.Load(); lv != nil {
+		switch {
+		case d.sh.unpinned.apart.Load() || d.req.Adapters != "":
+			lv.slots.doubt()
+		case d.req.Several:
+			d.sh.recount(ctx, lv.slots)
+		}
 	}
 	if d.req.Adapters != "" {
 		d.sh.unpinned.adapted.Add(-1)
 	}
 	d.sh.unpinned.over.Add(1)
+}
+
+// recount compares the book with how many tokens the backend says that its slots hold. Several
+// answers take a slot each, and all but one are empty afterwards.
+func (sh *Sharer) recount(ctx context.Context, s *slots) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	asked := time.Now()
+	held, _ := sh.backend.AllHeld(ctx)
+	s.recounted(held, asked)
 }
 
 // uncertain: another tenant's prompt may be in the request's slot, or what other adapters

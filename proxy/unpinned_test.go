@@ -15,7 +15,7 @@ func TestRequestsWithoutASlotMayOverrunAFill(t *testing.T) {
 		}
 		other.sentUnpinned(t.Context())
 		during := fill()
-		other.overUnpinned()
+		other.overUnpinned(t.Context())
 		after := fill()
 		if before.overrun() != want || during.overrun() != want || after.overrun() {
 			t.Errorf("%s: overrun: a fill from before it %v, from meanwhile %v, from after it %v; expected %v, %v and false",
