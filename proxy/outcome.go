@@ -20,7 +20,8 @@ type outcome struct {
 	Status     int
 	Err        error // transport fault, or nil
 	ClientGone bool
-	// Began: tokens of the answer came, so that the whole prompt is in the slot.
+	// Began: of an answer that the client broke off, tokens came, so that the whole prompt is in
+	// the slot.
 	Began bool
 	// CacheN and PromptN are the backend's own count of prompt tokens found in
 	// the cache and computed; -1 where the answer did not say.

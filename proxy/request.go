@@ -37,8 +37,6 @@ type request struct {
 	Off string
 	// Apart: the configuration knows more than one tenant.
 	Apart bool
-	// Several: the body asks for several answers, or answers to several prompts.
-	Several bool
 	// Scattered: tenants are kept apart, and the backend chooses the slot, or several,
 	// whatever the body says.
 	Scattered bool
@@ -57,6 +55,12 @@ func (r *request) guessed() bool {
 // unread reports whether nothing is known of what the body asks for.
 func (r *request) unread() bool {
 	return r.Off == offEncoding || r.Off == offJSON || r.Off == offDeep || r.Off == offMembers
+}
+
+// several reports whether the body asks for several answers, or answers to several prompts. It
+// reads the body once more.
+func (r *request) several() bool {
+	return !r.unread() && asksForSeveral(objectOf(gjson.ParseBytes(r.Body)))
 }
 
 // searches says that the backend would look for the prompt in other tenants' slots, or "".
@@ -111,7 +115,6 @@ func newRequest(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, bod
 			r.Prompt, r.Off = readPrompt(x.endpoint, doc)
 		}
 	}
-	r.Several = asksForSeveral(objectOf(doc))
-	r.Scattered = r.Apart && (r.Several || r.ignoresSlots())
+	r.Scattered = r.Apart && (r.several() || r.ignoresSlots())
 	return r
 }

@@ -141,7 +141,7 @@ func (x *exchange) outcome() outcome {
 	if x.tally != nil {
 		x.tally.scan()
 		o.CacheN, o.PromptN, o.PromptMS = x.tally.cacheN, x.tally.promptN, x.tally.promptMS
-		o.PredictedN, o.Began = x.tally.predictedN, x.tally.began()
+		o.PredictedN, o.Began = x.tally.predictedN, o.ClientGone && x.tally.began()
 	}
 	return o
 }

@@ -48,7 +48,7 @@ func (d *decision) overUnpinned(ctx context.Context) {
 		switch {
 		case d.sh.unpinned.apart.Load() || d.req.Adapters != "":
 			lv.slots.doubt()
-		case d.req.Several:
+		case d.req.several():
 			d.sh.recount(ctx, lv.slots)
 		}
 	}
