@@ -18,7 +18,7 @@ func TestAdaptersArePartOfTheKey(t *testing.T) {
 	if err := tinymodel.WriteAdapter(adapter, 128, 64, 1); err != nil {
 		t.Fatal(err)
 	}
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), LoRA: adapter, Context: 1024})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), LoRA: adapter, Context: 1024})
 	key := func() string {
 		t.Helper()
 		props, err := k.backend.Props(context.Background())

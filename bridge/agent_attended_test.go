@@ -14,7 +14,7 @@ func TestAgentComputesWhatAnAnswerAttendsTo(t *testing.T) {
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions, tolerance float64) {
 		t.Run(name, func(t *testing.T) {
 			model.Layers = 4
-			o.Model, o.Context = tiny(t, model), 4096
+			o.Model, o.Context = tinymodel.Make(t, model), 4096
 			testAttends(t, newKitchen(t, o), tolerance)
 		})
 	}

@@ -154,7 +154,7 @@ func all(n int, depth int) []uint16 {
 func TestAgentRecomputesWhatTheServerComputes(t *testing.T) {
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions, tolerance float64) {
 		withKernels(t, name, func(t *testing.T) {
-			o.Model, o.Context = tiny(t, model), 4096
+			o.Model, o.Context = tinymodel.Make(t, model), 4096
 			testRecomputesAll(t, newKitchen(t, o), randomTokens(700, 1), randomTokens(300, 2), tolerance)
 		})
 	}
@@ -332,7 +332,7 @@ func (k *kitchen) next(slot int, tokens []int32) map[int64]float64 {
 func TestAgentMovesWhatTheRecipeMoves(t *testing.T) {
 	f := func(name string, o lab.BackendOptions) {
 		t.Run(name, func(t *testing.T) {
-			o.Model, o.Context = tiny(t, tinymodel.Options{Arch: "qwen2"}), 4096
+			o.Model, o.Context = tinymodel.Make(t, tinymodel.Options{Arch: "qwen2"}), 4096
 			k := newKitchen(t, o)
 			ref := k.cold("ref", randomTokens(300, 1))
 			testMoves(t, k, ref, ref)
@@ -346,7 +346,7 @@ func TestAgentMovesWhatTheRecipeMoves(t *testing.T) {
 // TestAgentRepliesOnlyWhereItIsAsked: it makes no file, follows no link, and what it wrote is
 // gone once it was read.
 func TestAgentRepliesOnlyWhereItIsAsked(t *testing.T) {
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{})})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{})})
 	recipe, other := filepath.Join(k.lab.SlotDir, "a.recipe"), filepath.Join(t.TempDir(), "other")
 	for path, text := range map[string]string{recipe: "sskr, but no recipe", other: "as it was"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -383,7 +383,7 @@ func TestAgentRepliesOnlyWhereItIsAsked(t *testing.T) {
 // TestAgentWhereCellsAreScattered: where the server has no run of cells for the prompt,
 // the agent makes it aside, and the server puts it where there is room.
 func TestAgentWhereCellsAreScattered(t *testing.T) {
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), Context: 512, Unified: true})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 512, Unified: true})
 	ref := k.cold("ref", randomTokens(250, 1))
 	ctx := context.Background()
 	for slot := range 2 {
@@ -473,7 +473,7 @@ func testMoves(t *testing.T, k *kitchen, server, ref *State) {
 func TestAgentComputesFewTokens(t *testing.T) {
 	for _, heads := range []int{2, 8} {
 		withKernels(t, fmt.Sprintf("%d heads", heads), func(t *testing.T) {
-			k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Layers: 4, Heads: heads, HeadsKV: 2, HeadDim: 32}), Context: 2048})
+			k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{Layers: 4, Heads: heads, HeadsKV: 2, HeadDim: 32}), Context: 2048})
 			tokens := randomTokens(400, 1)
 			want := k.cold("want", tokens)
 			for _, few := range []int{1, 3, 24, 40, 75, 130} {
@@ -490,7 +490,7 @@ func TestAgentComputesFewTokens(t *testing.T) {
 // TestAgentRecomputesScatteredTokens: where only some tokens differ, computing those
 // and all that come after them is exact, and deviation finds those that come after.
 func TestAgentRecomputesScatteredTokens(t *testing.T) {
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Layers: 4}), Context: 4096})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{Layers: 4}), Context: 4096})
 	const n = 600
 	old := randomTokens(n, 1)
 	tokens := append([]int32{}, old...)

@@ -13,7 +13,7 @@ import (
 // backends are libraries of their own, the agent computes what the program itself
 // computes, and leaves other restores alone.
 func TestAgentWithASharedLibllama(t *testing.T) {
-	path := tiny(t, tinymodel.Options{Arch: "qwen2", Layers: 4})
+	path := tinymodel.Make(t, tinymodel.Options{Arch: "qwen2", Layers: 4})
 	h := lab.StartShared(t, path, agentLibrary(t), 2048)
 	model, err := OpenModel(path)
 	if err != nil {

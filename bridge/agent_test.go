@@ -19,7 +19,7 @@ import (
 // TestARecipeThatAServerWithoutTheAgentRefuses tells of that, not of a cache that is full,
 // which is what the server says.
 func TestARecipeThatAServerWithoutTheAgentRefuses(t *testing.T) {
-	b := lab.StartBackend(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{})})
+	b := lab.StartBackend(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{})})
 	if err := os.WriteFile(filepath.Join(b.SlotDir, "a.recipe"), []byte("sskr and more"), 0o600); err != nil {
 		t.Fatal(err)
 	}

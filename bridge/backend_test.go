@@ -63,7 +63,7 @@ func TestPropsNameWhatChanged(t *testing.T) {
 
 // llama-server takes the number of a slot modulo that of its slots.
 func TestAServerWithFewerSlotsIsNoticed(t *testing.T) {
-	b := lab.StartBackend(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), Slots: 2})
+	b := lab.StartBackend(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Slots: 2})
 	backend := NewBackend(b.URL, "", time.Second)
 	defer backend.Close()
 	f := func(slot int, want error) {

@@ -14,7 +14,7 @@ import (
 // server saves, with values in rows and in columns.
 func TestLayersWithoutAttentionAreNamed(t *testing.T) {
 	for _, flash := range []string{"on", "off"} {
-		p := proberOf(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Arch: "deci", Layers: 3}), Context: 1024, Slots: 1, FlashAttention: flash})
+		p := proberOf(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{Arch: "deci", Layers: 3}), Context: 1024, Slots: 1, FlashAttention: flash})
 		if _, err := p.Probe(context.Background()); !errors.Is(err, ErrUnshareable) || !strings.Contains(err.Error(), "deci has layers without attention") {
 			t.Errorf("flash attention %s: got %v", flash, err)
 		}

@@ -12,7 +12,7 @@ import (
 // TestFillingBesideADraftModel: a slot that held another prompt is filled in either way, and
 // the server goes on behind it by both models.
 func TestFillingBesideADraftModel(t *testing.T) {
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Layers: 4, Seed: 3}), Draft: tiny(t, tinymodel.Options{Seed: 3}), Context: 4096})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{Layers: 4, Seed: 3}), Draft: tinymodel.Make(t, tinymodel.Options{Seed: 3}), Context: 4096})
 	ctx := context.Background()
 	tokens := randomTokens(400, 1)
 	ref := k.cold("ref", tokens)
@@ -47,7 +47,7 @@ func TestFillingBesideADraftModel(t *testing.T) {
 }
 
 func TestAServerWithoutADraftModelIsKnown(t *testing.T) {
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{})})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{})})
 	if k.backend.Speculates(context.Background()) {
 		t.Error("it is taken for one that has one: each restore takes a call more")
 	}

@@ -41,7 +41,7 @@ func opened(t *testing.T, path string) *Model {
 }
 
 func TestAModelOfSeveralFilesIsReadAsOne(t *testing.T) {
-	one, path := opened(t, tiny(t, factored(1))), split(t, factored(1))
+	one, path := opened(t, tinymodel.Make(t, factored(1))), split(t, factored(1))
 	m := opened(t, path)
 	if m.Unshareable != "" || !slices.Equal(m.RoPE.Freqs, one.RoPE.Freqs) {
 		t.Errorf("RoPE %+v, %q, expected %+v", m.RoPE, m.Unshareable, one.RoPE)

@@ -12,7 +12,7 @@ import (
 )
 
 func TestModelReadsWhatTheFileSays(t *testing.T) {
-	m, err := OpenModel(tiny(t, tinymodel.Options{Arch: "qwen2", RoPEBase: 1e6}))
+	m, err := OpenModel(tinymodel.Make(t, tinymodel.Options{Arch: "qwen2", RoPEBase: 1e6}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestModelReadsWhatTheFileSays(t *testing.T) {
 }
 
 func TestPieceGivesTheBytes(t *testing.T) {
-	m, err := OpenModel(tiny(t, tinymodel.Options{}))
+	m, err := OpenModel(tinymodel.Make(t, tinymodel.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestPieceGivesTheBytes(t *testing.T) {
 func TestModelsThatCannotBeSharedAreNamed(t *testing.T) {
 	f := func(want string, o tinymodel.Options) {
 		t.Helper()
-		m, err := OpenModel(tiny(t, o))
+		m, err := OpenModel(tinymodel.Make(t, o))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +103,7 @@ func TestModelsThatCannotBeSharedAreNamed(t *testing.T) {
 func TestModelScalings(t *testing.T) {
 	f := func(o tinymodel.Options, pair int, want float64) {
 		t.Helper()
-		m, err := OpenModel(tiny(t, o))
+		m, err := OpenModel(tinymodel.Make(t, o))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestModelScalings(t *testing.T) {
 
 func TestHashTellsModelsApart(t *testing.T) {
 	hash := func(o tinymodel.Options) string {
-		m, err := OpenModel(tiny(t, o))
+		m, err := OpenModel(tinymodel.Make(t, o))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestHashTellsModelsApart(t *testing.T) {
 }
 
 func TestOpenModelRefusesBrokenFiles(t *testing.T) {
-	whole, err := os.ReadFile(tiny(t, tinymodel.Options{}))
+	whole, err := os.ReadFile(tinymodel.Make(t, tinymodel.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}

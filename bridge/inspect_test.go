@@ -24,11 +24,11 @@ func TestInspectSaysWhatIsThereAndWhetherItCanBeShared(t *testing.T) {
 			}
 		}
 	}
-	llama := tiny(t, tinymodel.Options{})
-	qwen := tiny(t, tinymodel.Options{Arch: "qwen2"})
-	sliding := tiny(t, tinymodel.Options{Arch: "gemma2"})
-	deep := tiny(t, tinymodel.Options{Layers: 3})
-	wide := tiny(t, tinymodel.Options{HeadDim: 96})
+	llama := tinymodel.Make(t, tinymodel.Options{})
+	qwen := tinymodel.Make(t, tinymodel.Options{Arch: "qwen2"})
+	sliding := tinymodel.Make(t, tinymodel.Options{Arch: "gemma2"})
+	deep := tinymodel.Make(t, tinymodel.Options{Layers: 3})
+	wide := tinymodel.Make(t, tinymodel.Options{HeadDim: 96})
 	f("state-v4-f16.bin", llama, "tokens:          16, packed", "positions 0 to 15", "stream 1", "K f16, rows of 128 bytes", "NORM", "can be shared:   yes\n")
 	f("state-v4-q8.bin", qwen, "NEOX, pairs (i, i+32)", "blocks of 64", "can be shared:   yes\n")
 	f("state-v2-plain.bin", "", "version:         2", "plain ids", "yes (as far as the file tells")
@@ -57,14 +57,4 @@ func TestInspectNamesWhatCannotBeRead(t *testing.T) {
 	if err := Inspect(&bytes.Buffer{}, filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v for no file", err)
 	}
-}
-
-// tiny writes a tiny model.
-func tiny(t testing.TB, o tinymodel.Options) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "tiny.gguf")
-	if err := tinymodel.WriteFile(path, o); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

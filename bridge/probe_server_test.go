@@ -15,7 +15,7 @@ import (
 func TestProbeTimesAFastBackend(t *testing.T) {
 	f := func(name string, o lab.BackendOptions, long int) {
 		t.Run(name, func(t *testing.T) {
-			o.Model, o.Preload, o.Threads = tiny(t, tinymodel.Options{}), agentLibrary(t), 1 // threads that wait for each other make a busy machine slow
+			o.Model, o.Preload, o.Threads = tinymodel.Make(t, tinymodel.Options{}), agentLibrary(t), 1 // threads that wait for each other make a busy machine slow
 			testTimes(t, lab.StartBackend(t, o), long)
 		})
 	}

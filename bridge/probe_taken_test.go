@@ -20,7 +20,7 @@ import (
 // TestWhatOthersRequestsDoToTheProbeIsNoWordOnTheBackend: none of it makes a healthy server
 // one that cannot be shared with, or that empties its slots.
 func TestWhatOthersRequestsDoToTheProbeIsNoWordOnTheBackend(t *testing.T) {
-	b := lab.StartBackend(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), Context: 2048, Slots: 2, NoRAMCache: true})
+	b := lab.StartBackend(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 2048, Slots: 2, NoRAMCache: true})
 	model, err := OpenModel(b.Model)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 func TestAgentRetainsAShareOfTheCells(t *testing.T) {
 	f := func(name string, o lab.BackendOptions) {
 		t.Run(name, func(t *testing.T) {
-			o.Model, o.Context = tiny(t, tinymodel.Options{Layers: 4}), 4096
+			o.Model, o.Context = tinymodel.Make(t, tinymodel.Options{Layers: 4}), 4096
 			testRetains(t, newKitchen(t, o))
 		})
 	}
@@ -70,7 +70,7 @@ func testRetains(t *testing.T, k *kitchen) {
 func TestAgentDraftsWhatTheServerAnswers(t *testing.T) {
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions, following int) {
 		t.Run(name, func(t *testing.T) {
-			o.Model, o.Context = tiny(t, model), 4096
+			o.Model, o.Context = tinymodel.Make(t, model), 4096
 			testDrafts(t, newKitchen(t, o), following)
 		})
 	}
@@ -132,7 +132,7 @@ func cellOf(s *State, layer, row int) []byte {
 // 5,000 tokens live at once, and seven of them at 58 %.
 func TestRetentionMakesRoomForMorePrompts(t *testing.T) {
 	const n, slots, cells = 5000, 8, 20480
-	k := newKitchen(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Context: cells}), Context: cells, Slots: slots, Unified: true})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{Context: cells}), Context: cells, Slots: slots, Unified: true})
 	live := func(retention float64) int {
 		var recipes []*Recipe
 		for i := range slots {

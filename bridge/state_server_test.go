@@ -34,7 +34,7 @@ func TestMovedKeysAreWhatTheServerItselfMakes(t *testing.T) {
 	scale := 1.0
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions, tolerance float64) {
 		t.Run(name, func(t *testing.T) {
-			o.Model, o.Context, o.CacheReuse, o.NoRAMCache = tiny(t, model), 2048, 16, true
+			o.Model, o.Context, o.CacheReuse, o.NoRAMCache = tinymodel.Make(t, model), 2048, 16, true
 			b := lab.StartBackend(t, o)
 			testMoved(t, b, scale, tolerance)
 		})

@@ -75,7 +75,7 @@ func TestRoPEFlagsOfTheServerAreSeen(t *testing.T) {
 	f("YaRN, twice", lab.BackendOptions{RoPE: yarn("0.5", "8192")})
 
 	// The server has no more context than a model was trained for, but under YaRN.
-	long := tiny(t, tinymodel.Options{Arch: "qwen2", Context: 32768, RoPEBase: 1e6})
+	long := tinymodel.Make(t, tinymodel.Options{Arch: "qwen2", Context: 32768, RoPEBase: 1e6})
 	plain("plain, NEOX", lab.BackendOptions{Model: long})
 	f("YaRN, NEOX", lab.BackendOptions{Model: long, RoPE: yarn("0.5", "32768"), Context: 32768})
 	f("base, NEOX", lab.BackendOptions{Model: long, RoPE: []string{"--rope-freq-base", "1200000"}})
@@ -91,7 +91,7 @@ func TestKeysAreSeenToTurn(t *testing.T) {
 	f := func(name string, model tinymodel.Options, o lab.BackendOptions) {
 		t.Run(name, func(t *testing.T) {
 			model.Context = 16384
-			o.Model = tiny(t, model)
+			o.Model = tinymodel.Make(t, model)
 			got := proberOf(t, o).mustProbe(t)
 			if got.RoPE == nil || got.NotFar != "" {
 				t.Errorf("keys are not moved: %q, %q", got.Why, got.NotFar)
@@ -112,7 +112,7 @@ func TestKeysAreSeenToTurn(t *testing.T) {
 
 // TestWhatCannotBeComparedFarAwayIsSaid has the server refuse a prompt, for which it has no room.
 func TestWhatCannotBeComparedFarAwayIsSaid(t *testing.T) {
-	p := proberOf(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), Context: 1024, Slots: 1})
+	p := proberOf(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 1024, Slots: 1})
 	p.Props.Context = 1500
 	if got := p.mustProbe(t); got.RoPE == nil || got.NotFar == "" {
 		t.Errorf("keys are not moved (%q), or it is not said that they were compared near by alone", got.Why)
@@ -122,7 +122,7 @@ func TestWhatCannotBeComparedFarAwayIsSaid(t *testing.T) {
 // TestAnAgentWithoutTheServersSettingsIsRefused: a flag that makes keys shorter shows in none of
 // their angles.
 func TestAnAgentWithoutTheServersSettingsIsRefused(t *testing.T) {
-	p := proberOf(t, lab.BackendOptions{Model: tiny(t, tinymodel.Options{}), Preload: agentLibrary(t), RoPE: []string{"--yarn-attn-factor", "0.9"}})
+	p := proberOf(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Preload: agentLibrary(t), RoPE: []string{"--yarn-attn-factor", "0.9"}})
 	_, err := p.Agent(context.Background(), p.mustProbe(t))
 	if err == nil || !strings.Contains(err.Error(), "--yarn-") {
 		t.Errorf("the agent computes without --yarn-attn-factor, and is taken (%v)", err)

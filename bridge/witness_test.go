@@ -35,7 +35,7 @@ func TestTheWitnessTellsWeightsAndNoRounding(t *testing.T) {
 		}
 	}
 	f(lab.BackendOptions{FlashAttention: "on"}, lab.BackendOptions{FlashAttention: "off", Threads: 1, Unified: true}, true)
-	f(lab.BackendOptions{Model: tiny(t, tinymodel.Options{Seed: 1})}, lab.BackendOptions{Model: tiny(t, tinymodel.Options{Seed: 2})}, false)
+	f(lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{Seed: 1})}, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{Seed: 2})}, false)
 }
 
 func witnessOf(t *testing.T, o lab.BackendOptions) Witness {

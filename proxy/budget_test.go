@@ -41,10 +41,7 @@ func inSlots(p *bridge.Probed, context int) *bridge.Probed {
 // TestWhatTakesLongToComputeHasTimeToBeDecided: it is kept, and shared, though the route's time
 // is over before its tokens are known.
 func TestWhatTakesLongToComputeHasTimeToBeDecided(t *testing.T) {
-	model := t.TempDir() + "/tiny.gguf"
-	if err := tinymodel.WriteFile(model, tinymodel.Options{Context: 4096}); err != nil {
-		t.Fatal(err)
-	}
+	model := tinymodel.Make(t, tinymodel.Options{Context: 4096})
 	s := startSharing(t, lab.BackendOptions{Model: model, Context: 8192}, func(c *configs.Config) { c.Defaults.Budget = time.Nanosecond })
 	s.live().costs = newCosts(slow(1e6), 1)
 	if r := s.complete(tale("1812")); r.did != "cold; reason="+coldNothing {

@@ -59,10 +59,7 @@ func TestTokensOf(t *testing.T) {
 // TestSharingAsksNothingWhereItCannotPay: a backend that is faster than any look-up gets
 // the request as it came, and what it takes is learnt nevertheless.
 func TestSharingAsksNothingWhereItCannotPay(t *testing.T) {
-	model := t.TempDir() + "/tiny.gguf"
-	if err := tinymodel.WriteFile(model, tinymodel.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	model := tinymodel.Make(t, tinymodel.Options{})
 	s := startSharing(t, lab.BackendOptions{Model: model, Context: 2048, Threads: 1}, nil)
 	known := s.live().costs.model().Short
 	prompt := strings.Repeat("as fast as that ", 9)

@@ -72,9 +72,5 @@ func infillModel(t *testing.T) string {
 	for i, name := range []string{"pre", "suf", "mid", "rep", "sep"} {
 		extra[fmt.Sprintf("tokenizer.ggml.fim_%s_token_id", name)] = uint32(1 + i)
 	}
-	path := t.TempDir() + "/infill.gguf"
-	if err := tinymodel.WriteFile(path, tinymodel.Options{Context: 4096, Extra: extra}); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return tinymodel.Make(t, tinymodel.Options{Context: 4096, Extra: extra})
 }

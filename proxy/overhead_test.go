@@ -3,7 +3,6 @@ package proxy
 import (
 	"io"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,10 +19,7 @@ import (
 // difference are reported. What passes through is forwarded as it is; a prompt that
 // could be shared is first tokenized by the server and given a slot.
 func BenchmarkPassThrough(b *testing.B) {
-	model := filepath.Join(b.TempDir(), "tiny.gguf")
-	if err := tinymodel.WriteFile(model, tinymodel.Options{Arch: "llama"}); err != nil {
-		b.Fatal(err)
-	}
+	model := tinymodel.Make(b, tinymodel.Options{Arch: "llama"})
 	s := besides(b, lab.StartBackend(b, lab.BackendOptions{Model: model}), func(c *configs.Config) {
 		c.Routes = []configs.Route{{Name: "off", Match: configs.Match{Headers: map[string]string{"X-Route": "off"}}, Policy: c.Defaults}}
 		c.Routes[0].Policy.Reuse = configs.ReuseOff

@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,10 +23,7 @@ import (
 // GPU's.
 func startFast(t *testing.T) *sharing {
 	t.Helper()
-	model := filepath.Join(t.TempDir(), "tiny.gguf")
-	if err := tinymodel.WriteFile(model, tinymodel.Options{Context: 16384}); err != nil {
-		t.Fatal(err)
-	}
+	model := tinymodel.Make(t, tinymodel.Options{Context: 16384})
 	s := startSharing(t, lab.BackendOptions{Model: model, Context: 32768, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way = "agent" })
 	s.live().parts.worth = true // also where the machine is too busy for the probe to find it fast
 	return s

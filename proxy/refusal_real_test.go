@@ -26,10 +26,7 @@ func TestAWrongSlotDirectoryIsTriedAgainWhenTheServerIsAnother(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a real llama-server")
 	}
-	model := t.TempDir() + "/tiny.gguf"
-	if err := tinymodel.WriteFile(model, tinymodel.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	model := tinymodel.Make(t, tinymodel.Options{})
 	b := lab.StartBackend(t, lab.BackendOptions{Model: model, Context: 1024})
 	to, err := url.Parse(b.URL)
 	if err != nil {

@@ -58,10 +58,7 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a real llama-server")
 	}
-	model := filepath.Join(t.TempDir(), "tiny.gguf")
-	if err := tinymodel.WriteFile(model, tinymodel.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	model := tinymodel.Make(t, tinymodel.Options{})
 	b := lab.StartBackend(t, lab.BackendOptions{Model: model, Context: 1024, Preload: agentLibrary(t)})
 	deaths := 0
 	cfg := configs.Default()
