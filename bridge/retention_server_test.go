@@ -3,9 +3,14 @@ package bridge
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
 	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
@@ -112,6 +117,44 @@ func testDrafts(t *testing.T, k *kitchen, following int) {
 	if !slices.Equal(aside, want) || !slices.Equal(inCache, want) {
 		t.Errorf("drafted %v aside and %v in the cache: the server answers %v", aside, inCache, want)
 	}
+}
+
+// TestAgentGivesBackWhatItKeepsWhenTheServerSleeps: the memory is for others then.
+func TestAgentGivesBackWhatItKeepsWhenTheServerSleeps(t *testing.T) {
+	const n = 300
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 4096, Sleep: 2})
+	prompt := randomTokens(n, 3)
+	half := func(ref *State) {
+		k.cook(&Recipe{Tokens: prompt, Depth: make([]uint16, n), Runs: []Run{{Len: n}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE, Retention: 0.5, Following: []int32{1}})
+	}
+	half(k.cold("ref", prompt))
+	if k.memoryFiles() == 0 {
+		t.Fatal("the agent keeps no memory file: this test shows nothing")
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for k.memoryFiles() > 0 && time.Now().Before(deadline) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if files := k.memoryFiles(); files > 0 {
+		t.Errorf("the agent still has %d memory files after 30 s: the server sleeps after 2", files)
+	}
+	half(k.cold("again", prompt))
+}
+
+// memoryFiles is how many of them the agent has.
+func (k *kitchen) memoryFiles() (n int) {
+	k.t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", k.lab.Pid())
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, _ := os.Readlink(filepath.Join(dir, fd.Name())); strings.HasPrefix(to, "/memfd:semshare-state") {
+			n++
+		}
+	}
+	return n
 }
 
 // cellOf is a row's keys and values.

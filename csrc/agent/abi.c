@@ -62,6 +62,7 @@ static void find_all(struct abi * abi, void * module) {
     memset(abi, 0, sizeof *abi);
     *(void **) &abi->load_file = required(find(module, "llama_state_seq_load_file"), "llama_state_seq_load_file", &abi->missing);
     *(void **) &abi->save_file = find(module, "llama_state_seq_save_file");
+    *(void **) &abi->free_context = find(module, "llama_free");
     *(void **) &abi->tokenize = find(module, "llama_tokenize");
 #define X(ret, name, args) *(void **) &abi->name = required(find(module, #name), #name, &abi->missing);
     AGENT_ABI(X)

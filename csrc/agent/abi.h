@@ -131,6 +131,7 @@ enum {
 typedef void (*custom_op_fn)(ggt * out, int ith, int nth, void * arg);
 typedef size_t (*save_file_fn)(struct llama_context *, const char *, int32_t, const int32_t *, size_t);
 typedef size_t (*load_file_fn)(struct llama_context *, const char *, int32_t, int32_t *, size_t, size_t *);
+typedef void (*free_context_fn)(struct llama_context *);
 typedef int32_t (*tokenize_fn)(const struct llama_vocab *, const char *, int32_t, int32_t *, int32_t, bool, bool);
 
 /* The functions, and the map of tensors (C++, see abi.c). */
@@ -144,6 +145,7 @@ struct abi {
     ggt * (*ggml_custom_4d)(ggctx *, int32_t type, int64_t, int64_t, int64_t, int64_t, ggt ** args, int n_args, custom_op_fn, int n_tasks, void * arg);
     load_file_fn load_file;  /* the real llama_state_seq_load_file */
     save_file_fn save_file;  /* the real llama_state_seq_save_file */
+    free_context_fn free_context; /* the real llama_free */
     tokenize_fn tokenize;    /* the real llama_tokenize */
     const char * missing;    /* a function that was not found, so that recipes cannot be carried out; else null */
 };

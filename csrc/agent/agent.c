@@ -60,6 +60,22 @@ void agent_unlock(void) { pthread_mutex_unlock(&memory.lock); }
 
 uint64_t agent_turn(void) { return ++memory.turn; }
 
+static void forget_memory(int * fd) {
+    if (*fd >= 0) {
+        close(*fd);
+    }
+    *fd = -1;
+}
+
+void agent_forget(const struct abi * abi) {
+    agent_lock();
+    resident_drop_all();
+    engine_forget(abi);
+    forget_memory(&memory.fd[WHOLE]);
+    forget_memory(&memory.fd[THINNED]);
+    agent_unlock();
+}
+
 static double now_ms(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

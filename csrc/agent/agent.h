@@ -21,6 +21,9 @@ void agent_unlock(void);
  * before. The caller holds the lock. */
 uint64_t agent_turn(void);
 
+/* Gives back what is kept from one recipe to the next: memory, devices, references on them. */
+void agent_forget(const struct abi * abi);
+
 /* Opens the directory of a file; below 0 where that fails. */
 int agent_open_dir(const char * path);
 

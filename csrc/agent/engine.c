@@ -18,7 +18,7 @@ static struct {
     void (*set_threads)(ggml_backend_t, int);
 } kept;
 
-static void drop_kept(const struct abi * abi) {
+void engine_forget(const struct abi * abi) {
     if (kept.sched != NULL) {
         abi->ggml_backend_sched_free(kept.sched);
     }
@@ -97,9 +97,9 @@ static bool take_devices(struct engine * e, int32_t n_threads, struct error * er
         return false;
     }
     if (kept.n != n + 1 || memcmp(kept.devices, devices, (size_t) n * sizeof *devices) != 0) {
-        drop_kept(e->abi);
+        engine_forget(e->abi);
         if (!open_devices(e, devices, n, err)) {
-            drop_kept(e->abi);
+            engine_forget(e->abi);
             return false;
         }
     }
@@ -172,7 +172,7 @@ void engine_free(struct engine * e) {
     release(e);
     layer_free_grouping(e);
     if (e->failed) {
-        drop_kept(e->abi);
+        engine_forget(e->abi);
     }
     free(e->arena);
     free(e->jobs);

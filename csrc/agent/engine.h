@@ -59,6 +59,9 @@ struct engine {
 bool engine_init(struct engine * e, const struct abi * abi, const struct model * model, const struct rope * rope, int32_t n_threads, struct error * err);
 void engine_free(struct engine * e);
 
+/* Lets go of the devices. Callers hold the agent's lock, and no engine is in use. */
+void engine_forget(const struct abi * abi);
+
 /* A thread's own. */
 static inline void * engine_scratch(const struct engine * e, int thread) { return e->scratch + (size_t) thread * e->scratch_size; }
 

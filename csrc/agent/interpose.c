@@ -41,6 +41,20 @@ size_t llama_state_seq_save_file(struct llama_context * ctx, const char * path, 
     return abi->missing == NULL ? saving_keep(abi, ctx, path, seq, tokens, n_tokens) : abi->save_file(ctx, path, seq, tokens, n_tokens);
 }
 
+/* ---- the end of a context ---- */
+
+EXPORTED void llama_free(struct llama_context * ctx);
+
+/* A server that sleeps lets go of its model, to have the memory for others. */
+void llama_free(struct llama_context * ctx) {
+    const struct abi * abi = abi_of(__builtin_return_address(0));
+    if (abi->free_context == NULL) {
+        end_without("llama_free");
+    }
+    abi->free_context(ctx);
+    agent_forget(abi);
+}
+
 /* ---- copies into tensors, and out of them ---- */
 
 EXPORTED void ggml_backend_tensor_set(ggt * t, const void * data, size_t offset, size_t size);

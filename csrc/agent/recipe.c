@@ -47,7 +47,7 @@ bool recipe_is(const char * path) {
 
 static uint8_t * slurp(const char * path, size_t * size) {
     uint8_t * bytes = NULL;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
         return NULL;
     }

@@ -61,6 +61,11 @@ static bool active(const struct work * w, int32_t cell, int32_t layer) {
  * distances, mean the mean square of values. */
 static void set_ranks(struct work * w, struct scored * scores, float mean) {
     const struct recipe_head * h = &w->recipe->head;
+    for (uint32_t i = 0; i < h->n_cells; i++) {
+        if (w->depth[scores[i].cell] == h->n_layers) {
+            scores[i].score = 0; /* it may have had no values before */
+        }
+    }
     qsort(scores, h->n_cells, sizeof *scores, by_score);
     int32_t next = 0;
     for (uint32_t i = 0; i < h->n_cells; i++) {

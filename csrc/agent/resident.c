@@ -7,6 +7,7 @@ enum { MAX_RESIDENTS = 64, MAX_NAME = 64, ALIGN = 256 };
 
 struct resident {
     char name[MAX_NAME];
+    const struct cuda * cuda; /* whose memory it lies in */
     int32_t device;
     void * at; /* null: no such resident */
     int64_t size;
@@ -41,14 +42,14 @@ static bool set_budget(const struct cuda * cuda, int32_t device) {
 
 /* ---- making room ---- */
 
-static void drop(const struct cuda * cuda, struct resident * r) {
-    cuda->free(r->at, r->device);
+static void drop(struct resident * r) {
+    r->cuda->free(r->at, r->device);
     memset(r, 0, sizeof *r);
 }
 
 /* A place for size bytes: the one used longest ago goes, until they fit. Null where what
  * this turn needs leaves none. */
-static struct resident * make_room(const struct cuda * cuda, int64_t size, uint64_t turn) {
+static struct resident * make_room(int64_t size, uint64_t turn) {
     for (;;) {
         struct resident * oldest = NULL, * empty = NULL;
         int64_t taken = 0;
@@ -67,7 +68,7 @@ static struct resident * make_room(const struct cuda * cuda, int64_t size, uint6
         if (oldest == NULL || size > budget) {
             return NULL;
         }
-        drop(cuda, oldest);
+        drop(oldest);
     }
 }
 
@@ -106,12 +107,13 @@ static void settle(struct state * there, uint8_t * at) {
 
 static struct resident * make(const struct cuda * cuda, int32_t device, uint64_t turn, const char * stem, const struct state * ref, struct error * err) {
     const int64_t size = bytes_of(ref);
-    struct resident * r = set_budget(cuda, device) ? make_room(cuda, size, turn) : NULL;
+    struct resident * r = set_budget(cuda, device) ? make_room(size, turn) : NULL;
     if (r == NULL || cuda->alloc(&r->at, size, device) != SEMSHARE_OK) {
         fail(err, "the device has no %lld bytes for a reference: %lld are meant for all", (long long) size, (long long) budget);
         return NULL;
     }
     memcpy(r->name, stem, strlen(stem) + 1);
+    r->cuda = cuda;
     r->device = device;
     r->size = size;
     r->turn = turn;
@@ -121,12 +123,21 @@ static struct resident * make(const struct cuda * cuda, int32_t device, uint64_t
     return r;
 }
 
-void resident_drop(const struct cuda * cuda, const char * name) {
+void resident_drop(const char * name) {
     char stem[MAX_NAME];
     struct resident * r = stem_of(name, stem) ? find(stem) : NULL;
     if (r != NULL) {
-        drop(cuda, r);
+        drop(r);
     }
+}
+
+void resident_drop_all(void) {
+    for (int i = 0; i < MAX_RESIDENTS; i++) {
+        if (residents[i].at != NULL) {
+            drop(&residents[i]);
+        }
+    }
+    budget = -1;
 }
 
 bool resident_make(const struct cuda * cuda, int32_t device, uint64_t turn, const char * name, const struct state * ref, struct state * there, struct error * err) {
@@ -134,7 +145,7 @@ bool resident_make(const struct cuda * cuda, int32_t device, uint64_t turn, cons
     if (!stem_of(name, stem)) {
         return fail(err, "%.64s is no name for a reference", name);
     }
-    resident_drop(cuda, name);
+    resident_drop(name);
     struct resident * r = make(cuda, device, turn, stem, ref, err);
     if (r == NULL) {
         return false;
@@ -196,7 +207,7 @@ bool resident_take(const struct cuda * cuda, int32_t device, uint64_t turn, cons
     }
     struct resident * r = find(stem);
     if (r != NULL && (r->device != device || !alike(r, cuda, ref))) {
-        drop(cuda, r);
+        drop(r);
         r = NULL;
     }
     if (r != NULL) {
@@ -209,7 +220,7 @@ bool resident_take(const struct cuda * cuda, int32_t device, uint64_t turn, cons
         return false;
     }
     if (!bring(cuda, device, ref, &r->there)) {
-        drop(cuda, r);
+        drop(r);
         return fail(err, "a reference cannot be copied to the device");
     }
     (*brought)++;

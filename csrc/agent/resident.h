@@ -28,6 +28,9 @@ bool resident_make(const struct cuda * cuda, int32_t device, uint64_t turn, cons
 void resident_set_budget(int64_t bytes);
 
 /* Forgets a reference, such as one whose rows could not be copied. */
-void resident_drop(const struct cuda * cuda, const char * name);
+void resident_drop(const char * name);
+
+/* Forgets all, and measures anew what they may take when the next is made. */
+void resident_drop_all(void);
 
 #endif

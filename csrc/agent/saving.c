@@ -70,7 +70,7 @@ static void keep(const struct saving * s, const char * name, const struct state 
     const int32_t device = cuda == NULL ? -1 : cuda->device_of(s->ranges[0].at);
     struct state * there = malloc(sizeof *there);
     if (there != NULL && device >= 0 && !ref->layout.v_trans && resident_make(cuda, device, agent_turn(), name, ref, there, &err) && !copy_rows(s, cuda, device, there)) {
-        resident_drop(cuda, name);
+        resident_drop(name);
     }
     free(there);
 }

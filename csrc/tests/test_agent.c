@@ -402,7 +402,7 @@ static void test_residents(void) {
         CHECK(resident_make(&cuda, 0, agent_turn(), names[i], &refs[i], there, &err), "one saving makes room for the next: %s", err.text);
     }
     for (int i = 0; i < REFS; i++) {
-        resident_drop(&cuda, names[i]);
+        resident_drop(names[i]);
     }
 #define TAKE(recipe, name, i) resident_take(&cuda, 0, recipe, name, &refs[i], there, &brought, &err)
     CHECK(TAKE(1, "a.bin", 0) && brought == 1 && memcmp(there->k[1], refs[0].k[1], CELLS * 2 * DIMS) == 0 && there->k[1] != refs[0].k[1], "the first time it is brought");
@@ -421,11 +421,12 @@ static void test_residents(void) {
     brought = 0;
     CHECK(TAKE(11, "e.bin", 0) && brought == 0, "what was saved need not be brought");
     CHECK(!TAKE(12, ".bin", 0) && !TAKE(12, "0123456789012345678901234567890123456789012345678901234567890123456789.bin", 0), "no names");
+    resident_drop_all();
+    setenv("SEMSHARE_AGENT_DEVICE_MB", "1", 1);
+    CHECK(TAKE(13, "e.bin", 0) && brought == 1, "after all were dropped it is brought anew, and what they may take is looked up anew");
 #undef TAKE
-    for (int i = 0; i < 5; i++) {
-        resident_drop(&cuda, names[i]);
-    }
-    CHECK(brought_halves == 6 * 2 * LAYERS, "%d halves of layers were brought: expected those of 6 references", brought_halves);
+    resident_drop_all();
+    CHECK(brought_halves == 7 * 2 * LAYERS, "%d halves of layers were brought: expected those of 7 references", brought_halves);
     for (int i = 0; i < REFS; i++) {
         free(refs[i].data);
     }
