@@ -29,8 +29,8 @@ type StoreOptions struct {
 	// other sidecars too; 0 means no limit. Scratch files and states that are being
 	// written anew come on top: a few states of one context each.
 	Budget int64
-	// Model is the key of the model whose references are used. Those of other
-	// models are kept as long as there is room, and never returned.
+	// Model is the key of the model whose references are used. Those of other models are
+	// never returned, and kept as long as there is room or other sidecars use them.
 	Model string
 	// OnlyOwn leaves alone what other runs made: it counts against the budget, but is neither
 	// returned nor evicted.
@@ -101,8 +101,9 @@ type Store struct {
 type entry struct {
 	meta   Meta
 	earned earnings
-	dirty  bool
-	saved  time.Time // when the metadata were last written
+	own    gains     // of both, what is not written yet
+	noted  fileStamp // the metadata file, as it was last read or written
+	saved  time.Time // when it was last written, by this store
 
 	load    sync.Mutex
 	state   *State
@@ -228,7 +229,7 @@ func (s *Store) leaves(id string) bool { return s.o.OnlyOwn && !s.made(id) }
 // made tells whether this run made the reference of that id.
 func (s *Store) made(id string) bool { return strings.HasPrefix(id, s.run.id+"-") }
 
-// Hit notes that a reference saved the backend that many tokens.
+// Hit notes that a reference saved the backend that many tokens. Refresh writes it.
 func (s *Store) Hit(id string, savedTokens int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,15 +238,14 @@ func (s *Store) Hit(id string, savedTokens int) {
 		return
 	}
 	now := s.o.Now()
-	e.earned = e.earned.at(now, halfLife)
-	e.earned.Hits++
-	e.earned.Tokens += float64(savedTokens)
+	hit := earnings{Hits: 1, Tokens: float64(savedTokens), At: now}
+	e.meta.Used = now
 	e.meta.Hits++
 	e.meta.SavedTokens += int64(savedTokens)
-	e.meta.Used, e.dirty = now, true
-	if now.Sub(e.saved) >= metaInterval {
-		s.updateMeta(e)
-	}
+	e.earned = e.earned.plus(hit, now)
+	e.own.hits++
+	e.own.tokens += int64(savedTokens)
+	e.own.earned = e.own.earned.plus(hit, now)
 }
 
 // Close writes what is not written yet, and removes this run's scratch. References
@@ -258,7 +258,7 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	for _, e := range s.entries {
-		if e.dirty {
+		if e.own.hits > 0 {
 			s.updateMeta(e)
 		}
 		e.unmapIfUnused(true).close()

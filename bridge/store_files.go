@@ -34,7 +34,8 @@ var (
 	idFormat = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{1,12}$`)
 )
 
-// metaInterval bounds how much of the hit counts a crash can lose.
+// metaInterval is how long hits stay unwritten: a crash loses them, and other sidecars do
+// not know of them yet.
 const metaInterval = 30 * time.Second
 
 // maxMetaBytes is far more than metadata take.
@@ -136,33 +137,51 @@ func (r *runs) close() {
 type record struct {
 	Meta
 	Earned earnings `json:"earned"`
+	stamp  fileStamp
 }
 
 // writeMeta writes e's metadata in one step. The caller holds s.mu.
 func (s *Store) writeMeta(e *entry) error {
-	data, err := json.Marshal(record{e.meta, e.earned})
+	data, err := json.Marshal(record{Meta: e.meta, Earned: e.earned})
 	if err != nil {
 		return err
 	}
 	tmp := filepath.Join(s.dir, metaTmpName(s.run.id, e.meta.ID))
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	stamp, err := writeStamped(tmp, data)
+	if err == nil {
+		err = os.Rename(tmp, s.metaPath(e.meta.ID))
+	}
+	if err != nil {
 		_ = os.Remove(tmp)
 		return err
 	}
-	if err := os.Rename(tmp, s.metaPath(e.meta.ID)); err != nil {
-		_ = os.Remove(tmp)
-		return err
-	}
-	e.dirty, e.saved = false, s.o.Now()
+	e.own, e.noted, e.saved = gains{}, stamp, s.o.Now()
 	return nil
 }
 
-// updateMeta writes the metadata of a reference anew, unless another sidecar has removed
-// it: what is gone must not come back. The caller holds s.mu.
-func (s *Store) updateMeta(e *entry) {
-	if _, err := os.Lstat(s.metaPath(e.meta.ID)); err == nil {
-		_ = s.writeMeta(e)
+// writeStamped writes a file, and returns its stamp from before it has another name: what
+// is there then may be another sidecar's.
+func writeStamped(path string, data []byte) (fileStamp, error) {
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return fileStamp{}, err
 	}
+	return stampOf(path)
+}
+
+// updateMeta writes the metadata of a reference anew, with what others wrote meanwhile,
+// unless another sidecar has removed it: what is gone must not come back. The caller holds
+// s.mu.
+func (s *Store) updateMeta(e *entry) {
+	stamp, err := stampOf(s.metaPath(e.meta.ID))
+	if err != nil {
+		return
+	}
+	if stamp != e.noted {
+		if rec, err := s.readMeta(e.meta.ID); err == nil {
+			e.merge(rec, s.o.Now())
+		}
+	}
+	_ = s.writeMeta(e)
 }
 
 // readMeta reads the metadata of id and checks them against the state file.
@@ -173,6 +192,9 @@ func (s *Store) readMeta(id string) (record, error) {
 		return rec, err
 	}
 	defer f.Close()
+	if rec.stamp, err = openStamp(f); err != nil {
+		return rec, err
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxMetaBytes))
 	if err != nil {
 		return rec, err
@@ -208,7 +230,9 @@ func (s *Store) recover() error {
 		switch {
 		case m == nil:
 		case filepath.Ext(f.Name()) == ".json":
-			s.adopt(idOf(f.Name()))
+			id := idOf(f.Name())
+			rec, err := s.readMeta(id)
+			s.adopt(id, rec, err)
 		case !r.alive(m[1]):
 			rest = append(rest, f.Name())
 		}
@@ -223,11 +247,14 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// adopt takes over the reference of that id, if it is whole; else it drops it, unless
-// what others made is to be left alone. The caller holds s.mu, and ends with unlock.
-func (s *Store) adopt(id string) *entry {
-	rec, err := s.readMeta(id)
-	e := &entry{meta: rec.Meta, earned: rec.Earned, saved: s.o.Now()}
+// adopt takes over the reference of that id, of whose metadata reading made rec or err, if
+// it is whole and still there; else it drops it, unless what others made is to be left
+// alone. The caller holds s.mu, and ends with unlock.
+func (s *Store) adopt(id string, rec record, err error) *entry {
+	if err == nil && s.removed(id) {
+		return nil
+	}
+	e := &entry{meta: rec.Meta, earned: rec.Earned, noted: rec.stamp, saved: s.o.Now()}
 	if err == nil {
 		s.entries[id] = e
 		return e
@@ -239,64 +266,11 @@ func (s *Store) adopt(id string) *entry {
 	return nil
 }
 
-// Refresh takes note of what other sidecars put into the directory and took out of it.
-func (s *Store) Refresh() {
-	s.mu.Lock()
-	defer s.unlock()
-	if !s.closed {
-		s.refresh()
-	}
-}
-
-// refresh takes note of what other sidecars put into the directory and took out of
-// it, so that the budget holds for all of them together, and deletes what the backend
-// saved too late. The caller holds s.mu, and ends with unlock.
-func (s *Store) refresh() {
-	files, err := os.ReadDir(s.dir)
-	if err != nil {
-		return
-	}
-	there := map[string]bool{}
-	for _, f := range files {
-		if !fileName.MatchString(f.Name()) {
-			continue
-		}
-		switch id := idOf(f.Name()); {
-		case filepath.Ext(f.Name()) == ".json":
-			there[id] = true
-			if s.entries[id] == nil {
-				s.adopt(id)
-			}
-		case s.late(f.Name()):
-			_ = os.Remove(filepath.Join(s.dir, f.Name()))
-		}
-	}
-	for id, e := range s.entries {
-		if !there[id] && e.pins == 0 && s.removed(id) {
-			s.detach(e, DropElsewhere)
-		}
-	}
-}
-
 // removed tells whether the metadata of id are gone. A listing may miss a file that
 // another sidecar renames over meanwhile.
 func (s *Store) removed(id string) bool {
 	_, err := os.Lstat(s.metaPath(id))
 	return errors.Is(err, fs.ErrNotExist)
-}
-
-// late tells whether a file was saved after its reservation had ended, or was given up: the
-// backend makes the file anew that was deleted. The caller holds s.mu.
-func (s *Store) late(name string) bool {
-	switch filepath.Ext(name) {
-	case ".bin", ".saved":
-		id := idOf(name)
-		_, reserved := s.reserved[id]
-		return s.made(id) && !reserved && s.entries[id] == nil
-	case ".scratch":
-		return s.scratch.abandoned(name)
-	}
-	return false
 }
 
 // shrink brings a store that was opened with a smaller budget, or that others
@@ -336,9 +310,13 @@ type fileStamp struct {
 	inode       uint64
 }
 
-// stampOf is that of the file itself, targetStamp of what a link leads to.
+// stampOf is that of the file itself, targetStamp of what a link leads to, openStamp of an
+// open file.
 func stampOf(path string) (fileStamp, error)     { return stampBy(unix.Lstat, path) }
 func targetStamp(path string) (fileStamp, error) { return stampBy(unix.Stat, path) }
+func openStamp(f *os.File) (fileStamp, error) {
+	return stampBy(func(_ string, st *unix.Stat_t) error { return unix.Fstat(int(f.Fd()), st) }, f.Name())
+}
 
 func stampBy(stat func(string, *unix.Stat_t) error, path string) (fileStamp, error) {
 	var st unix.Stat_t

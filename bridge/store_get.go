@@ -83,7 +83,8 @@ func (s *Store) lookUp(id string) *entry {
 	if _, pending := s.reserved[id]; pending {
 		return nil
 	}
-	return s.adopt(id)
+	rec, err := s.readMeta(id)
+	return s.adopt(id, rec, err)
 }
 
 // open maps and verifies e's state, unless that is done and the file is unchanged.

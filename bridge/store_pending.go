@@ -39,6 +39,7 @@ func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 // reserve makes room, and gives the reference its name.
 func (p *Pending) reserve() error {
 	s := p.s
+	s.Refresh()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
@@ -162,13 +163,14 @@ func (p *Pending) checked() (*State, error) {
 // enter makes e a reference in place of its reservation. The state may have become
 // larger than was reserved: then room is made for the difference.
 func (s *Store) enter(e *entry, frequency int) error {
+	s.Refresh()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
 		return fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
 	}
 	held := s.reserved[e.meta.ID]
-	s.reserved[e.meta.ID] = 0 // so that making room does not take it for saved too late
+	delete(s.reserved, e.meta.ID)
 	err := s.makeRoom(e.meta.Bytes, frequency)
 	if err == nil {
 		err = s.writeMeta(e)
@@ -177,7 +179,6 @@ func (s *Store) enter(e *entry, frequency int) error {
 		s.reserved[e.meta.ID] = held
 		return err
 	}
-	delete(s.reserved, e.meta.ID)
 	s.entries[e.meta.ID] = e
 	return nil
 }

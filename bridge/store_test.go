@@ -467,13 +467,18 @@ func TestAReferenceThatAnotherSidecarRemovedDoesNotComeBack(t *testing.T) {
 	a := openStore(t, dir, StoreOptions{})
 	id := save(t, a, 1, 1)
 	b := openStore(t, dir, StoreOptions{Now: func() time.Time { return now }})
+	ref, err := b.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a.Drop(id, "test")
 	b.Hit(id, 10)
 	now = now.Add(metaInterval)
-	b.Hit(id, 10)
+	b.Refresh() // to which a reference in use stays known
 	if got := files(t, dir); len(got) != 0 {
 		t.Errorf("after a hit: %v", got)
 	}
+	ref.Release()
 	b.Close()
 	if got := files(t, dir); len(got) != 0 {
 		t.Errorf("after closing: %v", got)

@@ -30,16 +30,41 @@ func (e earnings) at(now time.Time, halfLife time.Duration) earnings {
 	return e
 }
 
+// plus is what both are worth together at a later time.
+func (e earnings) plus(o earnings, now time.Time) earnings {
+	e, o = e.at(now, halfLife), o.at(now, halfLife)
+	e.Hits += o.Hits
+	e.Tokens += o.Tokens
+	return e
+}
+
 // seen is how often the prompt behind a reference was asked, itself included.
 func (e earnings) seen() int { return 1 + int(math.Round(e.Hits)) }
 
-// makeRoom evicts until bytes more fit into the budget: references of other models
-// first, then those that saved fewest tokens for each byte, then the longest
-// unused. A reference only goes for a prompt that was seen at least as often as
+// gains are what a reference saved in this store since its metadata were last written: what
+// no other sidecar knows of.
+type gains struct {
+	hits, tokens int64
+	earned       earnings
+}
+
+// merge has e count what other sidecars wrote, and what this one did not yet. What the
+// reference is, and whose, stays as it was when it was found. The caller holds Store.mu.
+func (e *entry) merge(rec record, now time.Time) {
+	e.meta.Hits, e.meta.SavedTokens = rec.Hits+e.own.hits, rec.SavedTokens+e.own.tokens
+	e.earned = rec.Earned.plus(e.own.earned, now)
+	if rec.Used.After(e.meta.Used) {
+		e.meta.Used = rec.Used
+	}
+	e.noted = rec.stamp
+}
+
+// makeRoom evicts until bytes more fit into the budget: references that lately saved fewest
+// tokens for each byte first, of those that saved none other models' first, then the
+// longest unused. A reference only goes for a prompt that was seen at least as often as
 // its own, frequency times. Either all that is needed goes or nothing. The caller
 // holds s.mu, and ends with unlock.
 func (s *Store) makeRoom(bytes int64, frequency int) error {
-	s.refresh()
 	if s.o.Budget <= 0 {
 		return nil
 	}
@@ -52,7 +77,7 @@ func (s *Store) makeRoom(bytes int64, frequency int) error {
 		if need <= 0 {
 			break
 		}
-		if seen := v.earned.seen(); !v.foreign && seen > max(frequency, 1) {
+		if v.earned.seen() > max(frequency, 1) {
 			continue // a smaller one of less use per byte may still do
 		}
 		out = append(out, v.entry)
@@ -68,10 +93,10 @@ func (s *Store) makeRoom(bytes int64, frequency int) error {
 }
 
 type victim struct {
-	entry   *entry
-	foreign bool
-	earned  earnings
-	perByte float64
+	entry    *entry
+	earned   earnings
+	perByte  float64
+	familiar int // 0 where it is another model's
 }
 
 // victims lists what may be evicted, the least valued first.
@@ -82,21 +107,19 @@ func (s *Store) victims() []victim {
 		if e.pins > 0 || s.leaves(e.meta.ID) {
 			continue
 		}
-		v := victim{entry: e, foreign: s.foreign(e), earned: e.earned.at(now, halfLife)}
+		v := victim{entry: e, earned: e.earned.at(now, halfLife)}
+		if !s.foreign(e) {
+			v.familiar = 1
+		}
 		if v.earned.seen() > 1 {
 			v.perByte = v.earned.Tokens / float64(e.meta.Bytes)
 		}
 		all = append(all, v)
 	}
 	slices.SortFunc(all, func(a, b victim) int {
-		if a.foreign != b.foreign {
-			if a.foreign {
-				return -1
-			}
-			return 1
-		}
 		return cmp.Or(
 			cmp.Compare(a.perByte, b.perByte),
+			cmp.Compare(a.familiar, b.familiar),
 			a.entry.meta.Used.Compare(b.entry.meta.Used),
 			cmp.Compare(a.entry.meta.ID, b.entry.meta.ID))
 	})

@@ -1,0 +1,158 @@
+package bridge
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// Refresh takes note of what other sidecars put into the directory, took out of it and
+// wrote about what is there, so that the budget holds for all of them together and each
+// knows what all make use of. It writes what this one's references saved, and deletes what
+// the backend saved too late. Directory and files are read without s.mu: look-ups do not
+// wait for the disk.
+func (s *Store) Refresh() {
+	l, err := s.list()
+	if err != nil {
+		return
+	}
+	s.note(l, s.readNews(l))
+	s.writeDue()
+}
+
+// listing is which files of any run the directory held a moment ago.
+type listing struct {
+	metadata map[string]fileStamp // by the reference's id
+	others   []string             // the other files' names
+}
+
+func (s *Store) list() (listing, error) {
+	files, err := os.ReadDir(s.dir)
+	l := listing{metadata: map[string]fileStamp{}}
+	for _, f := range files {
+		name := f.Name()
+		switch {
+		case !fileName.MatchString(name):
+		case filepath.Ext(name) != ".json":
+			l.others = append(l.others, name)
+		default:
+			if stamp, err := stampOf(filepath.Join(s.dir, name)); err == nil {
+				l.metadata[idOf(name)] = stamp
+			}
+		}
+	}
+	return l, err
+}
+
+// news is what reading the metadata of a reference made, and as what the store knew them
+// before: where it knows them otherwise by now, it has read or written newer ones.
+type news struct {
+	id  string
+	was fileStamp
+	rec record
+	err error
+}
+
+// readNews reads the metadata that the store does not know as the listing has them.
+func (s *Store) readNews(l listing) []news {
+	all := s.unread(l)
+	for i := range all {
+		n := &all[i]
+		n.rec, n.err = s.readMeta(n.id)
+	}
+	return all
+}
+
+func (s *Store) unread(l listing) []news {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []news
+	for id, stamp := range l.metadata {
+		if was := s.noted(id); was != stamp {
+			all = append(all, news{id: id, was: was})
+		}
+	}
+	return all
+}
+
+// noted is as what the metadata of id were last read or written, zero where they were
+// neither. The caller holds s.mu.
+func (s *Store) noted(id string) fileStamp {
+	if e := s.entries[id]; e != nil {
+		return e.noted
+	}
+	return fileStamp{}
+}
+
+// note takes over what was read. Both that and the listing may be older than what the store
+// did since.
+func (s *Store) note(l listing, all []news) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		return
+	}
+	for _, n := range all {
+		if s.noted(n.id) == n.was {
+			s.take(n)
+		}
+	}
+	for _, name := range l.others {
+		if s.late(name) {
+			_ = os.Remove(filepath.Join(s.dir, name))
+		}
+	}
+	for id, e := range s.entries {
+		if _, there := l.metadata[id]; !there && e.pins == 0 && s.removed(id) {
+			s.detach(e, DropElsewhere)
+		}
+	}
+}
+
+// take takes over one reference's metadata. Of one that is known, damaged ones change
+// nothing. The caller holds s.mu, and ends with unlock.
+func (s *Store) take(n news) {
+	switch e := s.entries[n.id]; {
+	case e == nil:
+		s.adopt(n.id, n.rec, n.err)
+	case n.err == nil:
+		e.merge(n.rec, s.o.Now())
+	}
+}
+
+// late tells whether a file was saved after its reservation had ended, or was given up: the
+// backend makes the file anew that was deleted. The caller holds s.mu.
+func (s *Store) late(name string) bool {
+	switch filepath.Ext(name) {
+	case ".bin", ".saved":
+		id := idOf(name)
+		_, reserved := s.reserved[id]
+		return s.made(id) && !reserved && s.entries[id] == nil
+	case ".scratch":
+		return s.scratch.abandoned(name)
+	}
+	return false
+}
+
+// writeDue writes what was not written for metaInterval, one reference at a time, so that
+// look-ups come through.
+func (s *Store) writeDue() {
+	for _, e := range s.due() {
+		s.mu.Lock()
+		if !e.gone && !s.closed {
+			s.updateMeta(e)
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (s *Store) due() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*entry
+	for _, e := range s.entries {
+		if e.own.hits > 0 && s.o.Now().Sub(e.saved) >= metaInterval {
+			all = append(all, e)
+		}
+	}
+	return all
+}
