@@ -65,15 +65,14 @@ type IndexOptions struct {
 // Index finds earlier prompts by their fingerprints. It holds no prompt text
 // and no token: keys are HMAC-SHA256 values over tenant, model and shingle hash.
 type Index struct {
-	db      redis.UniversalClient
-	close   func() error
-	prefix  string
-	secret  []byte
-	ttl     time.Duration
-	timeout time.Duration
-	rest    breaker
-	// embedded: no other process is asked.
-	embedded bool
+	db       redis.UniversalClient
+	close    func() error
+	prefix   string
+	secret   []byte
+	ttl      time.Duration
+	timeout  time.Duration
+	rest     breaker
+	embedded *embedded // nil where another process is asked
 	held     held
 	now      func() time.Time
 }
@@ -86,8 +85,8 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 	x := &Index{prefix: strings.TrimSuffix(o.Prefix, ":"), secret: slices.Clone(o.Secret), ttl: o.TTL, timeout: o.Timeout, now: time.Now}
 	if o.URL == "" {
 		// It answers unless the CPUs are taken; the caller's own budget bounds that.
-		x.embedded, x.timeout = true, max(x.timeout, embeddedTimeout)
-		x.db, x.close = openEmbedded(x.timeout, sweepEvery(x.ttl))
+		x.timeout = max(x.timeout, embeddedTimeout)
+		x.embedded, x.db, x.close = openEmbedded(x.timeout, sweepEvery(x.ttl))
 		return x, nil
 	}
 	var err error
@@ -155,6 +154,7 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint, us
 	now := x.now()
 	score, expired := x.score(used, now), strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10)
 	noted := x.held.adding(id)
+	defer x.embedded.adding(1 + len(fp.Keys))()
 	err := x.pipe(ctx, patience, func(ctx context.Context, p redis.Pipeliner) {
 		blob := make([]byte, 0, 8*len(fp.Keys))
 		for _, key := range fp.Keys {
@@ -301,7 +301,7 @@ func (x *Index) try(parent context.Context, timeout time.Duration, f func(contex
 			x.rest.succeeded()
 		}
 		return nil
-	case x.embedded: // it has no outages to wait out
+	case x.embedded != nil: // it has no outages to wait out
 	case parent.Err() != nil && took < timeout/2: // so little time says nothing about Redis
 	default:
 		x.rest.fail(start, now)

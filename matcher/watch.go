@@ -46,6 +46,9 @@ func (x *Index) Watch(ctx context.Context, every time.Duration, k Kept) {
 		if err == nil {
 			failed, err = x.put(ctx, behind(k.List(), failed), k.Add)
 		}
+		if err == nil {
+			err = x.shed(ctx)
+		}
 		if ctx.Err() == nil {
 			k.Looked(err)
 		}
@@ -76,7 +79,7 @@ func (x *Index) put(ctx context.Context, ids []string, add func(context.Context,
 		if err := add(ctx, id); err != nil {
 			return id, err
 		}
-		if !x.embedded && !pause(ctx, restWhile*time.Since(start)) {
+		if x.embedded == nil && !pause(ctx, restWhile*time.Since(start)) {
 			break
 		}
 	}
@@ -102,7 +105,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // warm makes connections, or sees that they live, and returns what one of them met. It asks
 // also while Redis is given a rest, which ends where it answers.
 func (x *Index) warm(ctx context.Context) error {
-	if x.embedded {
+	if x.embedded != nil {
 		return nil
 	}
 	var all errgroup.Group
