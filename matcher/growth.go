@@ -38,8 +38,8 @@ func (e *embedded) adding(names int) (done func()) {
 }
 
 // shed has the embedded Redis forget the names of what is gone, where they are many: what
-// is there is copied to another database, which takes the place of the first one: a second
-// for 120,000 keys. Look-ups go on meanwhile. What they count is lost, and what is removed
+// is there is copied to another database, which takes the place of the first one. A second
+// does for 120,000 keys. Look-ups go on meanwhile. What they count is lost, and what is removed
 // may stay until it expires.
 func (x *Index) shed(ctx context.Context) error {
 	e := x.embedded
