@@ -319,7 +319,7 @@ func TestClientDisconnectCancelsTheBackend(t *testing.T) {
 	}
 	f("before the answer", "/completion", "1.1", false, false, 0)
 	f("mid-stream", "/completion", "1.1", true, false, 200)
-	f("mid-stream, by HTTP/1.0, which gets it as a whole", "/completion", "1.0", true, false, 0)
+	f("mid-stream, by HTTP/1.0", "/completion", "1.0", true, false, 200)
 	f("with a pipelined request unread", "/completion", "1.1", false, true, 0)
 	f("on a path that passes through", "/tokenize", "1.1", false, false, 0)
 }
@@ -441,7 +441,8 @@ func TestOldAndOddClients(t *testing.T) {
 			}
 		}
 	}
-	f("GET / HTTP/1.0\r\n\r\n", "Content-Length: 7\r\n", "\r\n\r\none two")
+	f("GET / HTTP/1.0\r\n\r\n", "Connection: close\r\n", "\r\n\r\none two")
+	f("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n", "two\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n", "\r\n\r\none two")
 	f("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "two\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n")
 	f("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n", "HTTP/1.1 405 ", "CONNECT is not supported")
 	f("nonsense\r\n\r\n", "HTTP/1.1 400 ", `{"error":{"code":400`)
@@ -458,7 +459,9 @@ func TestSemiCompleteAnswerIsCutOffForTheClientToo(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = http.ReadRequest(bufio.NewReader(c))
+			if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = io.Copy(io.Discard, r.Body)
+			}
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 			_ = c.Close()
 		}
@@ -473,6 +476,11 @@ func TestSemiCompleteAnswerIsCutOffForTheClientToo(t *testing.T) {
 		t.Errorf("got %q and error %v, expected hello and an error", got, err)
 	}
 	within(t, "the fault is counted", func() bool { return testutil.ToFloat64(s.metrics.BackendErrors) == 1 })
+	_, body := asksByHTTP10(t, s.url)
+	if got, err := io.ReadAll(body); string(got) != "hello" || err == nil {
+		t.Errorf("by HTTP/1.0: got %q and error %v, expected hello and an error", got, err)
+	}
+	within(t, "the fault is counted by HTTP/1.0 too", func() bool { return testutil.ToFloat64(s.metrics.BackendErrors) == 2 })
 }
 
 func TestBackendAway(t *testing.T) {
@@ -687,7 +695,7 @@ func serving(t *testing.T, backend string, idle time.Duration) (s *Server, addr 
 
 // TestAClientThatReadsNothing holds up neither its slot's end nor the sidecar's.
 func TestAClientThatReadsNothing(t *testing.T) {
-	f := func(name string, idle time.Duration, end func(s *Server)) {
+	f := func(name, version string, idle time.Duration, end func(s *Server)) {
 		t.Helper()
 		began := make(chan struct{})
 		backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
@@ -702,21 +710,23 @@ func TestAClientThatReadsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		_, _ = io.WriteString(c, "GET / HTTP/"+version+"\r\nHost: a\r\n\r\n")
 		<-began
 		end(s)
-		within(t, name, func() bool { return testutil.ToFloat64(s.metrics.InFlight) == 0 })
+		within(t, name+", HTTP/"+version, func() bool { return testutil.ToFloat64(s.metrics.InFlight) == 0 })
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_ = s.Shutdown(ctx)
 		<-done
 	}
-	f("it was given up", 300*time.Millisecond, func(*Server) {})
-	f("it was cut off", time.Hour, func(s *Server) {
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-		defer cancel()
-		_ = s.Shutdown(ctx)
-	})
+	for _, version := range []string{"1.1", "1.0"} {
+		f("it was given up", version, 300*time.Millisecond, func(*Server) {})
+		f("it was cut off", version, time.Hour, func(s *Server) {
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			_ = s.Shutdown(ctx)
+		})
+	}
 }
 
 func TestDrainGivenUpCutsRequestsOff(t *testing.T) {
@@ -891,30 +901,6 @@ func TestLogHoldsNoPromptAndNoSecret(t *testing.T) {
 			t.Errorf("%s is in the log: %s", secret, log[max(0, i-300):i])
 		}
 	}
-}
-
-func TestAClientOfHTTP10ThatReadsNothingIsGivenUp(t *testing.T) {
-	sent := make(chan struct{})
-	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
-		defer close(sent)
-		for range 32 {
-			_, _ = w.Write(make([]byte, 1<<20)) // in chunks
-		}
-	})
-	s, addr, done := serving(t, backend.URL, 300*time.Millisecond)
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
-	<-sent
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
-		t.Errorf("it holds up the sidecar's end: %v", err)
-	}
-	<-done
 }
 
 func TestAnyOffDeclines(t *testing.T) {
