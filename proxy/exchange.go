@@ -72,6 +72,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 			body, off = raw, offEncoding
 		}
 	}
+	body = withoutBOM(body)
 	req := newRequest(x, cfg, h, body, off)
 	x.req = req
 	if req.Apart && req.unread() {
@@ -88,8 +89,9 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 		head.conversation = "" // it could go on in a slot that the book takes for another's
 	}
 	x.tally = newTally()
-	if encoded && req.Off != "" && x.decision.State == StateCold && bytes.Equal(x.decision.Body, body) {
-		return raw, nil // untouched: as it would have gone without the sidecar
+	untouched := x.decision.State == StateCold && bytes.Equal(x.decision.Body, body)
+	if untouched && (req.Off != "" || !encoded) {
+		return raw, nil // as it would have gone without the sidecar
 	}
 	head.decoded = encoded && off == ""
 	return x.decision.Body, nil

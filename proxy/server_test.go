@@ -413,6 +413,44 @@ func TestCompressedBodies(t *testing.T) {
 	f("/completion", "identity", plain, plain, "identity")
 }
 
+func TestAByteOrderMarkIsSkipped(t *testing.T) {
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("X-Encoding", r.Header.Get("Content-Encoding"))
+		_, _ = w.Write(body)
+	})
+	f := func(s *sidecar, sent, encoding, want, wantEncoding string) {
+		t.Helper()
+		req, _ := http.NewRequest("POST", s.url+"/completion", strings.NewReader(sent))
+		req.Header.Set("Content-Encoding", encoding)
+		req.Header.Set("X-Tenant", "a")
+		resp, err := freshClient(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		got, _ := io.ReadAll(resp.Body)
+		if string(got) != want || resp.Header.Get("X-Encoding") != wantEncoding {
+			t.Errorf("%q: the backend got %q as %q", sent, got, resp.Header.Get("X-Encoding"))
+		}
+	}
+	const plain = `{"prompt":"marked"}`
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(z, bom+plain)
+	_ = z.Close()
+
+	s := startSidecar(t, backend.URL, nil)
+	f(s, bom+plain, "identity", bom+plain, "identity") // untouched
+	f(s, bom+bom+plain, "identity", bom+bom+plain, "identity")
+	f(s, zipped.String(), "gzip", plain, "")
+
+	apart := startSidecar(t, backend.URL, func(c *configs.Config) {
+		c.Defaults.Tenant = configs.Tenant{Source: "header", Name: "X-Tenant"}
+	})
+	f(apart, bom+plain, "identity", `{"prompt":"marked","cache_prompt":false}`, "identity")
+}
+
 func TestExpectContinue(t *testing.T) {
 	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
