@@ -483,9 +483,28 @@ func TestOldAndOddClients(t *testing.T) {
 	f("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n", "two\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n", "\r\n\r\none two")
 	f("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "two\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n")
 	f("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n", "HTTP/1.1 405 ", "CONNECT is not supported")
+	f("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-A: b\r\n c\r\n\r\n", "HTTP/1.1 400 ", "runs over several lines")
+	f("GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\tc\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 400 ", "HTTP/1.1 200 ")
 	f("nonsense\r\n\r\n", "HTTP/1.1 400 ", `{"error":{"code":400`)
 	f("GET / HTTP/1.1\r\nHost: a\r\nX-Long: "+strings.Repeat("x", readBuffer)+"\r\n\r\n", "HTTP/1.1 431 ", `"code":431`)
 	f("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n", "HTTP/1.1 ")
+}
+
+// TestRefusalsCanBeReadByAnyOrigin: as the backend's answers can.
+func TestRefusalsCanBeReadByAnyOrigin(t *testing.T) {
+	s := startSidecar(t, "http://127.0.0.1:1", nil)
+	f := func(request, want string) {
+		t.Helper()
+		const allowed = "\r\nAccess-Control-Allow-Origin: https://app.example\r\n"
+		if got := raw(t, s.url, request+"oRigin: https://app.example\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 "+want+" ") || !strings.Contains(got, allowed) {
+			t.Errorf("%q gave %q", request, got)
+		}
+		if got := raw(t, s.url, request+"\r\n"); strings.Contains(got, "Access-Control") {
+			t.Errorf("%q without Origin gave %q", request, got)
+		}
+	}
+	f("GET /%u HTTP/1.0\r\n", "400")
+	f("GET / HTTP/1.0\r\n", "502")
 }
 
 func TestSemiCompleteAnswerIsCutOffForTheClientToo(t *testing.T) {
