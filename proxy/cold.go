@@ -26,7 +26,7 @@ func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 	switch {
 	case !d.req.Apart:
 	case d.lv == nil:
-		d.unsafe = d.req.searches()
+		d.unsafe = d.ifSearched(unknownSlots)
 	case d.req.Scattered:
 		d.takeAll(ctx)
 	default:
@@ -36,17 +36,38 @@ func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 	}
 }
 
-// takeAll takes all slots for the request, emptied of others' prompts where the backend
-// would look for a prefix in them and takes no word against it.
+// Why a request is not sent that could find another tenant's prompt.
+const (
+	busySlots    = "it needs all of the server's slots, which were not idle at one time within limits.slot_wait"
+	unsafeSlots  = "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
+	unknownSlots = "/v1/messages takes no cache_prompt, and it is not known yet what the server's slots hold: it was just started, or what was sent before it was tried out takes longer than limits.slot_wait; try again, or use /v1/chat/completions"
+)
+
+// ifSearched is why, where the backend would look for the prompt in any slot and takes no word
+// against it; else "".
+func (d *decision) ifSearched(why string) string {
+	if !d.req.ignoresSlots() {
+		return ""
+	}
+	return why
+}
+
+// takeAll takes all slots for the request, emptied of others' prompts where it is searched for
+// there. It waits for those that are in no book before it has others wait for it.
 func (d *decision) takeAll(ctx context.Context) {
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()
+	if d.req.ignoresSlots() {
+		d.sh.unpinned.wait(wait)
+	}
 	d.all = d.lv.slots.acquireAll(wait)
 	switch {
 	case !d.all:
-		d.unsafe = "it needs all of the server's slots, which were not idle at one time within limits.slot_wait"
-	case d.req.searches() != "" && (d.uncertain() || !d.eraseForeign()):
-		d.unsafe = d.req.searches()
+		d.unsafe = busySlots
+	case d.req.ignoresSlots() && d.uncertain():
+		d.unsafe = unknownSlots
+	case d.req.ignoresSlots() && !d.eraseForeign():
+		d.unsafe = unsafeSlots
 	}
 }
 

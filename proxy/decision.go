@@ -73,7 +73,7 @@ func (d *decision) guarded(ctx context.Context) {
 			d.giveUp(coldFault)
 		case d.all:
 			d.cold(coldFault)
-			d.unsafe = d.req.searches()
+			d.unsafe = d.ifSearched(unsafeSlots)
 		default:
 			d.leaveToBackend(ctx, coldFault)
 		}

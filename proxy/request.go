@@ -63,14 +63,6 @@ func (r *request) several() bool {
 	return !r.unread() && asksForSeveral(objectOf(gjson.ParseBytes(r.Body)))
 }
 
-// searches says that the backend would look for the prompt in other tenants' slots, or "".
-func (r *request) searches() string {
-	if !r.ignoresSlots() {
-		return ""
-	}
-	return "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
-}
-
 // declines reports whether the client wants nothing shared: any of the values says off.
 func declines(h *fasthttp.RequestHeader) bool {
 	for k, v := range h.AllInOrder() {

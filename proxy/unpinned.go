@@ -25,6 +25,16 @@ func (l *unpinned) under() int64 {
 	return l.sent.Load() - over
 }
 
+// wait waits until none is under way, or ctx ends.
+func (l *unpinned) wait(ctx context.Context) {
+	for l.under() > 0 && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(idlePoll):
+		}
+	}
+}
+
 // sentUnpinned notes a request that was decided, if it will be sent and its slot is the
 // backend's choice.
 func (d *decision) sentUnpinned(ctx context.Context) {
