@@ -151,9 +151,10 @@ func (x *examination) index() {
 		x.ok("index", "embedded")
 		return
 	}
-	// The secret stays out of it: nothing is written, nor found.
+	// The secret stays out of it: nothing is found, and what is written is removed, or
+	// expires soon.
 	i, err := matcher.OpenIndex(matcher.IndexOptions{URL: x.cfg.Index.Redis, Prefix: x.cfg.Index.Prefix,
-		Secret: make([]byte, 16), TTL: x.cfg.Index.TTL, Timeout: x.cfg.Index.Timeout})
+		Secret: make([]byte, 16), TTL: time.Minute, Timeout: x.cfg.Index.Timeout})
 	if err != nil {
 		x.add(Wrong, "index", "check the files that index.redis names", "the sidecar does not start: %v", err)
 		return
@@ -162,6 +163,12 @@ func (x *examination) index() {
 	if err := i.Ping(x.ctx); err != nil {
 		x.add(Wrong, "index", "check index.redis: host, port, TLS, user and password",
 			"Redis does not answer, so that every request goes cold: %v", err)
+		return
+	}
+	// Keeping a reference, and counting a look-up.
+	if err := i.RehearseWriting(x.ctx); err != nil {
+		x.add(Wrong, "index", "give Redis memory and an evicting maxmemory-policy such as allkeys-lru, name its master and not a replica, and let the user of index.redis do what the manual's chapter on operations lists",
+			"Redis answers, but takes no writes, so that no new reference is found: %v", err)
 		return
 	}
 	x.lookUp(i)

@@ -63,3 +63,12 @@ func TestTheFilesOfARedisURL(t *testing.T) {
 		t.Errorf("found %+v", x.found)
 	}
 }
+
+func TestARedisThatTakesNoWrites(t *testing.T) {
+	x := &examination{ctx: t.Context(), cfg: configs.Default()}
+	x.cfg.Index.Redis = lab.StartRedis(t, "--maxmemory", "1").URL
+	x.index()
+	if len(x.found) != 1 || x.found[0].Level != Wrong || !strings.Contains(x.found[0].Found, "OOM") {
+		t.Errorf("found %+v, want that Redis has no memory", x.found)
+	}
+}

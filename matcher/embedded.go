@@ -19,9 +19,15 @@ func sweepEvery(ttl time.Duration) time.Duration { return max(ttl/100, time.Minu
 // embeddedTimeout is the least timeout of an operation on the embedded Redis.
 const embeddedTimeout = time.Second
 
-// openEmbedded starts a Redis inside this process. It listens nowhere: the
-// client talks to it through in-memory pipes, so no other process can.
-func openEmbedded(timeout, sweeping time.Duration) (redis.UniversalClient, func() error) {
+// embedded is a Redis inside this process.
+type embedded struct {
+	*miniredis.Miniredis
+	growth
+}
+
+// openEmbedded starts one. It listens nowhere: the client talks to it through in-memory
+// pipes, so no other process can.
+func openEmbedded(timeout, sweeping time.Duration) (*embedded, redis.UniversalClient, func() error) {
 	m := miniredis.NewMiniRedis()
 	o := &redis.Options{
 		Addr:   "embedded",
@@ -32,7 +38,7 @@ func openEmbedded(timeout, sweeping time.Duration) (redis.UniversalClient, func(
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { sweep(m, sweeping, stop) })
-	return db, sync.OnceValue(func() error {
+	return &embedded{Miniredis: m}, db, sync.OnceValue(func() error {
 		close(stop)
 		wg.Wait()
 		err := db.Close()

@@ -3,7 +3,6 @@ package matcher
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -65,15 +64,14 @@ type IndexOptions struct {
 // Index finds earlier prompts by their fingerprints. It holds no prompt text
 // and no token: keys are HMAC-SHA256 values over tenant, model and shingle hash.
 type Index struct {
-	db      redis.UniversalClient
-	close   func() error
-	prefix  string
-	secret  []byte
-	ttl     time.Duration
-	timeout time.Duration
-	rest    breaker
-	// embedded: no other process is asked.
-	embedded bool
+	db       redis.UniversalClient
+	close    func() error
+	prefix   string
+	secret   []byte
+	ttl      time.Duration
+	timeout  time.Duration
+	rest     breaker
+	embedded *embedded // nil where another process is asked
 	held     held
 	now      func() time.Time
 }
@@ -86,8 +84,8 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 	x := &Index{prefix: strings.TrimSuffix(o.Prefix, ":"), secret: slices.Clone(o.Secret), ttl: o.TTL, timeout: o.Timeout, now: time.Now}
 	if o.URL == "" {
 		// It answers unless the CPUs are taken; the caller's own budget bounds that.
-		x.embedded, x.timeout = true, max(x.timeout, embeddedTimeout)
-		x.db, x.close = openEmbedded(x.timeout, sweepEvery(x.ttl))
+		x.timeout = max(x.timeout, embeddedTimeout)
+		x.embedded, x.db, x.close = openEmbedded(x.timeout, sweepEvery(x.ttl))
 		return x, nil
 	}
 	var err error
@@ -103,49 +101,58 @@ func (x *Index) Close() error { return x.close() }
 // Ping asks whether the index answers, be it by a connection that is yet to be made.
 func (x *Index) Ping(ctx context.Context) error { return x.try(ctx, patience, x.ping) }
 
-// Rehearse does what the look-up of a long prompt does and within the same time, but
-// asks for what is not there, and counts nothing. Ping makes the connection, as Watch
-// does for requests.
-func (x *Index) Rehearse(ctx context.Context) error {
-	k := x.keys(Scope{Store: rand.Text()})
-	return x.pipe(ctx, x.timeout, func(ctx context.Context, p redis.Pipeliner) {
-		keys := make([]uint64, maxKeys)
-		for i := range keys {
-			keys[i] = uint64(i)
-		}
-		k.ask(ctx, p, keys)
-	})
-}
-
 // Find returns the references that share the most with the fingerprint, at most
-// limit, in one pipelined round trip, and counts the look-up.
+// limit, in one pipelined round trip, and counts the look-up. A Redis that takes no
+// writes is asked all the same; nothing is counted then.
 func (x *Index) Find(ctx context.Context, sc Scope, fp Fingerprint, limit int) (Found, error) {
 	if len(fp.Keys) == 0 {
 		return Found{}, nil
 	}
 	k := x.keys(sc)
-	var lists []*redis.StringSliceCmd
-	var refs *redis.IntCmd
+	var lists listCmds
 	var seen seenCmds
-	err := x.pipe(ctx, x.timeout, func(ctx context.Context, p redis.Pipeliner) {
-		lists, refs = k.ask(ctx, p, fp.Keys)
-		seen = x.count(ctx, p, sc, fp)
+	err := x.do(ctx, x.timeout, func(ctx context.Context) error {
+		_, err := x.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+			lists = k.ask(ctx, p, fp.Keys)
+			seen = x.count(ctx, p, sc, fp)
+			return nil
+		})
+		if refused(seen.err()) {
+			return lists.err()
+		}
+		return err
 	})
 	if err != nil {
 		return Found{}, err
 	}
-	f := Found{References: int(refs.Val()), Seen: seen.before()}
-	f.Candidates = rank(lists, f.References, limit)
+	f := Found{References: int(lists.references.Val()), Seen: seen.before()}
+	f.Candidates = rank(lists.keys, f.References, limit)
 	return f, nil
 }
 
-// ask asks which references each of the keys lists, the last used first, and how many there
-// are in all.
-func (k *scopeKeys) ask(ctx context.Context, p redis.Pipeliner, keys []uint64) (lists []*redis.StringSliceCmd, references *redis.IntCmd) {
+// listCmds ask which references each of some keys lists, the last used first, and how many
+// there are in all.
+type listCmds struct {
+	keys       []*redis.StringSliceCmd
+	references *redis.IntCmd
+}
+
+func (k *scopeKeys) ask(ctx context.Context, p redis.Pipeliner, keys []uint64) (c listCmds) {
 	for _, key := range keys {
-		lists = append(lists, p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1))
+		c.keys = append(c.keys, p.ZRevRange(ctx, k.posting(key), 0, maxMembers-1))
 	}
-	return lists, p.ZCard(ctx, k.references())
+	c.references = p.ZCard(ctx, k.references())
+	return c
+}
+
+// err is the first error.
+func (c listCmds) err() error {
+	for _, l := range c.keys {
+		if err := l.Err(); err != nil {
+			return err
+		}
+	}
+	return c.references.Err()
 }
 
 // Add makes a reference findable, or refreshes it. Where more have a key than are listed,
@@ -155,6 +162,7 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint, us
 	now := x.now()
 	score, expired := x.score(used, now), strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10)
 	noted := x.held.adding(id)
+	defer x.embedded.adding(1 + len(fp.Keys))()
 	err := x.pipe(ctx, patience, func(ctx context.Context, p redis.Pipeliner) {
 		blob := make([]byte, 0, 8*len(fp.Keys))
 		for _, key := range fp.Keys {
@@ -301,12 +309,20 @@ func (x *Index) try(parent context.Context, timeout time.Duration, f func(contex
 			x.rest.succeeded()
 		}
 		return nil
-	case x.embedded: // it has no outages to wait out
+	case x.embedded != nil: // it has no outages to wait out
+	case refused(err): // it answers
 	case parent.Err() != nil && took < timeout/2: // so little time says nothing about Redis
 	default:
 		x.rest.fail(start, now)
 	}
 	return fmt.Errorf("index: %w", err)
+}
+
+// refused tells Redis's refusals of some commands, mostly of writes: no memory left, a
+// replica, no rights, no room on its disk. It may well do the others.
+func refused(err error) bool {
+	return redis.IsOOMError(err) || redis.IsReadOnlyError(err) || redis.IsPermissionError(err) ||
+		redis.IsNoReplicasError(err) || redis.HasErrorPrefix(err, "MISCONF ")
 }
 
 // scopeKeys makes the key names of one scope. It is for one goroutine.

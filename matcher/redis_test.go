@@ -67,6 +67,46 @@ func TestIndexSurvivesRedisKilled(t *testing.T) {
 	eventually(t, "Redis is used again", func() bool { return works(x, "a") == nil })
 }
 
+// What is there is found, and no rest is taken: Redis's default, noeviction, refuses writes.
+func TestAFullRedisIsLookedUpIn(t *testing.T) {
+	noLeaks(t)
+	r := lab.StartRedis(t, "--maxmemory", "100mb")
+	x := openTest(t, IndexOptions{URL: r.URL})
+	fp := IdentitySigner(1).Fingerprint(prose(1, 800))
+	mustAdd(t, x, testScope, "a", fp)
+	for range 3 {
+		mustFind(t, x, testScope, fp)
+	}
+	if err := x.RehearseWriting(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	admin := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer admin.Close()
+	if keys := admin.Keys(t.Context(), "*").Val(); len(keys) != len(fp.Keys)+3 {
+		t.Errorf("%d keys: want those of one reference, and the counters", len(keys))
+	}
+	if err := admin.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if got := mustFind(t, x, testScope, fp); len(got.Candidates) != 1 || got.Seen != 0 {
+			t.Errorf("found %+v, want one, which nobody counts", got)
+		}
+		if err := x.Add(t.Context(), testScope, "b", fp, x.now()); !redis.IsOOMError(err) {
+			t.Errorf("adding: error %v, want OOM", err)
+		}
+		if err := x.RehearseWriting(t.Context()); !redis.IsOOMError(err) {
+			t.Errorf("writing rehearsed: error %v, want OOM", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var told error
+	x.Watch(ctx, time.Millisecond, Kept{List: only(), Looked: func(err error) { told = err; cancel() }})
+	if told == nil || !strings.Contains(told.Error(), "takes no writes") {
+		t.Errorf("a look tells %v, want that it takes no writes", told)
+	}
+}
+
 func TestIndexDoesNotWaitForAFrozenRedis(t *testing.T) {
 	noLeaks(t)
 	r := lab.StartRedis(t)
@@ -225,6 +265,59 @@ func TestARebuildGoesOnAfterAFailure(t *testing.T) {
 	}
 }
 
+// A rebuild takes minutes where references are many; what others keep is listed meanwhile.
+func TestALongRebuildLooksMeanwhile(t *testing.T) {
+	noLeaks(t)
+	x := openTest(t, IndexOptions{})
+	ctx, cancel := context.WithCancel(t.Context())
+	const all = 100
+	looks, added := 0, 0
+	list := func() (ids []string) {
+		looks++
+		for i := range all {
+			ids = append(ids, fmt.Sprint(i))
+		}
+		return ids
+	}
+	add := func(ctx context.Context, id string) error {
+		if added++; added == all {
+			cancel()
+		}
+		time.Sleep(time.Millisecond)
+		return x.Add(t.Context(), testScope, id, Fingerprint{}, x.now())
+	}
+	x.Watch(ctx, 5*time.Millisecond, Kept{list, add, ignored})
+	if looks < 5 {
+		t.Errorf("%d looks in a rebuild of 20 times as long", looks)
+	}
+}
+
+// A machine that was suspended for longer than the TTL: what is added then drops from its
+// lists what seems to have expired, while the embedded index counts time that passed.
+func TestIndexIsRebuiltWhenTheClockGoesAhead(t *testing.T) {
+	noLeaks(t)
+	x := openTest(t, IndexOptions{})
+	var ahead atomic.Int64
+	x.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	fp := IdentitySigner(1).Fingerprint(prose(1, 800))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		add := func(ctx context.Context, id string) error { return x.Add(ctx, testScope, id, fp, x.now()) }
+		x.Watch(ctx, 20*time.Millisecond, Kept{only("a"), add, ignored})
+	}()
+	found := func(n int) func() bool {
+		return func() bool { return len(mustFind(t, x, testScope, fp).Candidates) == n }
+	}
+	eventually(t, "it is built", found(1))
+	ahead.Store(int64(2 * x.ttl))
+	mustAdd(t, x, testScope, "b", fp)
+	eventually(t, "it is built again", found(2))
+	cancel()
+	<-done
+}
+
 // A connection takes two round trips before its first command, and more with TLS.
 func TestAFarRedisIsUsed(t *testing.T) {
 	noLeaks(t)
@@ -366,7 +459,7 @@ func TestIndexAsAnACLUser(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	x.Watch(ctx, time.Hour, Kept{List: only("b"), Add: func(context.Context, string) error { cancel(); return nil }})
-	if err := x.Rehearse(t.Context()); err != nil {
+	if err := errors.Join(x.Rehearse(t.Context()), x.RehearseWriting(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	noneDenied(t, r.Addr)

@@ -29,7 +29,20 @@ const (
 
 // seenCmds are the counters asked for in a pipeline: first the prompt's, then as many
 // that have nothing to do with it.
-type seenCmds [2]*redis.SliceCmd // of this period, and of the one before
+type seenCmds struct {
+	written []redis.Cmder
+	periods [2]*redis.SliceCmd // this one and the one before
+}
+
+// err is the first error.
+func (c seenCmds) err() error {
+	for _, cmd := range append(c.written, c.periods[0], c.periods[1]) {
+		if err := cmd.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // count adds one to the counters of a prompt's first keys (the smallest hashes:
 // similar prompts agree on most of them) and reads them.
@@ -39,22 +52,27 @@ func (x *Index) count(ctx context.Context, p redis.Pipeliner, sc Scope, fp Finge
 	now, last := table.number('c', period), table.number('c', period-1)
 	keys := fp.Keys[:min(len(fp.Keys), seenSamples)]
 	fields := make([]string, 0, 2*len(keys))
+	var c seenCmds
 	for _, key := range keys {
 		f := k.counter('f', key)
-		p.HIncrBy(ctx, now, f, 1)
+		c.written = append(c.written, p.HIncrBy(ctx, now, f, 1))
 		fields = append(fields, f)
 	}
-	p.Expire(ctx, now, 2*seenPeriod)
+	c.written = append(c.written, p.Expire(ctx, now, 2*seenPeriod))
 	for _, key := range keys {
 		fields = append(fields, k.counter('o', key))
 	}
-	return seenCmds{p.HMGet(ctx, now, fields...), p.HMGet(ctx, last, fields...)}
+	c.periods = [2]*redis.SliceCmd{p.HMGet(ctx, now, fields...), p.HMGet(ctx, last, fields...)}
+	return c
 }
 
-// before is how often a prompt like it was counted before.
+// before is how often a prompt like it was counted before, 0 where it could not be counted.
 func (c seenCmds) before() int {
-	counts := make([]int, len(c[0].Val()))
-	for _, period := range c {
+	if c.err() != nil {
+		return 0
+	}
+	counts := make([]int, len(c.periods[0].Val()))
+	for _, period := range c.periods {
 		for i, v := range period.Val() {
 			if s, ok := v.(string); ok {
 				n, _ := strconv.Atoi(s)

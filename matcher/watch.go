@@ -3,6 +3,7 @@ package matcher
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -36,38 +37,59 @@ type Kept struct {
 // be added it goes on behind that one the next time. Connections are kept ready by the
 // way, since a look-up has no time to make one where Redis is far.
 func (x *Index) Watch(ctx context.Context, every time.Duration, k Kept) {
-	marker := x.prefix + ":m:" + rand.Text()
+	m := marker{name: x.prefix + ":m:" + rand.Text()}
 	failed := ""
-	for wait := time.Duration(0); pause(ctx, wait); wait = every {
+	for wait := time.Duration(0); pause(ctx, wait); {
+		start := time.Now()
 		err := x.warm(ctx)
 		if err == nil {
-			err = x.check(ctx, marker)
+			err = x.check(ctx, &m)
 		}
 		if err == nil {
-			failed, err = x.put(ctx, behind(k.List(), failed), k.Add)
+			failed, err = x.put(ctx, behind(k.List(), failed), k.Add, start.Add(every))
+		}
+		if err == nil {
+			err = x.shed(ctx)
 		}
 		if ctx.Err() == nil {
 			k.Looked(err)
 		}
+		wait = every - time.Since(start)
 	}
 }
 
-// check forgets what was put in where the marker is gone, and sets it again. Whatever
-// is lost from then on is noticed by it.
-func (x *Index) check(ctx context.Context, marker string) error {
+// marker is a key that goes when all that was put in goes, and by half TTL.
+type marker struct {
+	name string
+	set  time.Time // by the wall clock, as scores are: it may go ahead of what TTLs count
+}
+
+// check forgets what was put in where the marker is gone, or should be, and sets it again.
+// Whatever is lost from then on is noticed by it. It notices too where no writes are taken.
+func (x *Index) check(ctx context.Context, m *marker) error {
 	return x.do(ctx, patience, func(ctx context.Context) error {
-		n, err := x.db.Exists(ctx, marker).Result()
-		if err != nil || n > 0 {
+		var there *redis.IntCmd
+		_, err := x.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+			there = p.Exists(ctx, m.name)
+			p.Set(ctx, m.name+":w", 1, x.ttl/2)
+			return nil
+		})
+		if refused(err) {
+			return fmt.Errorf("it takes no writes, so that nothing new is found: %w", err)
+		}
+		now := x.now().Round(0)
+		if err != nil || there.Val() > 0 && now.Sub(m.set) <= x.ttl/2 {
 			return err
 		}
 		x.held.clear()
-		return x.db.Set(ctx, marker, 1, x.ttl/2).Err()
+		m.set = now
+		return x.db.Set(ctx, m.name, 1, x.ttl/2).Err()
 	})
 }
 
-// put adds what is not there and returns the id and the error of the one that failed, if
-// one did.
-func (x *Index) put(ctx context.Context, ids []string, add func(context.Context, string) error) (failed string, err error) {
+// put adds what is not there, one at least and others until the next look is due. It returns
+// the id and the error of the one that failed, if one did.
+func (x *Index) put(ctx context.Context, ids []string, add func(context.Context, string) error, due time.Time) (failed string, err error) {
 	for _, id := range ids {
 		if x.held.has(id) {
 			continue
@@ -76,7 +98,7 @@ func (x *Index) put(ctx context.Context, ids []string, add func(context.Context,
 		if err := add(ctx, id); err != nil {
 			return id, err
 		}
-		if !x.embedded && !pause(ctx, restWhile*time.Since(start)) {
+		if x.embedded == nil && !pause(ctx, restWhile*time.Since(start)) || time.Now().After(due) {
 			break
 		}
 	}
@@ -102,7 +124,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // warm makes connections, or sees that they live, and returns what one of them met. It asks
 // also while Redis is given a rest, which ends where it answers.
 func (x *Index) warm(ctx context.Context) error {
-	if x.embedded {
+	if x.embedded != nil {
 		return nil
 	}
 	var all errgroup.Group

@@ -90,6 +90,7 @@ func (x *exchange) resume(ctx *fasthttp.RequestCtx, tenant string, head *request
 
 // lookUp is the body that asks for the tenant's conversations by the backend's names for them.
 func (x *exchange) lookUp(c conversations, tenant string, body []byte) ([]byte, error) {
+	body = withoutBOM(body)
 	if off := unreadable(body); off != "" {
 		return nil, fmt.Errorf("%w: %s", errUnreadable, off)
 	}

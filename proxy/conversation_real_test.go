@@ -44,6 +44,7 @@ func TestConversationsAreTheirTenantsOwn(t *testing.T) {
 	f("", "GET", query, "", 403, "*")
 	f("z", "DELETE", query, "conv_id=other", 204, "")
 	f("z", "POST", "/v1/streams/lookup", ids, 200, "[]")
+	f("z", "POST", "/v1/streams/lookup", bom+ids, 200, "[]")
 	f("z", "POST", "/v1/streams/lookup", "[", 400, "*")
 	f("x", "GET", "/v1/stream", "", 400, "*")
 	f("x", "GET", "/v1/stream/"+id[:4], "", 403, "*")

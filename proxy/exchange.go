@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"runtime/debug"
 	"strings"
@@ -19,9 +18,9 @@ import (
 // exchange is one request on its way through, from its arrival to the end of
 // its answer. It outlives the RequestCtx, so it holds copies.
 //
-// It is the body stream that fasthttp sends to the client: each Read passes
-// on what the backend has sent so far, and Close, which fasthttp always
-// calls, ends the exchange.
+// It is the body stream that fasthttp sends to the client (HTTP/1.0: unframed):
+// each Read passes on what the backend has sent so far, and Close, which
+// fasthttp always calls, ends the exchange.
 type exchange struct {
 	server   *Server
 	ctx      context.Context
@@ -73,6 +72,7 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 			body, off = raw, offEncoding
 		}
 	}
+	body = withoutBOM(body)
 	req := newRequest(x, cfg, h, body, off)
 	x.req = req
 	if req.Apart && req.unread() {
@@ -89,8 +89,9 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 		head.conversation = "" // it could go on in a slot that the book takes for another's
 	}
 	x.tally = newTally()
-	if encoded && req.Off != "" && x.decision.State == StateCold && bytes.Equal(x.decision.Body, body) {
-		return raw, nil // untouched: as it would have gone without the sidecar
+	untouched := x.decision.State == StateCold && bytes.Equal(x.decision.Body, body)
+	if untouched && (req.Off != "" || !encoded) {
+		return raw, nil // as it would have gone without the sidecar
 	}
 	head.decoded = encoded && off == ""
 	return x.decision.Body, nil
@@ -146,30 +147,12 @@ func (x *exchange) respond(ctx *fasthttp.RequestCtx) {
 		}
 		x.end()
 	case a.size < 0 && !ctx.Request.Header.IsHTTP11():
-		// HTTP/1.0 knows no chunks: the whole body, then its length.
-		all, err := io.ReadAll(x)
-		if err != nil {
-			x.refuse(ctx, fasthttp.StatusBadGateway, "unavailable_error", "the backend broke off")
-			return
-		}
-		ctx.Response.SetBodyStream(paced{bytes.NewReader(all), x}, len(all))
-		x.end() // what is sent from here on holds no slot
+		x.unframed(ctx)
 	default:
 		// A stream's head goes out before there is anything to stream.
 		ctx.Response.ImmediateHeaderFlush = a.size < 0
 		ctx.Response.SetBodyStream(x, a.size)
 	}
-}
-
-// paced is a whole answer, of which the client is given time for each piece.
-type paced struct {
-	all io.Reader
-	x   *exchange
-}
-
-func (p paced) Read(b []byte) (int, error) {
-	p.x.allowWrite(p.x.conn)
-	return p.all.Read(b)
 }
 
 // refuse answers in the backend's own form of an error, and ends the exchange. To a client that

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strings"
 	"unicode/utf8"
 
@@ -19,6 +20,11 @@ const (
 	maxMembers = 1000
 	maxValues  = 1 << 20
 )
+
+// bom is a byte order mark in UTF-8, of which llama-server skips one before a body's JSON.
+const bom = "\ufeff"
+
+func withoutBOM(body []byte) []byte { return bytes.TrimPrefix(body, []byte(bom)) }
 
 // unreadable tells why the body of a generation request cannot be read, or "".
 func unreadable(body []byte) string {

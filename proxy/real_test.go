@@ -47,6 +47,8 @@ func TestRealServer(t *testing.T) {
 		f("POST", "/apply-template", `{"messages":[{"role":"user","content":"hi"}]}`)
 		f("POST", "/completion", `{"prompt":"Once upon a time","n_predict":12,"temperature":0,"id_slot":0,"response_fields":["content","tokens_predicted"]}`)
 		f("POST", "/completion", `{"prompt":["One","Two"],"n_predict":4,"temperature":0,"response_fields":["content"]}`)
+		f("POST", "/completion", "\ufeff"+`{"prompt":"Once","n_predict":4,"temperature":0,"id_slot":0,"response_fields":["content"]}`)
+		f("POST", "/completion", "\ufeff\ufeff"+`{"prompt":"Once"}`)
 		f("POST", "/completion", `{"prompt":`)
 		f("POST", "/v1/chat/completions", `{"messages":"wrong"}`)
 		f("POST", "/completion", `{"n_predict":1}`)

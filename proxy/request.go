@@ -14,7 +14,7 @@ import (
 type request struct {
 	ID       string // for the log
 	Endpoint Endpoint
-	// Body is the decoded JSON body as the client sent it.
+	// Body is the decoded JSON body as the client sent it, without a byte order mark.
 	Body []byte
 	// Authorization is the client's own credential for the backend, or "".
 	Authorization string

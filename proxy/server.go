@@ -210,6 +210,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "the path has %u, which is no percent-encoding (RFC 3986)")
 		return
 	}
+	if folded(&ctx.Request.Header) {
+		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "a header's value runs over several lines (obs-fold, RFC 9112)")
+		return
+	}
 	if ctx.IsConnect() {
 		x.refuse(ctx, fasthttp.StatusMethodNotAllowed, "invalid_request_error", "CONNECT is not supported")
 		return
@@ -288,8 +292,12 @@ func refuse(ctx *fasthttp.RequestCtx, err error) {
 	}
 }
 
-// writeError writes the error form of the OpenAI API and of llama-server.
+// writeError writes the error form of the OpenAI API and of llama-server, and like it lets
+// pages of any origin read it.
 func writeError(ctx *fasthttp.RequestCtx, status int, kind, message string) {
+	if origin, n := header(&ctx.Request.Header, "Origin"); n > 0 {
+		ctx.Response.Header.Set("Access-Control-Allow-Origin", origin)
+	}
 	ctx.SetStatusCode(status)
 	ctx.SetContentType("application/json; charset=utf-8")
 	ctx.SetBodyString(`{"error":{"code":` + fmt.Sprint(status) + `,"message":` + quote(message) + `,"type":` + quote(kind) + `}}`)

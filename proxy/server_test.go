@@ -319,7 +319,7 @@ func TestClientDisconnectCancelsTheBackend(t *testing.T) {
 	}
 	f("before the answer", "/completion", "1.1", false, false, 0)
 	f("mid-stream", "/completion", "1.1", true, false, 200)
-	f("mid-stream, by HTTP/1.0, which gets it as a whole", "/completion", "1.0", true, false, 0)
+	f("mid-stream, by HTTP/1.0", "/completion", "1.0", true, false, 200)
 	f("with a pipelined request unread", "/completion", "1.1", false, true, 0)
 	f("on a path that passes through", "/tokenize", "1.1", false, false, 0)
 }
@@ -413,6 +413,44 @@ func TestCompressedBodies(t *testing.T) {
 	f("/completion", "identity", plain, plain, "identity")
 }
 
+func TestAByteOrderMarkIsSkipped(t *testing.T) {
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("X-Encoding", r.Header.Get("Content-Encoding"))
+		_, _ = w.Write(body)
+	})
+	f := func(s *sidecar, sent, encoding, want, wantEncoding string) {
+		t.Helper()
+		req, _ := http.NewRequest("POST", s.url+"/completion", strings.NewReader(sent))
+		req.Header.Set("Content-Encoding", encoding)
+		req.Header.Set("X-Tenant", "a")
+		resp, err := freshClient(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		got, _ := io.ReadAll(resp.Body)
+		if string(got) != want || resp.Header.Get("X-Encoding") != wantEncoding {
+			t.Errorf("%q: the backend got %q as %q", sent, got, resp.Header.Get("X-Encoding"))
+		}
+	}
+	const plain = `{"prompt":"marked"}`
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(z, bom+plain)
+	_ = z.Close()
+
+	s := startSidecar(t, backend.URL, nil)
+	f(s, bom+plain, "identity", bom+plain, "identity") // untouched
+	f(s, bom+bom+plain, "identity", bom+bom+plain, "identity")
+	f(s, zipped.String(), "gzip", plain, "")
+
+	apart := startSidecar(t, backend.URL, func(c *configs.Config) {
+		c.Defaults.Tenant = configs.Tenant{Source: "header", Name: "X-Tenant"}
+	})
+	f(apart, bom+plain, "identity", `{"prompt":"marked","cache_prompt":false}`, "identity")
+}
+
 func TestExpectContinue(t *testing.T) {
 	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -441,12 +479,32 @@ func TestOldAndOddClients(t *testing.T) {
 			}
 		}
 	}
-	f("GET / HTTP/1.0\r\n\r\n", "Content-Length: 7\r\n", "\r\n\r\none two")
+	f("GET / HTTP/1.0\r\n\r\n", "Connection: close\r\n", "\r\n\r\none two")
+	f("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n", "two\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n", "\r\n\r\none two")
 	f("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "two\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n")
 	f("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n", "HTTP/1.1 405 ", "CONNECT is not supported")
+	f("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-A: b\r\n c\r\n\r\n", "HTTP/1.1 400 ", "runs over several lines")
+	f("GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\tc\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 400 ", "HTTP/1.1 200 ")
 	f("nonsense\r\n\r\n", "HTTP/1.1 400 ", `{"error":{"code":400`)
 	f("GET / HTTP/1.1\r\nHost: a\r\nX-Long: "+strings.Repeat("x", readBuffer)+"\r\n\r\n", "HTTP/1.1 431 ", `"code":431`)
 	f("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n", "HTTP/1.1 ")
+}
+
+// TestRefusalsCanBeReadByAnyOrigin: as the backend's answers can.
+func TestRefusalsCanBeReadByAnyOrigin(t *testing.T) {
+	s := startSidecar(t, "http://127.0.0.1:1", nil)
+	f := func(request, want string) {
+		t.Helper()
+		const allowed = "\r\nAccess-Control-Allow-Origin: https://app.example\r\n"
+		if got := raw(t, s.url, request+"oRigin: https://app.example\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 "+want+" ") || !strings.Contains(got, allowed) {
+			t.Errorf("%q gave %q", request, got)
+		}
+		if got := raw(t, s.url, request+"\r\n"); strings.Contains(got, "Access-Control") {
+			t.Errorf("%q without Origin gave %q", request, got)
+		}
+	}
+	f("GET /%u HTTP/1.0\r\n", "400")
+	f("GET / HTTP/1.0\r\n", "502")
 }
 
 func TestSemiCompleteAnswerIsCutOffForTheClientToo(t *testing.T) {
@@ -458,7 +516,9 @@ func TestSemiCompleteAnswerIsCutOffForTheClientToo(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = http.ReadRequest(bufio.NewReader(c))
+			if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = io.Copy(io.Discard, r.Body)
+			}
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 			_ = c.Close()
 		}
@@ -473,6 +533,11 @@ func TestSemiCompleteAnswerIsCutOffForTheClientToo(t *testing.T) {
 		t.Errorf("got %q and error %v, expected hello and an error", got, err)
 	}
 	within(t, "the fault is counted", func() bool { return testutil.ToFloat64(s.metrics.BackendErrors) == 1 })
+	_, body := asksByHTTP10(t, s.url)
+	if got, err := io.ReadAll(body); string(got) != "hello" || err == nil {
+		t.Errorf("by HTTP/1.0: got %q and error %v, expected hello and an error", got, err)
+	}
+	within(t, "the fault is counted by HTTP/1.0 too", func() bool { return testutil.ToFloat64(s.metrics.BackendErrors) == 2 })
 }
 
 func TestBackendAway(t *testing.T) {
@@ -687,7 +752,7 @@ func serving(t *testing.T, backend string, idle time.Duration) (s *Server, addr 
 
 // TestAClientThatReadsNothing holds up neither its slot's end nor the sidecar's.
 func TestAClientThatReadsNothing(t *testing.T) {
-	f := func(name string, idle time.Duration, end func(s *Server)) {
+	f := func(name, version string, idle time.Duration, end func(s *Server)) {
 		t.Helper()
 		began := make(chan struct{})
 		backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
@@ -702,21 +767,23 @@ func TestAClientThatReadsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		_, _ = io.WriteString(c, "GET / HTTP/"+version+"\r\nHost: a\r\n\r\n")
 		<-began
 		end(s)
-		within(t, name, func() bool { return testutil.ToFloat64(s.metrics.InFlight) == 0 })
+		within(t, name+", HTTP/"+version, func() bool { return testutil.ToFloat64(s.metrics.InFlight) == 0 })
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_ = s.Shutdown(ctx)
 		<-done
 	}
-	f("it was given up", 300*time.Millisecond, func(*Server) {})
-	f("it was cut off", time.Hour, func(s *Server) {
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-		defer cancel()
-		_ = s.Shutdown(ctx)
-	})
+	for _, version := range []string{"1.1", "1.0"} {
+		f("it was given up", version, 300*time.Millisecond, func(*Server) {})
+		f("it was cut off", version, time.Hour, func(s *Server) {
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			_ = s.Shutdown(ctx)
+		})
+	}
 }
 
 func TestDrainGivenUpCutsRequestsOff(t *testing.T) {
@@ -904,30 +971,6 @@ func TestLogHoldsNoPromptAndNoSecret(t *testing.T) {
 			t.Errorf("%s is in the log: %s", secret, log[max(0, i-300):i])
 		}
 	}
-}
-
-func TestAClientOfHTTP10ThatReadsNothingIsGivenUp(t *testing.T) {
-	sent := make(chan struct{})
-	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
-		defer close(sent)
-		for range 32 {
-			_, _ = w.Write(make([]byte, 1<<20)) // in chunks
-		}
-	})
-	s, addr, done := serving(t, backend.URL, 300*time.Millisecond)
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
-	<-sent
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
-		t.Errorf("it holds up the sidecar's end: %v", err)
-	}
-	<-done
 }
 
 func TestAnyOffDeclines(t *testing.T) {

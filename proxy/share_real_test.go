@@ -312,6 +312,7 @@ func TestSharingPassesEveryEndpointThatHasAPrompt(t *testing.T) {
 		{"/v1/responses", `{"input":%s,"max_output_tokens":2}`},
 		{"/v1/messages", `{"messages":[{"role":"user","content":%s}],"max_tokens":2}`},
 		{"/v1/chat/completions", `{"messages":[{"role":"user","content":%s}],"max_tokens":2,"stream":true}`},
+		{"/completion", "\ufeff" + `{"prompt":%s,"n_predict":2}`}, // llama-server, too, skips a byte order mark
 	} {
 		if err := s.server.sharer.Forget(context.Background()); err != nil {
 			t.Fatal(err)
@@ -427,7 +428,7 @@ func TestUnreadableBodiesAreRefusedWhereTenantsAreKeptApart(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Context: 1024}, func(c *configs.Config) {
 		c.Defaults.Tenant = configs.Tenant{Source: "api_key"}
 	})
-	for _, body := range []string{"\ufeff{\"prompt\":\"a\"}", "{\"prompt\":\"a\"}\x00", strings.Repeat("[", 8<<20)} {
+	for _, body := range []string{"\ufeff\ufeff{\"prompt\":\"a\"}", "{\"prompt\":\"a\"}\x00", strings.Repeat("[", 8<<20)} {
 		if r := s.post("/completion", body, "Authorization", "Bearer k"); r.status != http.StatusBadRequest {
 			t.Errorf("%.20q: status %d, expected 400", body, r.status)
 		}
