@@ -15,7 +15,8 @@ func calibrateCommand() *cobra.Command {
 		Short: "Measure what recomputing buys with this model, for quality.kl to go by",
 		Long: "Measure, on pairs of prompts, what leaving out and what recomputing more tokens buys and costs with the model that the backend has,\n" +
 			"and store it in the slot directory: a serve started after it turns quality.kl into the share that each request needs.\n" +
-			"The backend must have the agent, and do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.",
+			"The backend must have the agent, and do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.\n" +
+			"Measured is what the configuration's defaults and the flags say; routes are left out, and retention is 1.",
 		Args: cobra.NoArgs,
 	}
 	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "budget", "model", "library", "unrepaired")
@@ -33,7 +34,6 @@ func calibrateCommand() *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "semsharekv: %s goes when its serve ends, and the calibration with it: give serve a --slot-dir, and calibrate there\n", c.Backend.SlotDir)
 		}
 		c.Backend.Way = "agent"
-		c.Defaults.Quality.KL = 0 // of an earlier calibration nothing is to show
 		o.Config = c
 		return eval.Calibrate(cmd.Context(), o, cmd.OutOrStdout())
 	}

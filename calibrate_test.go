@@ -11,18 +11,19 @@ import (
 // Commands that measure a server with keys say how to name one, and take it.
 func TestMeasuringAServerWithKeys(t *testing.T) {
 	b := lab.StartBackend(t, lab.BackendOptions{Context: 1024, APIKey: "secret"})
-	t.Setenv("KEY", "secret")
-	f := func(refused bool, args ...string) {
+	t.Setenv("KEY", "secret\n") // a Secret that was made from a file
+	f := func(want string, args ...string) {
 		t.Helper()
 		p := run(t, append(args, "--backend", b.URL, "--slot-dir", b.SlotDir)...)
 		status, out := p.exit(), string(p.output())
-		if status != 1 || refused != strings.Contains(out, "name a key that the server accepts: --api-key-env") {
+		if status != 1 || !strings.Contains(out, want) {
 			t.Errorf("%v: exit status %d, %s", args, status, out)
 		}
 	}
-	f(true, "eval", "--pairs", "eval/pairs/tuning.jsonl", "--out", t.TempDir())
-	f(true, "calibrate")
-	f(false, "calibrate", "--api-key-env", "KEY") // for this server has no agent
+	const named = "name a key that the server accepts: --api-key-env"
+	f(named, "eval", "--pairs", "eval/pairs/tuning.jsonl", "--out", t.TempDir())
+	f(named, "calibrate")
+	f("no agent in the server", "calibrate", "--api-key-env", "KEY")
 }
 
 func TestCalibratingInADirectoryThatGoes(t *testing.T) {

@@ -15,7 +15,7 @@ func evalCommand() *cobra.Command {
 		Short: "Measure speed and quality on pairs of prompts and write a report",
 		Long: "Measure, on pairs of prompts, how much sooner answers start when the second draws on the first, and how far they are from unshared ones,\n" +
 			"and write a report. The backend must do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.\n" +
-			"All pairs are of one tenant of their own, whatever the configuration says.",
+			"All pairs are of one tenant of their own, whatever the configuration says, and its routes are left out: measured is what its defaults and the flags say.",
 		Args: cobra.NoArgs,
 	}
 	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "budget", "model", "library", "unrepaired", "way", "retention", "quality-kl")

@@ -22,7 +22,7 @@ type settings struct {
 // addSettings defines the named flags on a command; all know --config.
 func addSettings(flags *pflag.FlagSet, names ...string) *settings {
 	s := &settings{flags: flags, set: map[string]func(*configs.Config){}}
-	flags.StringVar(&s.file, "config", "", "YAML `FILE`; flags win over it")
+	flags.StringVar(&s.file, "config", "", "YAML `FILE`; flags win over it, but not over what a route sets")
 	for _, name := range names {
 		s.define(name)
 	}
@@ -50,7 +50,8 @@ func (s *settings) define(name string) {
 			if !ok {
 				return fmt.Errorf("environment variable %q is not set", v)
 			}
-			key, _, _ = strings.Cut(list, ",") // llama-server takes a list
+			first, _, _ := strings.Cut(list, ",") // llama-server takes a list
+			key = strings.TrimSpace(first)        // Secrets tend to end in a line break
 			return nil
 		})
 		s.set[name] = func(c *configs.Config) { c.Backend.APIKey = key }

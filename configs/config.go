@@ -38,7 +38,8 @@ type Config struct {
 	// field that a route leaves out.
 	Defaults Policy `yaml:"defaults" json:"defaults"`
 	// Routes are tried in order; the first whose match fits decides. A route has
-	// a name, a match, and any of the fields of defaults.
+	// a name, a match, and any of the fields of defaults. One without a match fits
+	// every request, and must be the last.
 	Routes []Route `yaml:"routes" json:"routes"`
 }
 
@@ -165,7 +166,9 @@ type Policy struct {
 	Critical []string `yaml:"critical" json:"critical" jsonschema:"enum=number,enum=negation,enum=name,enum=identifier,uniqueItems=true"`
 	// Unrepaired is what happens from the first token on that should be
 	// recomputed and cannot be within reason: cold (compute the rest of the
-	// prompt) or accept (take the reference's KV as it is).
+	// prompt) or accept (take the reference's KV as it is). The agent can recompute
+	// all; by accept it takes over words that have one of like meaning in the
+	// reference, and nothing else that differs.
 	Unrepaired Unrepaired `yaml:"unrepaired" json:"unrepaired" jsonschema:"enum=cold,enum=accept"`
 	// Tenant says who a request belongs to.
 	Tenant Tenant `yaml:"tenant" json:"tenant"`
@@ -173,8 +176,8 @@ type Policy struct {
 	// the prompt is expected to take cold is more, it is that. A request that exceeds it
 	// goes cold.
 	Budget time.Duration `yaml:"time_budget" json:"time_budget"`
-	// RepairShare bounds, under unrepaired: accept, the time spent on
-	// recomputing as a share of the cold prefill, 0 to 1.
+	// RepairShare bounds, by the slot way and under unrepaired: accept, the time spent
+	// on recomputing as a share of the cold prefill, 0 to 1.
 	RepairShare float64 `yaml:"repair_share" json:"repair_share" jsonschema:"minimum=0,maximum=1"`
 	// References bounds how many references one prompt may draw on.
 	References int `yaml:"references" json:"references" jsonschema:"minimum=1,maximum=64"`
@@ -197,17 +200,18 @@ type Policy struct {
 	// AgentShareFirst is the share of a prompt's tokens that the agent recomputes
 	// in the third layer, besides those that differ, because their values deviate
 	// most; 0 to 1. With more than 0 all tokens are recomputed in the first two
-	// layers.
+	// layers. It counts only where quality.kl is 0 or has no calibration to go by.
 	AgentShareFirst float64 `yaml:"agent_share_first" json:"agent_share_first" jsonschema:"minimum=0,maximum=1"`
 	// AgentShareLast is that share in the last layer, to which it falls
-	// exponentially; at most agent_share_first.
+	// exponentially; at most agent_share_first, and counts where that does.
 	AgentShareLast float64 `yaml:"agent_share_last" json:"agent_share_last" jsonschema:"minimum=0,maximum=1"`
 	// AgentAttended is the share of the tokens before which much of the text changed
 	// since their reference (passages in another order, rewritten documents) that the
 	// agent recomputes as well: those that the first tokens of an answer, drafted for
 	// that, attend to most; 0 to 1. It is done where a third of the prompt and more are
 	// such tokens. With 0 documents in another order start almost twice as soon, and
-	// lose half as much again.
+	// lose half as much again. It counts only where quality.kl is 0 or has no
+	// calibration to go by.
 	AgentAttended float64 `yaml:"agent_attended" json:"agent_attended" jsonschema:"minimum=0,maximum=1"`
 	// Retention is the share of a shared prompt's KV cells that the agent puts into
 	// the cache: those that the first tokens of an answer, drafted for that, attend to
@@ -263,8 +267,12 @@ type Match struct {
 	// Path is a pattern for the request's path, in which * stands for anything
 	// but a slash.
 	Path string `yaml:"path" json:"path"`
-	// Model is a pattern for the model that the body names.
+	// Model is a pattern for the model that the body names, in which * stands for
+	// anything, slashes too.
 	Model string `yaml:"model" json:"model"`
 	// Headers are exact values of request headers.
 	Headers map[string]string `yaml:"headers" json:"headers"`
 }
+
+// all tells whether the match fits every request.
+func (m *Match) all() bool { return m.Path == "" && m.Model == "" && len(m.Headers) == 0 }

@@ -84,7 +84,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path, unit string, depth 
 		d.fail(n, path, "nested more than %d deep", maxDepth)
 		return
 	}
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	if isNull(n) {
 		return // as if it were not there
 	}
 	if _, ok := d.lines[path]; !ok {
@@ -110,6 +110,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 		return
 	}
 	fields := fieldsOf(v)
+	before := v.Interface()
 	seen := map[string]bool{}
 	type deferred struct {
 		node  *yaml.Node
@@ -140,7 +141,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 		d.override(v.Addr().Interface().(*Config))
 		d.routes(l.node, v.Addr().Interface().(*Config), join(path, l.field.name), depth+1)
 	}
-	if t, ok := v.Addr().Interface().(*Tenant); ok && seen["source"] && !seen["name"] {
+	if t, ok := v.Addr().Interface().(*Tenant); ok && !seen["name"] && t.Source != before.(Tenant).Source {
 		t.Name = ""
 		if t.Source == "shared" {
 			t.Name = "default"
@@ -152,7 +153,7 @@ func (d *decoder) routes(n *yaml.Node, c *Config, path string, depth int) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	if isNull(n) {
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
@@ -161,12 +162,18 @@ func (d *decoder) routes(n *yaml.Node, c *Config, path string, depth int) {
 	}
 	c.Routes = make([]Route, len(n.Content))
 	for i, item := range n.Content {
-		r := &c.Routes[i]
+		r, at := &c.Routes[i], fmt.Sprintf("%s[%d]", path, i)
 		r.Policy = c.Defaults
 		r.Critical = slices.Clone(c.Defaults.Critical)
-		d.value(item, reflect.ValueOf(r).Elem(), fmt.Sprintf("%s[%d]", path, i), "", depth+1)
+		d.value(item, reflect.ValueOf(r).Elem(), at, "", depth+1)
 		if r.Name == "" {
 			r.Name = fmt.Sprintf("route-%d", i+1)
+		}
+		switch last := i == len(n.Content)-1; {
+		case isNull(item):
+			d.fail(item, at, "is empty; want a route, as {match: {path: /v1/*}, reuse: exact}")
+		case r.Match.all() && !last:
+			d.fail(item, at, "has no match and fits every request, so that the routes behind it never apply; want a match, or this route last")
 		}
 	}
 }
@@ -300,6 +307,8 @@ func join(path, name string) string {
 	}
 	return path + "." + name
 }
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
 func kindName(n *yaml.Node) string {
 	switch n.Kind {

@@ -3,6 +3,7 @@ package configs
 import (
 	"fmt"
 	"os"
+	"strings"
 )
 
 // Load reads the file, puts override over it (flags win over the file), and
@@ -39,6 +40,7 @@ func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
 	if !d.decode(text, c) {
 		return nil, d.errs
 	}
+	c.Backend.APIKey = strings.TrimSpace(c.Backend.APIKey) // Secrets tend to end in a line break
 	override(c)
 	if err := append(d.errs, c.check(file, d.lines)...).err(); err != nil {
 		return nil, err

@@ -48,6 +48,7 @@ func TestRoutesStartOutAsTheDefaults(t *testing.T) {
 	c, err := Parse("f", []byte(base+`
 routes:
   - name: a
+    match: {path: /infill}
     seam: 7
     critical: [number]
     tenant: {source: header, name: X-Tenant}
@@ -69,6 +70,48 @@ defaults: {seam: 9, followers: 3}
 	}
 }
 
+// TestARouteRepeatsTheSource: the name stays as long as it is one of that source.
+func TestARouteRepeatsTheSource(t *testing.T) {
+	f := func(defaults, route string, want Tenant) {
+		t.Helper()
+		c, err := Parse("f", []byte(base+"defaults: {tenant: "+defaults+"}\nroutes: [{tenant: "+route+"}]"), nil)
+		if err != nil {
+			t.Errorf("%s, %s: %v", defaults, route, err)
+		} else if got := c.Routes[0].Tenant; got != want {
+			t.Errorf("%s, %s: %+v, want %+v", defaults, route, got, want)
+		}
+	}
+	f("{source: header, name: X-A}", "{source: header}", Tenant{"header", "X-A"})
+	f("{name: team}", "{source: shared}", Tenant{"shared", "team"})
+	f("{source: header, name: X-A}", "{source: shared}", Tenant{"shared", "default"})
+	f("{source: header, name: X-A}", "{source: api_key}", Tenant{"api_key", ""})
+	f("{source: header, name: X-A}", "{name: X-B}", Tenant{"header", "X-B"})
+}
+
+// TestAKeyIsOne: what no header can carry is refused, and not shown.
+func TestAKeyIsOne(t *testing.T) {
+	f := func(key string, good bool) {
+		t.Helper()
+		c := Default()
+		c.Backend.URL, c.Backend.SlotDir, c.Backend.APIKey = "http://h:1", "/d", key
+		err := c.Validate()
+		if good != (err == nil) || err != nil && (!strings.HasPrefix(err.Error(), "backend.api_key: ") || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+	f("s3cret", true)
+	f("s3cret with spaces", true)
+	f("s3cret\nother", false)
+	f("s3cret\x00", false)
+	f("s3cret\x7f", false)
+
+	t.Setenv("SEMSHARE_TEST_KEY", "s3cret\r\n") // a Secret that was made from a file
+	c, err := Parse("f", []byte("backend: {url: http://h:1, slot_dir: /d, api_key: '${SEMSHARE_TEST_KEY}'}"), nil)
+	if err != nil || c.Backend.APIKey != "s3cret" {
+		t.Errorf("a key with a line break at its end: %+v, %v", c, err)
+	}
+}
+
 func TestEveryErrorIsReportedWithItsLine(t *testing.T) {
 	_, err := Parse("f.yaml", []byte(`listen: nowhere
 backend:
@@ -83,6 +126,7 @@ defaults:
 routes:
   - name: a
     reuse: fuzy
+    match: {model: m}
   - name: a
     tenant:
       source: header
@@ -98,8 +142,8 @@ store: 3
 		`f.yaml:4: backend: unknown option "slotdir"; want one of url, slot_dir`, "f.yaml:6: limits.body_bytes: ",
 		"f.yaml:7: limits.idle_timeout: ", "f.yaml:9: defaults.min_similarity: is 2; want 0 to 1",
 		"f.yaml:10: defaults.seam: ", `f.yaml:13: routes[0].reuse: is "fuzy"; want one of off, exact, fuzzy`,
-		"f.yaml:14: routes[1].name: ", "f.yaml:15: routes[1].tenant.name: ", "f.yaml:18: routes[1].match.path: ",
-		"f.yaml:19: store: want a mapping",
+		"f.yaml:15: routes[1].name: ", "f.yaml:16: routes[1].tenant.name: ", "f.yaml:19: routes[1].match.path: ",
+		"f.yaml:20: store: want a mapping",
 	}
 	have := strings.Split(err.Error(), "\n")
 	for i := range max(len(want), len(have)) {
@@ -142,6 +186,8 @@ func TestBadFiles(t *testing.T) {
 	f(base+"defaults: {time_budget: -1s}", "want more than 0")
 	f(base+"defaults: {tenant: {source: api_key, name: foo}}", `defaults.tenant.name: "foo" has no effect`)
 	f(base+"routes: [{match: {path: v1/completions}}]", `routes[0].match.path: "v1/completions" matches no path`)
+	f(base+"routes:\n- match: {path: /a}\n-\n", "f.yaml:4: routes[1]: is empty; want a route")
+	f(base+"routes:\n- reuse: off\n- match: {path: /a}", "f.yaml:3: routes[0]: has no match and fits every request")
 }
 
 func TestTheBackendIsNotTheSidecarItself(t *testing.T) {
@@ -176,7 +222,7 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	if c.Backend.URL != "http://b" || c.Backend.SlotDir != "/a" {
 		t.Errorf("backend is %+v", c.Backend)
 	}
-	c, err = Parse("f", []byte(base+"routes: [{name: a}, {name: b, seam: 2}]"), func(c *Config) { c.Defaults.Seam = 5 })
+	c, err = Parse("f", []byte(base+"routes: [{name: a, match: {path: /a}}, {name: b, seam: 2}]"), func(c *Config) { c.Defaults.Seam = 5 })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/semsharekv/semsharekv/internal/redisurl"
 )
@@ -67,6 +68,9 @@ func (v *validator) backend(b *Backend) {
 	}
 	if b.SlotDir == "" {
 		v.fail("backend.slot_dir", "is missing; want the directory that llama-server was given as --slot-save-path")
+	}
+	if strings.ContainsFunc(b.APIKey, unicode.IsControl) {
+		v.fail("backend.api_key", "has a line break or another control character in it; want one key") // which is not to be seen
 	}
 	v.positive("backend.connect_timeout", b.Connect)
 	v.atLeast("backend.threads", b.Threads, 0)

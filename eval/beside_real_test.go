@@ -86,9 +86,11 @@ func TestMeasuringBesideASidecarThatServes(t *testing.T) {
 		}
 		earlier()
 	})
-	t.Run("eval measures, whatever the tenants are", func(t *testing.T) {
+	t.Run("eval measures, whatever the tenants and routes are", func(t *testing.T) {
 		o.Config.Defaults.Tenant.Source = "api_key"
-		o.Config.Routes = []configs.Route{{Match: configs.Match{Path: "/v1/*/*"}, Policy: o.Config.Defaults}}
+		plain := configs.Route{Match: configs.Match{Path: "/v1/*/*"}, Policy: o.Config.Defaults}
+		plain.Reuse = configs.ReuseExact
+		o.Config.Routes = []configs.Route{plain}
 		Measured(o.Config)
 		if err := Run(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -101,10 +103,18 @@ func TestMeasuringBesideASidecarThatServes(t *testing.T) {
 			t.Errorf("the edited pair went %s: %s", d, r.Pairs[0].Reason)
 		}
 	})
-	t.Run("calibrate", func(t *testing.T) {
+	t.Run("calibrate measures with all cells", func(t *testing.T) {
+		o.Config.Defaults.Retention = .5
 		var said bytes.Buffer
 		if err := Calibrate(t.Context(), o, &said); err == nil || !strings.Contains(err.Error(), "of a kind") {
 			t.Errorf("of one pair: %v", err)
+		}
+		r, err := readReport(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Summary.Settings.Retention; got != 1 || o.Config.Defaults.Retention != .5 {
+			t.Errorf("it measured at a retention of %v; want 1, and the configuration left as it was", got)
 		}
 	})
 	if left := references(t, b.SlotDir, 2); !slices.Equal(left, kept) {

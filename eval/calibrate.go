@@ -59,11 +59,15 @@ func levelsOf(r *Result) []variant {
 // Calibrate measures on pairs, by default the shipped ones, what each level of
 // computing more or less costs and buys, and stores it with the model's key in
 // the slot directory. What it found goes to w, and what it found of each pair into
-// the report, if Out names a folder.
+// the report, if Out names a folder. Whatever the configuration says, nothing of an
+// earlier calibration is to show, nor what leaving cells out (retention) costs.
 func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	cfg := *o.Config
+	cfg.Defaults.Quality.KL, cfg.Defaults.Retention = 0, 1
+	o.Config = &cfg
 	pairs, err := calibrationPairs(&o)
 	if err != nil {
 		return err

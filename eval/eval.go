@@ -123,6 +123,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("a limit of %d pairs: at least 1 is needed, or 0 for all", o.Limit)
 	case cfg.Backend.Way == SlotWay && cfg.Defaults.Retention < 1:
 		return fmt.Errorf("a retention of %g by the slot way: only the agent leaves cells out; want 1, or another way", cfg.Defaults.Retention)
+	case o.Other == "" && cfg.Defaults.Reuse != configs.ReuseFuzzy:
+		return fmt.Errorf("defaults.reuse is %s, by which nothing is composed that could be measured: want fuzzy", cfg.Defaults.Reuse)
 	case o.Other == "":
 		return nil
 	case strings.TrimRight(o.Other, "/") == strings.TrimRight(cfg.Backend.URL, "/"):

@@ -42,6 +42,7 @@ func TestOptionsAreCheckedBeforeAnyWork(t *testing.T) {
 	f("the other server", func(o *Options) { o.Other = o.Config.Backend.URL + "/" })
 	f(`"garbage" is not a base URL; want one like`, func(o *Options) { o.Other = "garbage" })
 	f("a retention of 0.5 by the slot way", func(o *Options) { o.Config.Backend.Way, o.Config.Defaults.Retention = "slot", .5 })
+	f("defaults.reuse is exact", func(o *Options) { o.Config.Defaults.Reuse = configs.ReuseExact })
 }
 
 func TestNoPairMeasuredIsNoPerfectAgreement(t *testing.T) {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"path"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -24,7 +25,7 @@ func route(cfg *configs.Config, urlPath, model string, h *fasthttp.RequestHeader
 }
 
 func matches(m *configs.Match, urlPath, model string, h *fasthttp.RequestHeader) bool {
-	if !fits(m.Path, urlPath) || !fits(m.Model, model) {
+	if !fits(m.Path, urlPath) || !fits(slashless(m.Model), slashless(model)) {
 		return false
 	}
 	for name, want := range m.Headers {
@@ -36,6 +37,10 @@ func matches(m *configs.Match, urlPath, model string, h *fasthttp.RequestHeader)
 	}
 	return true
 }
+
+// slashless is a model's name or pattern in which * stands for slashes too, as in
+// org/qwen3: path.Match stops at them.
+func slashless(model string) string { return strings.ReplaceAll(model, "/", "\x00") }
 
 // fits reports whether s matches a path.Match pattern; an empty one fits all.
 // Patterns were checked when the configuration was loaded.

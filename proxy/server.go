@@ -48,6 +48,8 @@ type Server struct {
 	// base ends when requests still running must be cut off.
 	base context.Context
 	stop context.CancelCauseFunc
+	// idle is limits.idle_timeout of the start: connections go by it from then on.
+	idle time.Duration
 	// settling are the exchanges whose outcome is being reported.
 	settling sync.WaitGroup
 }
@@ -70,7 +72,7 @@ func newServer(cfg *configs.Config, log zerolog.Logger, measured bool) (*Server,
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{log: log, upstream: up, metrics: NewMetrics()}
+	s := &Server{log: log, upstream: up, metrics: NewMetrics(), idle: cfg.Limits.Idle}
 	if s.sharer, err = openSharer(cfg, log, s.metrics, measured); err != nil {
 		return nil, err
 	}
@@ -78,7 +80,7 @@ func newServer(cfg *configs.Config, log zerolog.Logger, measured bool) (*Server,
 	s.config.Store(cfg)
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	s.http = s.newHTTP(cfg)
-	s.adminHTTP = &http.Server{Handler: s.admin(), ReadHeaderTimeout: cfg.Limits.Idle}
+	s.adminHTTP = &http.Server{Handler: s.admin(), ReadHeaderTimeout: s.idle}
 	return s, nil
 }
 
@@ -92,8 +94,8 @@ func (s *Server) newHTTP(cfg *configs.Config) *fasthttp.Server {
 		Concurrency:        cfg.Limits.Connections,
 		ConnState:          s.metrics.connection,
 		ReadBufferSize:     readBuffer,
-		ReadTimeout:        cfg.Limits.Idle,
-		IdleTimeout:        cfg.Limits.Idle,
+		ReadTimeout:        s.idle,
+		IdleTimeout:        s.idle,
 		MaxRequestBodySize: 1 << 20, // only what is read ahead: readBody sets the limit
 		TCPKeepalive:       true,
 		CloseOnShutdown:    true,
@@ -204,7 +206,6 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 	cfg := s.config.Load()
-	x.stall = cfg.Limits.Idle
 	if ambiguous(ctx.RequestURI()) {
 		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "the path has %u, which is no percent-encoding (RFC 3986)")
 		return
@@ -217,7 +218,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		x.refuse(ctx, fasthttp.StatusMethodNotAllowed, "invalid_request_error", "CONNECT is not supported")
 		return
 	}
-	body, err := readBody(ctx, cfg.Limits.Body, cfg.Limits.Idle)
+	body, err := readBody(ctx, cfg.Limits.Body, s.idle)
 	x.bytesIn = len(body)
 	if err != nil {
 		x.refuseBody(ctx, err, cfg.Limits.Body)
@@ -239,7 +240,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 }
 
 func (s *Server) begin(ctx *fasthttp.RequestCtx) *exchange {
-	x := &exchange{server: s, start: time.Now(), method: string(ctx.Method()), path: string(ctx.Path()), conn: ctx.Conn()}
+	x := &exchange{server: s, start: time.Now(), method: string(ctx.Method()), path: string(ctx.Path()), conn: ctx.Conn(), stall: s.idle}
 	x.ctx, x.cancel = context.WithCancelCause(s.base)
 	if ctx.IsPost() {
 		x.endpoint = endpoints[x.path]

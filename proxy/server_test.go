@@ -864,6 +864,19 @@ func TestReloadAppliesToTheNextRequest(t *testing.T) {
 	}
 }
 
+// TestIdleTimeoutIsThatOfTheStart: connections were given theirs then, and requests go by
+// the same.
+func TestIdleTimeoutIsThatOfTheStart(t *testing.T) {
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	s := startSidecar(t, backend.URL, nil)
+	cfg := *s.config.Load()
+	cfg.Limits.Idle = 1 // ns, within which nobody sends or takes anything
+	s.Reload(&cfg)
+	if got := raw(t, s.url, "POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\n12345"); !strings.HasSuffix(got, "\r\n\r\n12345") {
+		t.Errorf("answered %q", got)
+	}
+}
+
 func TestAdmin(t *testing.T) {
 	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
 	s := startSidecar(t, backend.URL, nil)

@@ -69,6 +69,8 @@ func TestRoute(t *testing.T) {
 		{Name: "infill", Match: configs.Match{Path: "/infill"}},
 		{Name: "team", Match: configs.Match{Path: "/v1/*", Model: "qwen*", Headers: map[string]string{"X-Team": "a"}}},
 		{Name: "model", Match: configs.Match{Model: "qwen*"}},
+		{Name: "org", Match: configs.Match{Model: "*/mistral-?B"}},
+		{Name: "any of it", Match: configs.Match{Model: "*mistral*"}},
 	}
 	f := func(path, model, lines, want string) {
 		t.Helper()
@@ -82,6 +84,11 @@ func TestRoute(t *testing.T) {
 	f("/v1/messages", "qwen3", "X-Team: a\r\nX-Team: a\r\n", "model")
 	f("/v1/messages", "llama", "X-Team: a\r\n", defaultRoute)
 	f("/completion", "", "", defaultRoute)
+	f("/completion", "a/mistral-7B", "", "org")
+	f("/completion", "a/b/mistral-7B", "", "org")
+	f("/completion", "org/mistral-24B", "", "any of it")
+	f("/v1/a/b", "llama", "X-Team: a\r\n", defaultRoute)
+	f("/v1/a/b", "qwen", "X-Team: a\r\n", "model") // in a path * stops at slashes
 }
 
 func reader(s string) *bufio.Reader { return bufio.NewReader(strings.NewReader(s)) }

@@ -95,6 +95,7 @@ func TestSchemaAgreesWithTheDecoder(t *testing.T) {
 	f("routes: [{name: a, unrepaired: maybe}]", false)
 	f("routes: [{name: a, colour: red}]", false)
 	f("routes: {name: a}", false)
+	f("routes: [null]", false)
 }
 
 func TestSchemaAcceptsTheExample(t *testing.T) {
