@@ -1,5 +1,5 @@
 # `make help` lists the targets. Needed: Go, a C compiler, make, and for the
-# tests against real servers and the demo Python 3.
+# tests against real servers and the demo Python 3 (with venv) and redis-server.
 
 SHELL := /bin/bash
 GO ?= go

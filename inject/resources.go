@@ -39,17 +39,29 @@ func (p *planner) sidecarResources() (corev1.ResourceRequirements, error) {
 	return corev1.ResourceRequirements{Requests: requests, Limits: limits}, nil
 }
 
-// guaranteed reports whether the pod is of the Guaranteed quality of service.
+// guaranteed reports whether the pod is of the Guaranteed quality of service: by its own
+// resources where it has any, else by those of all containers.
 func guaranteed(pod *corev1.Pod) bool {
+	if r := pod.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
+		return exact(*r)
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
-			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-				limit, limited := list[i].Resources.Limits[name]
-				request, requested := list[i].Resources.Requests[name]
-				if !limited || requested && request.Cmp(limit) != 0 {
-					return false
-				}
+			if !exact(list[i].Resources) {
+				return false
 			}
+		}
+	}
+	return true
+}
+
+// exact reports whether CPU and memory are limited to what is requested.
+func exact(r corev1.ResourceRequirements) bool {
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		limit, limited := r.Limits[name]
+		request, requested := r.Requests[name]
+		if !limited || requested && request.Cmp(limit) != 0 {
+			return false
 		}
 	}
 	return true
