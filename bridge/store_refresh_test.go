@@ -65,6 +65,32 @@ func TestNoSidecarEvictsWhatAnotherMakesUseOf(t *testing.T) {
 	f("another model")
 }
 
+// TestWhatNobodyServesMakesRoom: after a change of model the references of before, however
+// many used them, keep new prompts out for an hour, and those of the model for longer.
+func TestWhatNobodyServesMakesRoom(t *testing.T) {
+	f := func(model string, after time.Duration, want error) {
+		t.Helper()
+		c := &clock{time.Unix(1e9, 0)}
+		dir := t.TempDir()
+		s := openStore(t, dir, StoreOptions{Model: "model", Budget: stateBytes, Now: c.now})
+		id := save(t, s, 1, 1)
+		for range 50 {
+			s.Hit(id, 100)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, dir, StoreOptions{Model: model, Budget: stateBytes, Now: c.now})
+		c.pass(after)
+		if _, err := trySave(t, s, 2, 1); !errors.Is(err, want) {
+			t.Errorf("a new prompt of %s after %v: %v, want %v", model, after, err, want)
+		}
+	}
+	f("model", halfLife+time.Second, ErrNotAdmitted)
+	f("another model", halfLife-time.Second, ErrNotAdmitted)
+	f("another model", halfLife+time.Second, nil)
+}
+
 func TestHitsOfSeveralSidecarsAddUp(t *testing.T) {
 	c := &clock{time.Unix(1e9, 0)}
 	dir := t.TempDir()

@@ -60,8 +60,8 @@ func (e *entry) merge(rec record, now time.Time) {
 }
 
 // makeRoom evicts until bytes more fit into the budget: references that lately saved fewest
-// tokens for each byte first, of those that saved none other models' first, then the
-// longest unused. A reference only goes for a prompt that was seen at least as often as
+// tokens for each byte first, of those that saved none, or not within halfLife, other
+// models' first, then the longest unused. A reference only goes for a prompt that was seen at least as often as
 // its own, frequency times. Either all that is needed goes or nothing. The caller
 // holds s.mu, and ends with unlock.
 func (s *Store) makeRoom(bytes int64, frequency int) error {
@@ -108,8 +108,11 @@ func (s *Store) victims() []victim {
 			continue
 		}
 		v := victim{entry: e, earned: e.earned.at(now, halfLife)}
-		if !s.foreign(e) {
+		switch {
+		case !s.foreign(e):
 			v.familiar = 1
+		case now.Sub(e.meta.Used) > halfLife:
+			v.earned = earnings{} // nobody serves that model any more
 		}
 		if v.earned.seen() > 1 {
 			v.perByte = v.earned.Tokens / float64(e.meta.Bytes)

@@ -101,9 +101,42 @@ func TestAFullRedisIsLookedUpIn(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var told error
-	x.Watch(ctx, time.Millisecond, Kept{List: only(), Looked: func(err error) { told = err; cancel() }})
-	if told == nil || !strings.Contains(told.Error(), "takes no writes") {
-		t.Errorf("a look tells %v, want that it takes no writes", told)
+	listed := false // by which the store learns what other sidecars do
+	x.Watch(ctx, time.Millisecond, Kept{List: func() []string { listed = true; return nil }, Looked: func(err error) { told = err; cancel() }})
+	if told == nil || !strings.Contains(told.Error(), "takes no writes") || !listed {
+		t.Errorf("a look tells %v, want that it takes no writes; looked at what there is to put in: %v, want true", told, listed)
+	}
+}
+
+// Behind one address, that of a Kubernetes Service say, another Redis became the master, and the
+// one of before serves its connections still, as a replica.
+func TestAMasterThatBecameAReplicaIsLeft(t *testing.T) {
+	noLeaks(t)
+	before, after := lab.StartRedis(t), lab.StartRedis(t)
+	var master atomic.Pointer[string]
+	master.Store(&before.Addr)
+	x := openTest(t, IndexOptions{URL: relayed(t, func() string { return *master.Load() }, 0)})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	refused, well := false, false
+	x.Watch(ctx, 10*time.Millisecond, Kept{List: only(), Looked: func(err error) {
+		switch {
+		case err != nil:
+			refused = true
+		case refused:
+			well = true
+			cancel()
+		case *master.Load() == before.Addr:
+			master.Store(&after.Addr)
+			old := redis.NewClient(&redis.Options{Addr: before.Addr})
+			defer old.Close()
+			if err := old.Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err(); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	if !refused || !well {
+		t.Errorf("writes were refused: %v, and taken again: %v, want both", refused, well)
 	}
 }
 
@@ -326,7 +359,7 @@ func TestAFarRedisIsUsed(t *testing.T) {
 	var err error
 	for range warmConnections - 1 { // the machine may be busy; failures leave a connection each
 		ctx, cancel := context.WithCancel(t.Context())
-		x.Watch(ctx, time.Millisecond, Kept{List: func() []string { cancel(); return nil }})
+		x.Watch(ctx, time.Millisecond, Kept{List: only(), Looked: func(error) { cancel() }})
 		var all errgroup.Group
 		for range warmConnections {
 			all.Go(func() error {
@@ -361,6 +394,12 @@ func TestWritingMayTakeLongerThanALookUp(t *testing.T) {
 func farRedis(t testing.TB, away time.Duration) string {
 	t.Helper()
 	near := lab.StartRedis(t)
+	return relayed(t, func() string { return near.Addr }, away)
+}
+
+// relayed is the URL of what is at another address, for each connection what it is then.
+func relayed(t testing.TB, to func() string, away time.Duration) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -374,7 +413,7 @@ func farRedis(t testing.TB, away time.Duration) string {
 			if err != nil {
 				return
 			}
-			running.Go(func() { relay(client, near.Addr, away) })
+			running.Go(func() { relay(client, to(), away) })
 		}
 	})
 	return "redis://" + ln.Addr().String()

@@ -25,7 +25,7 @@ const (
 
 // Kept is what Watch keeps in the index.
 type Kept struct {
-	List func() []string                     // the ids, the one to be put in first named first
+	List func() []string                     // the ids, the one to be put in first named first; asked at each look
 	Add  func(context.Context, string) error // puts one in
 	// Looked is told after each look what went wrong with it, or nil.
 	Looked func(error)
@@ -40,13 +40,13 @@ func (x *Index) Watch(ctx context.Context, every time.Duration, k Kept) {
 	m := marker{name: x.prefix + ":m:" + rand.Text()}
 	failed := ""
 	for wait := time.Duration(0); pause(ctx, wait); {
-		start := time.Now()
+		start, ids := time.Now(), k.List()
 		err := x.warm(ctx)
 		if err == nil {
 			err = x.check(ctx, &m)
 		}
 		if err == nil {
-			failed, err = x.put(ctx, behind(k.List(), failed), k.Add, start.Add(every))
+			failed, err = x.put(ctx, behind(ids, failed), k.Add, start.Add(every))
 		}
 		if err == nil {
 			err = x.shed(ctx)
@@ -70,8 +70,10 @@ func (x *Index) check(ctx context.Context, m *marker) error {
 	return x.do(ctx, patience, func(ctx context.Context) error {
 		var there *redis.IntCmd
 		_, err := x.db.Pipelined(ctx, func(p redis.Pipeliner) error {
-			there = p.Exists(ctx, m.name)
+			// The write comes first: by the first one's refusal go-redis drops a connection to what
+			// is no longer the master.
 			p.Set(ctx, m.name+":w", 1, x.ttl/2)
+			there = p.Exists(ctx, m.name)
 			return nil
 		})
 		if refused(err) {
