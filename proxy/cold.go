@@ -40,7 +40,8 @@ func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 const (
 	busySlots    = "it needs all of the server's slots, which were not idle at one time within limits.slot_wait"
 	unsafeSlots  = "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
-	unknownSlots = "/v1/messages takes no cache_prompt, and it is not known yet what the server's slots hold: it was just started, or what was sent before it was tried out takes longer than limits.slot_wait; try again, or use /v1/chat/completions"
+	earlierSlots = "/v1/messages takes no cache_prompt, and requests from before the server was tried out take longer than limits.slot_wait, in nobody knows which slots; try again, or use /v1/chat/completions"
+	unknownSlots = "/v1/messages takes no cache_prompt, and what the server's slots hold is not known: it is yet to be tried out, or nothing is shared with it, and then /readyz says why; /v1/chat/completions needs none of that"
 )
 
 // ifSearched is why, where the backend would look for the prompt in any slot and takes no word
@@ -57,8 +58,9 @@ func (d *decision) ifSearched(why string) string {
 func (d *decision) takeAll(ctx context.Context) {
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()
-	if d.req.ignoresSlots() {
-		d.sh.unpinned.wait(wait)
+	if d.req.ignoresSlots() && !d.sh.unpinned.wait(wait) {
+		d.unsafe = earlierSlots
+		return
 	}
 	d.all = d.lv.slots.acquireAll(wait)
 	switch {

@@ -28,12 +28,12 @@ func TestARequestThatTakesNoWordAboutTheCacheWaitsForThoseSentBeforeTheProbe(t *
 		}
 		backend.ServeHTTP(w, r)
 	})
-	t.Cleanup(release)
 	if err := s.server.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	loading.Store(true)
 	s = unprobed(t, s.backend, apart)
+	t.Cleanup(release)
 	type got struct {
 		status int
 		body   string

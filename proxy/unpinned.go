@@ -25,14 +25,16 @@ func (l *unpinned) under() int64 {
 	return l.sent.Load() - over
 }
 
-// wait waits until none is under way, or ctx ends.
-func (l *unpinned) wait(ctx context.Context) {
-	for l.under() > 0 && ctx.Err() == nil {
+// wait waits until none is under way, and reports whether that was before ctx ended.
+func (l *unpinned) wait(ctx context.Context) bool {
+	for l.under() > 0 {
 		select {
 		case <-ctx.Done():
+			return false
 		case <-time.After(idlePoll):
 		}
 	}
+	return true
 }
 
 // sentUnpinned notes a request that was decided, if it will be sent and its slot is the
