@@ -87,7 +87,7 @@ func (d *decision) fill(ctx context.Context, p *planned) string {
 	refs, err := d.open(p)
 	defer release(refs)
 	if err != nil {
-		d.sh.log.Warn().Err(err).Str("id", d.req.ID).Msg("reference not usable")
+		d.notUsable(err)
 		return coldReference
 	}
 	if err := d.useAdapters(ctx); err != nil {
@@ -161,6 +161,16 @@ func (d *decision) open(p *planned) ([]*bridge.Reference, error) {
 		}
 	}
 	return out, nil
+}
+
+// notUsable says that a reference could not be opened. That one left the store, or another
+// sidecar's went with its files, since it was looked up, is no fault.
+func (d *decision) notUsable(err error) {
+	if errors.Is(err, bridge.ErrNoReference) || errors.Is(err, fs.ErrNotExist) {
+		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("reference gone")
+		return
+	}
+	d.sh.log.Warn().Err(err).Str("id", d.req.ID).Msg("reference not usable")
 }
 
 func release(refs []*bridge.Reference) {

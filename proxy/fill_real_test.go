@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -9,8 +11,12 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/rs/zerolog"
+
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/matcher"
 )
 
 // blockScratch has no run make its first file for a composed state.
@@ -76,4 +82,36 @@ func TestSharingBesideADraftModel(t *testing.T) {
 	}
 	f("slot")
 	f("agent")
+}
+
+// TestAReferenceThatWasEvictedSinceItWasLookedUpIsNoWarning, nor one whose files another sidecar
+// removed; one that is damaged is.
+func TestAReferenceThatWasEvictedSinceItWasLookedUpIsNoWarning(t *testing.T) {
+	model := filepath.Join(t.TempDir(), "model.gguf")
+	replaceModel(t, model, 1)
+	s := startSharing(t, lab.BackendOptions{Model: model, NoRAMCache: true}, nil)
+	s.server.sharer.Try(&Trial{})
+	f := func(name string, warns bool, lose func(st *bridge.Store, id, path string) error) {
+		t.Helper()
+		s.want(s.complete(name+". "+tale("1812")), "cold")
+		lv, path := s.server.sharer.live.Load(), s.references()[0]
+		ref := lv.store.All()[0]
+		if err := lose(lv.store, ref.ID, path); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		d := &decision{sh: &Sharer{log: zerolog.New(&log)}, lv: lv, req: &request{Tenant: ref.Tenant}}
+		reason := d.fill(t.Context(), &planned{Plan: &matcher.Plan{Refs: []string{ref.ID}}})
+		if warned := strings.Contains(log.String(), `"level":"warn"`); reason != coldReference || warned != warns {
+			t.Errorf("%s: %s, warned: %t; expected %s, %t", name, reason, warned, coldReference, warns)
+		}
+	}
+	f("Evicted", false, func(st *bridge.Store, id, _ string) error {
+		st.Drop(id, bridge.DropEvicted)
+		return nil
+	})
+	f("Removed", false, func(_ *bridge.Store, _, path string) error {
+		return errors.Join(os.Remove(strings.TrimSuffix(path, ".bin")+".json"), os.Remove(path))
+	})
+	f("Damaged", true, func(_ *bridge.Store, _, path string) error { return os.Truncate(path, 5000) })
 }
