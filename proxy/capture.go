@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -26,6 +25,9 @@ var (
 	errForeign   = errors.New("other tokens than expected")
 	errInDemand  = errors.New("slots in demand")
 	errSlotEmpty = errors.New("slot emptied by another request")
+	// errNotIndexed: it is on the disk, and keepIndexed puts it in later, or says that the
+	// index is away.
+	errNotIndexed = errors.New("not in the index")
 )
 
 // capture saves the slot's KV as a reference, if it is worth keeping, and frees the
@@ -165,7 +167,8 @@ func (d *decision) keep(p *bridge.Pending) error {
 	}
 	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.req.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
 		d.sh.metrics.IndexErrors.Inc()
-		return fmt.Errorf("kept, but not in the index: %w", err)
+		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("index")
+		return errNotIndexed
 	}
 	return nil
 }
@@ -178,7 +181,7 @@ func (sh *Sharer) captured(lv *live, err error) {
 	case errors.Is(err, bridge.ErrNotAdmitted):
 		sh.metrics.Captures.WithLabelValues("not admitted").Inc()
 	case errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errUnknown), errors.Is(err, errKnown),
-		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty):
+		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty), errors.Is(err, errNotIndexed):
 		sh.metrics.Captures.WithLabelValues(err.Error()).Inc()
 	default:
 		sh.metrics.Captures.WithLabelValues("failed").Inc()

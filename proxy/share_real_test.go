@@ -585,7 +585,13 @@ func TestSharingGoesColdWhileRedisIsDownAndComesBack(t *testing.T) {
 	failed := func() float64 { return testutil.ToFloat64(s.server.metrics.IndexErrors) }
 	before := failed()
 	within(t, "an outage is counted without a request", func() bool { return failed() > before })
-	s.want(s.complete("Two. "+tale("1812")), "cold")
+	r := s.complete("Two. " + tale("1812"))
+	if s.want(r, "cold"); r.report.NotKept != errNotIndexed {
+		t.Errorf("not kept: %v; expected %v", r.report.NotKept, errNotIndexed)
+	}
+	if n := testutil.ToFloat64(s.server.metrics.Captures.WithLabelValues("failed")); n > 0 {
+		t.Errorf("%v captures failed, expected none", n)
+	}
 	redis.Start() // empty
 	s.resumes("Redis came back")
 }
