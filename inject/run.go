@@ -106,7 +106,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.MissedEvery > 0 {
 		go watchMissed(ctx, c, o.MissedEvery, m, o.Log)
 	}
-	admin := &http.Server{Addr: o.Admin, Handler: adminSide(server, m), ReadHeaderTimeout: adminTimeout}
+	admin := &http.Server{Addr: o.Admin, Handler: adminSide(server, m), ReadTimeout: adminTimeout, WriteTimeout: adminTimeout, IdleTimeout: adminTimeout}
 	failed := make(chan error, 2)
 	go func() { failed <- admin.ListenAndServe() }()
 	go func() { failed <- server.Start(later(ctx, o.Linger)) }()

@@ -136,7 +136,8 @@ func (sh *Sharer) askAdapters(ctx context.Context, p *bridge.Props) (set int64, 
 	return sh.scales.set.Load(), err
 }
 
-// rescaled: the backend may apply other adapters than when it was probed.
+// rescaled: the backend may apply other adapters than when it was probed. One that has none
+// loaded cannot, whoever sets scales.
 func (lv *live) rescaled(sh *Sharer) bool {
-	return len(sh.scales.turn) > 0 || sh.scales.set.Load() != lv.scales
+	return lv.probed.Props.Adapters > 0 && len(sh.scales.turn) > 0 || sh.scales.set.Load() != lv.scales
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,9 @@ var errUnreadable = errors.New("this sidecar keeps tenants apart and must be abl
 // errNotApart means that a request cannot be sent so that no other tenant notices.
 var errNotApart = errors.New("this sidecar keeps tenants apart, and cannot for this request now")
 
+// errKey means that the backend does not take the client's key.
+var errKey = errors.New(invalidKey)
+
 // readBody reads the body of a request, at most limit bytes of it. A client
 // that sends nothing for stall is given up.
 func readBody(ctx *fasthttp.RequestCtx, limit int64, stall time.Duration) ([]byte, error) {
@@ -32,10 +36,10 @@ func readBody(ctx *fasthttp.RequestCtx, limit int64, stall time.Duration) ([]byt
 	if int64(size) > limit {
 		return nil, errBodyTooLarge
 	}
-	body := make([]byte, 0, max(size+1, 512))
+	body := make([]byte, 0, min(max(size+1, 512), maxAnnounced))
 	for {
 		if len(body) == cap(body) {
-			body = append(body, 0)[:len(body)]
+			body = slices.Grow(body, further(len(body), size))
 		}
 		if stall > 0 && len(body) > 0 {
 			_ = ctx.SetReadDeadline(time.Now().Add(stall))
@@ -55,6 +59,18 @@ func readBody(ctx *fasthttp.RequestCtx, limit int64, stall time.Duration) ([]byt
 			return nil, err
 		}
 	}
+}
+
+// maxAnnounced is how much memory a body gets because its length was announced.
+const maxAnnounced = 1 << 20
+
+// further is how many bytes more a body gets that has n, of size if that is known: as many
+// again, but no more than it can need.
+func further(n, size int) int {
+	if size < n {
+		return n
+	}
+	return min(n, size+1-n)
 }
 
 // maxEncodings bounds how often a body may be compressed over.

@@ -39,6 +39,7 @@ func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 // Why a request is not sent that could find another tenant's prompt.
 const (
 	busySlots    = "it needs all of the server's slots, which were not idle at one time within limits.slot_wait"
+	invalidKey   = "Invalid API Key" // as the backend has it
 	unsafeSlots  = "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
 	earlierSlots = "/v1/messages takes no cache_prompt, and requests from before the server was tried out take longer than limits.slot_wait, in nobody knows which slots; try again, or use /v1/chat/completions"
 	unknownSlots = "/v1/messages takes no cache_prompt, and what the server's slots hold is not known: it is yet to be tried out, or nothing is shared with it, and then /readyz says why; /v1/chat/completions needs none of that"
@@ -54,10 +55,16 @@ func (d *decision) ifSearched(why string) string {
 }
 
 // takeAll takes all slots for the request, emptied of others' prompts where it is searched for
-// there. It waits for those that are in no book before it has others wait for it.
+// there. It waits for those that are in no book before it has others wait for it, and does
+// neither for whom the backend does not admit.
 func (d *decision) takeAll(ctx context.Context) {
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()
+	if refused(d.lv.tokenizer.admitted(wait, d.req.Authorization)) {
+		d.cold(coldRefused)
+		d.unsafe = invalidKey
+		return
+	}
 	if d.req.ignoresSlots() && !d.sh.unpinned.wait(wait) {
 		d.unsafe = earlierSlots
 		return

@@ -82,7 +82,11 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 		head.conversation = x.server.conversations.of(req.Tenant, h)
 	}
 	x.decision = x.server.sharer.prepare(x.ctx, req)
-	if why := x.decision.unsafe; why != "" {
+	switch why := x.decision.unsafe; why {
+	case "":
+	case invalidKey:
+		return nil, errKey
+	default:
 		return nil, fmt.Errorf("%w: %s", errNotApart, why)
 	}
 	if x.decision.isUnpinned && x.server.sharer.shares() {
@@ -177,6 +181,10 @@ func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) 
 	}
 	if errors.Is(err, errForbidden) {
 		x.refuse(ctx, fasthttp.StatusForbidden, "permission_error", err.Error())
+		return
+	}
+	if errors.Is(err, errKey) {
+		x.refuse(ctx, fasthttp.StatusUnauthorized, "authentication_error", err.Error())
 		return
 	}
 	if errors.Is(err, errNotApart) {

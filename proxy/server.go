@@ -80,7 +80,7 @@ func newServer(cfg *configs.Config, log zerolog.Logger, measured bool) (*Server,
 	s.config.Store(cfg)
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	s.http = s.newHTTP(cfg)
-	s.adminHTTP = &http.Server{Handler: s.admin(), ReadHeaderTimeout: s.idle}
+	s.adminHTTP = &http.Server{Handler: s.admin(), ReadTimeout: s.idle, WriteTimeout: s.idle, IdleTimeout: s.idle}
 	return s, nil
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
 )
 
 // sharing is a sidecar in front of a real llama-server.
@@ -449,6 +450,32 @@ func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
 		}
 	}
 	s.want(s.complete("Two. "+tale("1812"), "X-Api-Key", key), "shared")
+}
+
+// TestNobodysSlotsAreTakenForAClientThatTheBackendRefuses, and none is emptied: what would need
+// all of them is refused before.
+func TestNobodysSlotsAreTakenForAClientThatTheBackendRefuses(t *testing.T) {
+	const key = "secret"
+	s := startSharing(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 4096, APIKey: key}, func(c *configs.Config) {
+		apart(c)
+		c.Backend.APIKey = key
+	})
+	text, _ := json.Marshal(tale("1812")[:400])
+	s.complete(tale("1812")[:400], "Authorization", "Bearer "+key, "X-Tenant", "x")
+	chat := `{"max_tokens":1,"messages":[{"role":"user","content":` + string(text) + `}]}`
+	for _, h := range [][]string{{"X-Tenant", "y"}, {"X-Tenant", "y", "X-Api-Key", "guess"}, nil} {
+		for path, body := range map[string]string{"/v1/messages": chat, "/completion": `{"n_predict":1,"n":2,"prompt":` + string(text) + `}`} {
+			if r := s.post(path, body, h...); r.status != http.StatusUnauthorized || !strings.Contains(r.body, invalidKey) {
+				t.Errorf("%s, headers %q: status %d, %s", path, h, r.status, r.body)
+			}
+		}
+	}
+	if !slices.ContainsFunc(s.live().slots.all, func(sl *slot) bool { return len(sl.tokens) > 0 }) {
+		t.Error("the slots were emptied for a client that was refused")
+	}
+	if r := s.post("/v1/messages", chat, "X-Tenant", "y", "X-Api-Key", key); r.status != http.StatusOK {
+		t.Errorf("with the key: status %d, %s", r.status, r.body)
+	}
 }
 
 // dropAll drops the references; the slots keep what they hold.
