@@ -23,7 +23,7 @@ var errUnreadable = errors.New("this sidecar keeps tenants apart and must be abl
 var errNotApart = errors.New("this sidecar keeps tenants apart, and cannot for this request now")
 
 // errKey means that the backend does not take the client's key.
-var errKey = errors.New(invalidKey)
+var errKey = errors.New("the backend does not take the key")
 
 // readBody reads the body of a request, at most limit bytes of it. A client
 // that sends nothing for stall is given up.

@@ -184,7 +184,7 @@ func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) 
 		return
 	}
 	if errors.Is(err, errKey) {
-		x.refuse(ctx, fasthttp.StatusUnauthorized, "authentication_error", err.Error())
+		x.refuse(ctx, fasthttp.StatusUnauthorized, "authentication_error", invalidKey)
 		return
 	}
 	if errors.Is(err, errNotApart) {
