@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 )
 
@@ -23,5 +24,5 @@ func TestARequestThatTakesNoWordAboutTheCacheIsToldWhatIsNotKnown(t *testing.T) 
 	}
 	f(nil, 0, unknownSlots)
 	f(nil, 1, unknownSlots)
-	f(&live{slots: newSlots(2)}, 1, earlierSlots)
+	f(&live{slots: newSlots(2), tokenizer: tokenizer{backend: &bridge.Backend{}}}, 1, earlierSlots)
 }
