@@ -68,7 +68,7 @@ func TestTheBookSaysNothingThatItDoesNotKnow(t *testing.T) {
 // are none.
 func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	sh := &Sharer{}
-	lv := &live{slots: newSlots(1)}
+	lv := &live{slots: newSlots(1), probed: &bridge.Probed{}}
 	sh.live.Store(lv)
 	request := func() *decision { return &decision{sh: sh, lv: lv, req: &request{Apart: true}, Slot: -1} }
 	gone, cancel := context.WithCancel(context.Background())
