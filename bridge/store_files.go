@@ -248,12 +248,9 @@ func (s *Store) recover() error {
 }
 
 // adopt takes over the reference of that id, of whose metadata reading made rec or err, if
-// it is whole and still there; else it drops it, unless what others made is to be left
-// alone. The caller holds s.mu, and ends with unlock.
+// it is whole; else it drops it, unless what others made is to be left alone. The caller
+// holds s.mu, and ends with unlock.
 func (s *Store) adopt(id string, rec record, err error) *entry {
-	if err == nil && s.removed(id) {
-		return nil
-	}
 	e := &entry{meta: rec.Meta, earned: rec.Earned, noted: rec.stamp, saved: s.o.Now()}
 	if err == nil {
 		s.entries[id] = e

@@ -112,6 +112,7 @@ func (s *Store) note(l listing, all []news) {
 // nothing. The caller holds s.mu, and ends with unlock.
 func (s *Store) take(n news) {
 	switch e := s.entries[n.id]; {
+	case e == nil && n.err == nil && s.removed(n.id): // since it was read
 	case e == nil:
 		s.adopt(n.id, n.rec, n.err)
 	case n.err == nil:

@@ -60,10 +60,11 @@ func (e *entry) merge(rec record, now time.Time) {
 }
 
 // makeRoom evicts until bytes more fit into the budget: references that lately saved fewest
-// tokens for each byte first, of those that saved none, or not within halfLife, other
-// models' first, then the longest unused. A reference only goes for a prompt that was seen at least as often as
-// its own, frequency times. Either all that is needed goes or nothing. The caller
-// holds s.mu, and ends with unlock.
+// tokens for each byte first, of those that saved none other models' first, then the longest
+// unused. What other models' saved does not count where it was not within halfLife. A
+// reference only goes for a prompt that was seen at least as often as its own, frequency
+// times. Either all that is needed goes or nothing. The caller holds s.mu, and ends with
+// unlock.
 func (s *Store) makeRoom(bytes int64, frequency int) error {
 	if s.o.Budget <= 0 {
 		return nil
