@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -146,13 +147,16 @@ func (k *scopeKeys) ask(ctx context.Context, p redis.Pipeliner, keys []uint64) (
 }
 
 // err is the first error.
-func (c listCmds) err() error {
-	for _, l := range c.keys {
-		if err := l.Err(); err != nil {
+func (c listCmds) err() error { return cmp.Or(firstError(c.keys), c.references.Err()) }
+
+// firstError is that of the first command that failed.
+func firstError[C redis.Cmder](cmds []C) error {
+	for _, c := range cmds {
+		if err := c.Err(); err != nil {
 			return err
 		}
 	}
-	return c.references.Err()
+	return nil
 }
 
 // Add makes a reference findable, or refreshes it. Where more have a key than are listed,

@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -35,14 +36,7 @@ type seenCmds struct {
 }
 
 // err is the first error.
-func (c seenCmds) err() error {
-	for _, cmd := range append(c.written, c.periods[0], c.periods[1]) {
-		if err := cmd.Err(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (c seenCmds) err() error { return cmp.Or(firstError(c.written), firstError(c.periods[:])) }
 
 // count adds one to the counters of a prompt's first keys (the smallest hashes:
 // similar prompts agree on most of them) and reads them.
