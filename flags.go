@@ -50,8 +50,7 @@ func (s *settings) define(name string) {
 			if !ok {
 				return fmt.Errorf("environment variable %q is not set", v)
 			}
-			first, _, _ := strings.Cut(list, ",") // llama-server takes a list
-			key = strings.TrimSpace(first)        // Secrets tend to end in a line break
+			key, _, _ = strings.Cut(list, ",") // llama-server takes a list
 			return nil
 		})
 		s.set[name] = func(c *configs.Config) { c.Backend.APIKey = key }

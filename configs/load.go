@@ -40,8 +40,8 @@ func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
 	if !d.decode(text, c) {
 		return nil, d.errs
 	}
-	c.Backend.APIKey = strings.TrimSpace(c.Backend.APIKey) // Secrets tend to end in a line break
 	override(c)
+	c.Backend.APIKey = strings.TrimSpace(c.Backend.APIKey) // Secrets tend to end in a line break
 	if err := append(d.errs, c.check(file, d.lines)...).err(); err != nil {
 		return nil, err
 	}
