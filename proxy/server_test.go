@@ -227,16 +227,7 @@ func TestHopByHopHeadersEndHere(t *testing.T) {
 
 func TestStreamsHeadAndChunksAsTheyCome(t *testing.T) {
 	step := make(chan string)
-	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		w.WriteHeader(200)
-		_ = http.NewResponseController(w).Flush()
-		for s := range step {
-			_, _ = io.WriteString(w, s)
-			_ = http.NewResponseController(w).Flush()
-		}
-	})
-	s := startSidecar(t, backend.URL, nil)
+	s := startSidecar(t, stepwise(t, step), nil)
 	resp, err := freshClient(t).Post(s.url+"/v1/chat/completions", "application/json", strings.NewReader(`{"messages":[],"stream":true}`))
 	if err != nil {
 		t.Fatal(err) // the head must be here before the first chunk exists
@@ -363,13 +354,35 @@ func TestBodyLimit(t *testing.T) {
 	f(&bomb, "gzip", 413)
 }
 
-func TestCompressedBodies(t *testing.T) {
-	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+// echo is a backend that answers with what it got.
+func echo(t *testing.T) (url string) {
+	t.Helper()
+	return startBackend(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Encoding", r.Header.Get("Content-Encoding"))
 		_, _ = w.Write(body)
-	})
-	s := startSidecar(t, backend.URL, func(c *configs.Config) {
+	}).URL
+}
+
+// passes sends a body, as tenant a, and checks what echo got of it.
+func (s *sidecar) passes(t *testing.T, path, encoding, sent, want, wantEncoding string) {
+	t.Helper()
+	req, _ := http.NewRequest("POST", s.url+path, strings.NewReader(sent))
+	req.Header.Set("Content-Encoding", encoding)
+	req.Header.Set("X-Tenant", "a")
+	resp, err := freshClient(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, _ := io.ReadAll(resp.Body)
+	if string(got) != want || resp.Header.Get("X-Encoding") != wantEncoding {
+		t.Errorf("%s %s, %q: the backend got %q as %q", path, encoding, sent, got, resp.Header.Get("X-Encoding"))
+	}
+}
+
+func TestCompressedBodies(t *testing.T) {
+	s := startSidecar(t, echo(t), func(c *configs.Config) {
 		off := c.Defaults
 		off.Reuse = configs.ReuseOff
 		c.Routes = []configs.Route{{Name: "off", Match: configs.Match{Path: "/completions"}, Policy: off}}
@@ -390,65 +403,32 @@ func TestCompressedBodies(t *testing.T) {
 		_ = z.Close()
 		return b.String()
 	}
-	f := func(path, encoding, sent, want, wantEncoding string) {
-		t.Helper()
-		req, _ := http.NewRequest("POST", s.url+path, strings.NewReader(sent))
-		req.Header.Set("Content-Encoding", encoding)
-		resp, err := freshClient(t).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		got, _ := io.ReadAll(resp.Body)
-		if string(got) != want || resp.Header.Get("X-Encoding") != wantEncoding {
-			t.Errorf("%s %s: the backend got %q as %q", path, encoding, got, resp.Header.Get("X-Encoding"))
-		}
-	}
 	for _, encoding := range []string{"gzip", "deflate", "br", "zstd"} {
-		f("/completion", encoding, encode(encoding), plain, "")
-		f("/tokenize", encoding, encode(encoding), encode(encoding), encoding)    // no prompt to read
-		f("/completions", encoding, encode(encoding), encode(encoding), encoding) // route off
+		s.passes(t, "/completion", encoding, encode(encoding), plain, "")
+		s.passes(t, "/tokenize", encoding, encode(encoding), encode(encoding), encoding)    // no prompt to read
+		s.passes(t, "/completions", encoding, encode(encoding), encode(encoding), encoding) // route off
 	}
-	f("/completion", "gzip", "not gzip", "not gzip", "gzip")
-	f("/completion", "identity", plain, plain, "identity")
+	s.passes(t, "/completion", "gzip", "not gzip", "not gzip", "gzip")
+	s.passes(t, "/completion", "identity", plain, plain, "identity")
 }
 
 func TestAByteOrderMarkIsSkipped(t *testing.T) {
-	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		w.Header().Set("X-Encoding", r.Header.Get("Content-Encoding"))
-		_, _ = w.Write(body)
-	})
-	f := func(s *sidecar, sent, encoding, want, wantEncoding string) {
-		t.Helper()
-		req, _ := http.NewRequest("POST", s.url+"/completion", strings.NewReader(sent))
-		req.Header.Set("Content-Encoding", encoding)
-		req.Header.Set("X-Tenant", "a")
-		resp, err := freshClient(t).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		got, _ := io.ReadAll(resp.Body)
-		if string(got) != want || resp.Header.Get("X-Encoding") != wantEncoding {
-			t.Errorf("%q: the backend got %q as %q", sent, got, resp.Header.Get("X-Encoding"))
-		}
-	}
+	backend := echo(t)
 	const plain = `{"prompt":"marked"}`
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
 	_, _ = io.WriteString(z, bom+plain)
 	_ = z.Close()
 
-	s := startSidecar(t, backend.URL, nil)
-	f(s, bom+plain, "identity", bom+plain, "identity") // untouched
-	f(s, bom+bom+plain, "identity", bom+bom+plain, "identity")
-	f(s, zipped.String(), "gzip", plain, "")
+	s := startSidecar(t, backend, nil)
+	s.passes(t, "/completion", "identity", bom+plain, bom+plain, "identity") // untouched
+	s.passes(t, "/completion", "identity", bom+bom+plain, bom+bom+plain, "identity")
+	s.passes(t, "/completion", "gzip", zipped.String(), plain, "")
 
-	apart := startSidecar(t, backend.URL, func(c *configs.Config) {
+	apart := startSidecar(t, backend, func(c *configs.Config) {
 		c.Defaults.Tenant = configs.Tenant{Source: "header", Name: "X-Tenant"}
 	})
-	f(apart, bom+plain, "identity", `{"prompt":"marked","cache_prompt":false}`, "identity")
+	apart.passes(t, "/completion", "identity", bom+plain, `{"prompt":"marked","cache_prompt":false}`, "identity")
 }
 
 func TestExpectContinue(t *testing.T) {
