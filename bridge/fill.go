@@ -215,8 +215,9 @@ func (g *gather) add(s *State, r Run) {
 	}
 }
 
-// restore has the server read what compose wrote; where there is nothing before
-// the stage the slot is emptied instead.
+// restore has the server read what compose wrote; where there is nothing before the stage the
+// slot is emptied instead. A server that did not answer may read the file later, when it must
+// not be another request's.
 func (p *progress) restore(ctx context.Context, want int) error {
 	defer p.injecting(time.Now())
 	if want == 0 {
@@ -226,6 +227,7 @@ func (p *progress) restore(ctx context.Context, want int) error {
 		return err
 	}
 	n, err := p.fl.Backend.Restore(ctx, p.f.Slot, p.composed.File())
+	abandonUnanswered(p.composed, err)
 	if err != nil {
 		return err
 	}
@@ -261,11 +263,16 @@ func (p *progress) save(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.f.SaveWithin)
 	defer cancel()
 	_, _, err := p.fl.Backend.Save(ctx, p.f.Slot, p.savedIn.File())
+	abandonUnanswered(p.savedIn, err)
+	return err
+}
+
+// abandonUnanswered keeps a file from other requests where the server may not be done with it.
+func abandonUnanswered(f *ScratchFile, err error) {
 	var answer *BackendError
 	if err != nil && !errors.As(err, &answer) {
-		p.savedIn.Abandon()
+		f.Abandon()
 	}
-	return err
 }
 
 // forgetSaved unmaps the state of the stage before, whose rows are in the

@@ -15,10 +15,18 @@ import (
 // to save a slot.
 func slotServer(t *testing.T, save http.HandlerFunc) *Backend {
 	t.Helper()
+	return restoringServer(t, save, func(http.ResponseWriter, *http.Request) {})
+}
+
+// restoringServer is a slotServer of which restore answers a request to restore a slot.
+func restoringServer(t *testing.T, save, restore http.HandlerFunc) *Backend {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Query().Get("action") {
 		case "save":
 			save(w, r)
+		case "restore":
+			restore(w, r)
 		case "":
 			fmt.Fprint(w, `{"timings": {"cache_n": 0, "prompt_n": 4, "prompt_ms": 1}}`)
 		}
@@ -69,6 +77,30 @@ func TestAFileThatTheServerMayStillSaveToIsNotUsedAgain(t *testing.T) {
 	s.Close()
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// A server reads what it is to restore between two batches, perhaps long after the client left.
+func TestAFileThatTheServerMayStillReadIsNotUsedAgain(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	b := restoringServer(t, nil, func(http.ResponseWriter, *http.Request) {
+		cancel()
+		<-over
+	})
+	defer close(over)
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	composed, err := s.Scratch(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &progress{fl: &Filler{Backend: b}, scratch: []*ScratchFile{composed}, composed: composed}
+	if err := p.restore(ctx, 4); !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v: expected the client to be gone", err)
+	}
+	p.close()
+	if len(s.scratch.free) != 0 {
+		t.Error("the file goes to the next request while the server may read it")
 	}
 }
 

@@ -153,16 +153,18 @@ func (sh *Sharer) Ready() error {
 	return errors.New("no slot directory is configured")
 }
 
-// doubt turns sharing off until the backend is probed again.
+// doubt turns sharing off until the backend is probed again, at the earliest when all requests
+// that run have ended: they hold slots by a book that the next one does not know.
 func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
 	if !sh.live.CompareAndSwap(lv, nil) {
 		return
 	}
-	sh.because(why)
+	sh.because(why + " (requests that run are awaited before it is tried out again)")
 	sh.metrics.Sharing.Set(0)
 	sh.log.Warn().Str("why", why).Msg("sharing is off until the backend is probed again")
 	sh.running.Go(func() {
 		lv.retire()
+		sh.because(why)
 		select {
 		case <-sh.stopped:
 			return
