@@ -270,9 +270,10 @@ func TestServeRefusesACommandThatContradictsIt(t *testing.T) {
 		}
 	}
 	f("behind --", "llama-server")
-	f("leave out one of them", "--backend", "http://127.0.0.1:1", "--", "llama-server")
-	f("leave out one of them", "--slot-dir", "/a", "--", "llama-server", "--slot-save-path", "/b")
+	f("leave out one of them", "--backend", "http://127.0.0.1:1", "--", "llama-server", "-m", "x")
+	f("leave out one of them", "--slot-dir", "/a", "--", "llama-server", "-m", "x", "--slot-save-path", "/b")
 	f("--ssl-key-file", "--", "llama-server", "--ssl-key-file", "x")
+	f("names no model", "--", "llama-server", "--port", "8080")
 }
 
 func TestServeListensWhereItIsToldOrWhereTheServerWould(t *testing.T) {
@@ -342,6 +343,6 @@ func TestServeCheckStartsAndMakesNothing(t *testing.T) {
 		}
 	}
 	f(0, "the configuration is valid", "--", "false", "-m", "x")
-	f(1, "cannot start /nowhere/llama-server", "--", "/nowhere/llama-server")
+	f(1, "cannot start /nowhere/llama-server", "--", "/nowhere/llama-server", "-m", "x")
 	f(1, "admin: ", "--admin", ":18999", "--", "false", "--port", "18999")
 }
