@@ -276,6 +276,21 @@ func TestServeRefusesACommandThatContradictsIt(t *testing.T) {
 	f("names no model", "--", "llama-server", "--port", "8080")
 }
 
+func TestServeRefusesAnAgentForAServerThatItDoesNotStart(t *testing.T) {
+	p := run(t, "serve", "--backend", "http://127.0.0.1:1", "--slot-dir", t.TempDir(), "--check", "--agent", "/a.so")
+	if status := p.exit(); status != 1 || !strings.Contains(string(p.output()), "LD_PRELOAD=/a.so") {
+		t.Errorf("exit status %d, %s", status, p.output())
+	}
+}
+
+func TestALogThatIsNoTerminalHasNoEscapes(t *testing.T) {
+	p := run(t, "serve", "--backend", "http://"+freeAddress(t), "--slot-dir", t.TempDir(), "--listen", freeAddress(t), "--admin", freeAddress(t), "--log-format", "console")
+	eventually(t, "it serves", func() bool { return strings.Contains(string(p.output()), "serving") })
+	if strings.Contains(string(p.output()), "\x1b") {
+		t.Errorf("%q", p.output())
+	}
+}
+
 func TestServeListensWhereItIsToldOrWhereTheServerWould(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.yaml")
 	f := func(want, inFile string, args ...string) {
