@@ -24,6 +24,12 @@ import (
 // serve starts.
 const agentLibrary = "libsemshare-agent.so"
 
+// What --agent may be instead of a file.
+const (
+	agentAuto = "auto"
+	agentOff  = "off"
+)
+
 // besideOptions are what serve needs to start the server itself.
 type besideOptions struct {
 	settings *settings
@@ -44,7 +50,7 @@ func beside(ctx context.Context, o besideOptions) error {
 		return err
 	}
 	if o.check {
-		return checked(o.settings.file, func(cfg *configs.Config) { put(cfg, cmp.Or(slots, unused)) }, o.out)
+		return checked(o.settings.file, func(cfg *configs.Config) { put(cfg, cmp.Or(slots, unusedDir)) }, o.out)
 	}
 	slots, dir, err := makeSlots(slots)
 	if dir != nil {
@@ -150,9 +156,9 @@ func budgetOf(slots string) (int64, error) {
 // preload adds the agent where there is one.
 func preload(c *launch.Command, agent string) error {
 	switch agent {
-	case "off":
+	case agentOff:
 		return nil
-	case "auto":
+	case agentAuto:
 		if err := c.Preload(agentBeside()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

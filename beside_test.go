@@ -270,9 +270,25 @@ func TestServeRefusesACommandThatContradictsIt(t *testing.T) {
 		}
 	}
 	f("behind --", "llama-server")
-	f("leave out one of them", "--backend", "http://127.0.0.1:1", "--", "llama-server")
-	f("leave out one of them", "--slot-dir", "/a", "--", "llama-server", "--slot-save-path", "/b")
+	f("leave out one of them", "--backend", "http://127.0.0.1:1", "--", "llama-server", "-m", "x")
+	f("leave out one of them", "--slot-dir", "/a", "--", "llama-server", "-m", "x", "--slot-save-path", "/b")
 	f("--ssl-key-file", "--", "llama-server", "--ssl-key-file", "x")
+	f("names no model", "--", "llama-server", "--port", "8080")
+}
+
+func TestServeRefusesAnAgentForAServerThatItDoesNotStart(t *testing.T) {
+	p := run(t, "serve", "--backend", "http://127.0.0.1:1", "--slot-dir", t.TempDir(), "--check", "--agent", "/a.so")
+	if status := p.exit(); status != 1 || !strings.Contains(string(p.output()), "LD_PRELOAD=/a.so") {
+		t.Errorf("exit status %d, %s", status, p.output())
+	}
+}
+
+func TestALogThatIsNoTerminalHasNoEscapes(t *testing.T) {
+	p := run(t, "serve", "--backend", "http://"+freeAddress(t), "--slot-dir", t.TempDir(), "--listen", freeAddress(t), "--admin", freeAddress(t), "--log-format", "console")
+	eventually(t, "it serves", func() bool { return strings.Contains(string(p.output()), "serving") })
+	if strings.Contains(string(p.output()), "\x1b") {
+		t.Errorf("%q", p.output())
+	}
 }
 
 func TestServeListensWhereItIsToldOrWhereTheServerWould(t *testing.T) {
@@ -342,6 +358,6 @@ func TestServeCheckStartsAndMakesNothing(t *testing.T) {
 		}
 	}
 	f(0, "the configuration is valid", "--", "false", "-m", "x")
-	f(1, "cannot start /nowhere/llama-server", "--", "/nowhere/llama-server")
+	f(1, "cannot start /nowhere/llama-server", "--", "/nowhere/llama-server", "-m", "x")
 	f(1, "admin: ", "--admin", ":18999", "--", "false", "--port", "18999")
 }

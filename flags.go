@@ -134,13 +134,13 @@ func (s *settings) preview() (*configs.Config, error) {
 		}
 		c.Backend.URL = unused
 		if c.Backend.SlotDir == "" {
-			c.Backend.SlotDir = unused
+			c.Backend.SlotDir = unusedDir
 		}
 	})
 	if err = errors.Join(faults, err); err != nil {
 		return nil, err
 	}
-	if c.Backend.SlotDir == unused {
+	if c.Backend.SlotDir == unusedDir {
 		c.Backend.SlotDir = ""
 	}
 	return c, nil
@@ -149,8 +149,11 @@ func (s *settings) preview() (*configs.Config, error) {
 // freePort stands for an address that is chosen later.
 const freePort = eval.Listen
 
-// unused stands for what is not known yet in a configuration that is validated.
-const unused = "http://not-known-yet.invalid"
+// What stands for what is not known yet in a configuration that is validated.
+const (
+	unused    = "http://not-known-yet.invalid"
+	unusedDir = "/not-known-yet"
+)
 
 // size is a flag in bytes.
 type size int64

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/proxy"
@@ -38,10 +39,13 @@ func serveCommand() *cobra.Command {
 	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "listen", "admin", "model", "redis", "budget", "reuse",
 		"min-similarity", "min-tokens", "way", "unrepaired", "retention", "quality-kl", "library", "log-level", "log-format")
 	check := cmd.Flags().Bool("check", false, "only check the configuration")
-	agent := cmd.Flags().String("agent", "auto", "agent library for the server that is started: `FILE`, off, or auto for the one beside the program")
+	agent := cmd.Flags().String("agent", agentAuto, "agent library for the server that is started: `FILE`, off, or auto for the one beside the program")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return beside(cmd.Context(), besideOptions{settings: s, command: args, agent: *agent, check: *check, out: cmd.OutOrStdout()})
+		}
+		if *agent != agentAuto && *agent != agentOff {
+			return fmt.Errorf("--agent %s has no effect without a server's command behind --; start your llama-server with LD_PRELOAD=%s", *agent, *agent)
 		}
 		if *check {
 			return checked(s.file, s.override, cmd.OutOrStdout())
@@ -160,9 +164,15 @@ func newLog(c configs.Log) zerolog.Logger {
 	setLevel(c)
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	if c.Format == "console" {
-		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).With().Timestamp().Logger()
+		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly, NoColor: !isTerminal(os.Stderr)}).With().Timestamp().Logger()
 	}
 	return zerolog.New(os.Stderr).With().Timestamp().Logger()
+}
+
+// isTerminal tells whether escapes for colours are understood where a file leads.
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // setLevel applies to all loggers, so that it can change while they are in use.

@@ -58,6 +58,10 @@ func discreet(err error) error {
 // ErrChanged says that the backend is not as it was probed: started with other settings.
 var ErrChanged = errors.New("the backend is not the one that was probed")
 
+// ErrRouter says that the backend is a llama-server of several models, which starts one for
+// each and passes requests on: it has no slots of its own.
+var ErrRouter = errors.New("the backend is a router of several models (its /props: role router), which has no slots to share; want a llama-server of one model, with a sidecar of its own")
+
 // maxReply bounds the answers read from the backend: the token list of a long
 // prompt is a few megabytes, a rendered prompt as long as what it is rendered from.
 const maxReply = 64 << 20
@@ -248,7 +252,10 @@ func (b *Backend) Look(ctx context.Context) (Props, error) {
 		Start:      g.Get("media_marker").String(),
 		Sleeping:   g.Get("is_sleeping").Bool(),
 	}
-	if p.Slots < 1 {
+	switch {
+	case g.Get("role").String() == "router":
+		return p, ErrRouter
+	case p.Slots < 1:
 		return p, errors.New("the backend's /props names no slots (total_slots): is it llama-server?")
 	}
 	return p, nil

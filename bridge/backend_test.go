@@ -45,6 +45,19 @@ func TestAServerIsAwayThatIsNotThereOrLoads(t *testing.T) {
 	f("it is slow", false, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 }
 
+// xllamacpp's server is none, so what llama-server's own answers is written here.
+func TestARouterOfModelsIsSaidToBeOne(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"role":"router","max_instances":4,"models_autoload":true,"default_generation_settings":{"params":null,"n_ctx":0}}`)
+	}))
+	defer s.Close()
+	b := NewBackend(s.URL, "", time.Second)
+	defer b.Close()
+	if _, err := b.Look(context.Background()); !errors.Is(err, ErrRouter) {
+		t.Errorf("%v, want that it is a router", err)
+	}
+}
+
 func TestPropsNameWhatChanged(t *testing.T) {
 	was := Props{ModelPath: "m", Build: "b1", Slots: 4, Context: 4096, LoRA: "[]", Template: "t", Start: "x"}
 	f := func(change func(*Props), want string) {

@@ -9,8 +9,8 @@ import (
 
 // Inspect prints what is in the state file at path, and whether and why not it can
 // be shared, which also depends on the model (modelPath, "" where it is not known).
-// A file that cannot be read as a state is described as such; the error then wraps
-// ErrCorrupt or ErrUnsupported. It prints no text of the prompt, and nothing where the
+// A file that cannot be read as a state is described as such; the error, which wraps
+// ErrCorrupt or ErrUnsupported, says what is wrong with it. It prints no text of the prompt, and nothing where the
 // file cannot be read at all.
 func Inspect(w io.Writer, path, modelPath string) error {
 	p := &lines{w: w}
@@ -68,7 +68,7 @@ func (p *lines) unreadable(err error) {
 	if errors.Is(err, ErrUnsupported) {
 		why = "it holds what cannot be shared"
 	}
-	p.line("can be shared", "no: %s: %v", why, err)
+	p.line("can be shared", "no: %s", why)
 }
 
 func (p *lines) state(s *State) {

@@ -39,21 +39,25 @@ func TestInspectSaysWhatIsThereAndWhetherItCanBeShared(t *testing.T) {
 }
 
 func TestInspectNamesWhatCannotBeRead(t *testing.T) {
-	f := func(data []byte, want error, text string) {
+	f := func(data []byte, want error, verdict, text string) {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "state")
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := Inspect(&out, path, ""); !errors.Is(err, want) || !strings.Contains(out.String(), text) {
-			t.Errorf("got %v and %q, want %v and %q", err, out.String(), want, text)
+		err := Inspect(&out, path, "")
+		if !errors.Is(err, want) || !strings.Contains(out.String(), verdict) || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v and %q, want %v, %q and %q", err, out.String(), want, verdict, text)
+		}
+		if strings.Contains(out.String(), text) {
+			t.Errorf("%q is said twice: %s", text, out.String())
 		}
 	}
-	f(nil, ErrCorrupt, "no whole llama.cpp state")
-	f([]byte("GGUF, not a state at all"), ErrCorrupt, "byte 0: a model file")
-	f([]byte("neither the one nor the other"), ErrCorrupt, "byte 0: magic")
-	f(header(4).cache(4, 0).cache(4, 0).Bytes(), ErrUnsupported, "sliding-window")
+	f(nil, ErrCorrupt, "no whole llama.cpp state", "0 bytes left")
+	f([]byte("GGUF, not a state at all"), ErrCorrupt, "no whole llama.cpp state", "byte 0: a model file")
+	f([]byte("neither the one nor the other"), ErrCorrupt, "no whole llama.cpp state", "byte 0: magic")
+	f(header(4).cache(4, 0).cache(4, 0).Bytes(), ErrUnsupported, "holds what cannot be shared", "sliding-window")
 	if err := Inspect(&bytes.Buffer{}, filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v for no file", err)
 	}

@@ -334,3 +334,10 @@ func TestValuesAreThoseOfTheTags(t *testing.T) {
 	f(Backend{}, "Way", Ways)
 	f(Policy{}, "Reuse", Reuses)
 }
+
+func TestASlotDirectoryIsNoURL(t *testing.T) {
+	_, err := Parse("f.yaml", []byte("backend: {url: http://a:1, slot_dir: http://b:2}\n"), nil)
+	if err == nil || !strings.Contains(err.Error(), `backend.slot_dir: is the URL "http://b:2"; want a directory`) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -66,8 +66,11 @@ func (v *validator) backend(b *Backend) {
 	} else {
 		v.wrong("backend.url", CheckBaseURL(b.URL))
 	}
-	if b.SlotDir == "" {
+	switch {
+	case b.SlotDir == "":
 		v.fail("backend.slot_dir", "is missing; want the directory that llama-server was given as --slot-save-path")
+	case strings.Contains(b.SlotDir, "://"):
+		v.fail("backend.slot_dir", "is the URL %q; want a directory, as llama-server was given as --slot-save-path", redact(b.SlotDir))
 	}
 	if strings.ContainsFunc(b.APIKey, unicode.IsControl) {
 		v.fail("backend.api_key", "has a line break or another control character in it; want one key") // which is not to be seen

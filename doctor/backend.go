@@ -53,8 +53,11 @@ func (x *examination) backend() *backend {
 	var err error
 	if b.props, err = b.Props(ctx); err != nil {
 		advice := "is backend.url that of a llama-server?"
-		if s := status(err); s == http.StatusUnauthorized || s == http.StatusForbidden {
+		switch s := status(err); {
+		case s == http.StatusUnauthorized || s == http.StatusForbidden:
 			advice = "name a key that the server accepts: --api-key-env, or backend.api_key"
+		case errors.Is(err, bridge.ErrRouter):
+			advice = "start a llama-server for each model (-m or -hf), and a sidecar for each of them"
 		}
 		x.add(Wrong, check, advice, "%v", err)
 		b.close()
@@ -149,7 +152,7 @@ func (x *examination) probe(b *backend) {
 	x.cache(p)
 	switch {
 	case p.RoPE == nil:
-		x.add(Warning, "moving keys", "where backend.model is set and the server's RoPE flags are the model's own, keys can be moved; until then only prefixes and passages that stay in place are shared", "%s", p.Why)
+		x.add(Warning, "moving keys", b.toMove(p)+"; until then only prefixes and passages that stay in place are shared", "%s", p.Why)
 	case p.NotFar != "":
 		x.add(Warning, "moving keys", "give the server no RoPE flags (--rope-..., --yarn-...) but the model file's own: what they change of slow pairs would not have been seen", "they could be compared over a short way only: %s", p.NotFar)
 	default:
@@ -159,6 +162,18 @@ func (x *examination) probe(b *backend) {
 		x.add(Warning, "idle slots", "start llama-server with --no-cache-idle-slots", "the server clears them whenever a request starts, so that shared requests wait for one another")
 	} else {
 		x.ok("idle slots", "they keep what they hold")
+	}
+}
+
+// toMove is what to do where keys cannot be moved.
+func (b *backend) toMove(p *bridge.Probed) string {
+	switch {
+	case b.file == nil:
+		return "set backend.model (--model) to the GGUF as seen from here"
+	case p.Layout.Movable() != nil:
+		return "give the server a K cache of f16 (-ctk f16), or take a llama-server whose state files have version 4"
+	default:
+		return "give the server no RoPE flags (--rope-..., --yarn-...) but the model file's own"
 	}
 }
 

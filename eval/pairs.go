@@ -10,6 +10,8 @@ import (
 	"maps"
 	"os"
 	"slices"
+
+	"github.com/tidwall/gjson"
 )
 
 // Pair is one line of a pairs file. Reference and Target are the texts of a
@@ -32,8 +34,8 @@ const unrelated = "unrelated"
 // maxLine bounds one line of a pairs file, in bytes.
 const maxLine = 64 << 20
 
-// ReadPairs reads a JSONL file of pairs. Everything that is wrong is reported
-// at once, each fault with its line; blank lines are skipped.
+// ReadPairs reads a JSONL file of pairs. The first faults are reported
+// at once, each with its line; blank lines are skipped.
 func ReadPairs(path string) ([]Pair, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -75,7 +77,19 @@ func readPairs(name string, r io.Reader) ([]Pair, error) {
 	if len(faults) == 0 && len(pairs) == 0 {
 		return nil, fmt.Errorf("%s holds no pairs", name)
 	}
-	return pairs, errors.Join(faults...)
+	return pairs, errors.Join(firstFaults(faults)...)
+}
+
+// maxFaults bounds what is said of a file that holds no pairs at all.
+const maxFaults = 10
+
+// firstFaults are the first faults, and how many more there are.
+func firstFaults(faults []error) []error {
+	more := len(faults) - maxFaults
+	if more <= 0 {
+		return faults
+	}
+	return append(faults[:maxFaults], fmt.Errorf("and %d more", more))
 }
 
 func parsePair(line []byte) (Pair, error) {
@@ -85,6 +99,9 @@ func parsePair(line []byte) (Pair, error) {
 		return p, errors.New(`not a pair: want an object, as {"id": "…", "group": "…", "reference": "…", "target": "…"}`)
 	} else if err != nil {
 		return p, fmt.Errorf("not a pair: %w", err)
+	}
+	if key := repeated(line); key != "" {
+		return p, fmt.Errorf("field %q is given twice", key)
 	}
 	fields := map[string]*string{"id": &p.ID, "group": &p.Group, "reference": &p.Reference, "target": &p.Target, "answer": &p.Answer}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
@@ -109,6 +126,20 @@ func parsePair(line []byte) (Pair, error) {
 		}
 	}
 	return p, nil
+}
+
+// repeated is a key that an object has twice, of which decoders take the last; "" where it
+// has none.
+func repeated(object []byte) (twice string) {
+	seen := map[string]bool{}
+	gjson.ParseBytes(object).ForEach(func(key, _ gjson.Result) bool {
+		if seen[key.String()] {
+			twice = key.String()
+		}
+		seen[key.String()] = true
+		return twice == ""
+	})
+	return twice
 }
 
 // texts are those of a list of texts, one and more, none of them empty; nil for anything else.

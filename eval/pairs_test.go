@@ -46,7 +46,15 @@ func TestReadPairsNamesTheLineOfEveryFault(t *testing.T) {
 	f(`{"id":"a","group":"g","reference":"r","target":"t","anwser":"42"}`, `p.jsonl:1: field "anwser" is not known`)
 	f(`{"id":"a","group":"g","reference":"r","taget":"t"}`, `p.jsonl:1: field "taget" is not known`)
 	f(goodLine+goodLine, `p.jsonl:2: id "a" was used in line 1 already`)
+	f(`{"id":"a","id":"b","group":"g","reference":"r","target":"t"}`, `p.jsonl:1: field "id" is given twice`)
 	f(goodLine+"[]\n"+goodLine, "p.jsonl:2:", "p.jsonl:3:")
+}
+
+func TestReadPairsCountsTheFaultsOfAFileOfAnotherKind(t *testing.T) {
+	_, err := readPairs("p.jsonl", strings.NewReader(strings.Repeat("text\n", 500)))
+	if err == nil || !strings.HasSuffix(err.Error(), "\nand 490 more") || strings.Count(err.Error(), "\n") != 10 {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestReadPairsNamesAFileThatCannotBeRead(t *testing.T) {

@@ -39,9 +39,30 @@ func runsServer(c *corev1.Container) bool {
 		return serverImage.MatchString(c.Image) || fullImage.MatchString(c.Image) && len(c.Args) > 0 && startsServer(c.Args[0])
 	}
 	words := append(slices.Clone(c.Command), c.Args...)
-	return slices.ContainsFunc(words, func(w string) bool {
-		return path.Base(w) == "llama-server" || isShellLine(words) && strings.Contains(w, "llama-server")
-	})
+	if isShellLine(words) {
+		return slices.ContainsFunc(words, serverLine.MatchString)
+	}
+	for i := range words {
+		if serverAt(words[i:]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// serverLine is a shell line that runs a llama-server.
+var serverLine = regexp.MustCompile(`llama-server|(^|[\s/;&])llama\s+serve(\s|$)`)
+
+// serverAt is how many words run the server where it begins here, 0 where another program
+// does: llama-server, or llama.cpp's one program for all, llama serve.
+func serverAt(words []string) int {
+	switch {
+	case len(words) > 0 && path.Base(words[0]) == "llama-server":
+		return 1
+	case len(words) > 1 && path.Base(words[0]) == "llama" && words[1] == "serve":
+		return 2
+	}
+	return 0
 }
 
 func startsServer(word string) bool { return word == "--server" || word == "-s" }
@@ -66,12 +87,13 @@ func parseCommand(c *corev1.Container, named bool) (*command, error) {
 		return nil, refuse(kindCommand, "container %q runs a shell line (%s); want the llama-server and its options as a list", c.Name, program(c.Command))
 	}
 	for i, w := range cmd.words {
+		if n := serverAt(cmd.words[i:]); n > 0 {
+			cmd.first = i + n
+			return cmd, nil
+		}
 		base := path.Base(w)
 		switch {
-		case base == "llama-server":
-			cmd.first = i + 1
-			return cmd, nil
-		case base == "env" && path.Base(cmd.words[min(i+1, len(cmd.words)-1)]) != "llama-server":
+		case base == "env" && serverAt(cmd.words[i+1:]) == 0:
 			return nil, refuse(kindCommand, "container %q has env change its variables (%s), which nobody sees here; want them in the container's env", c.Name, program(c.Command))
 		case i == 0 && !slices.Contains(wrappers, base):
 			return nil, refuse(kindCommand, "container %q runs %s, which is not llama-server; want its command to name it in a word of its own", c.Name, program(c.Command))

@@ -79,7 +79,7 @@ func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
 	}
 	p := &planner{pod: pod, s: s}
 	for _, step := range []func() error{
-		p.checkPod, p.findServer, p.checkServer, p.checkNames,
+		p.checkPod, p.findServer, p.checkServer, p.checkModel, p.checkNames,
 		p.arrangePorts, p.checkPrivilege, p.arrangeSlots, p.arrangeUser, p.arrangeKey,
 	} {
 		if err := step(); err != nil {

@@ -140,6 +140,16 @@ func TestWhatStandsInTheServersCommandIsHeeded(t *testing.T) {
 		c.Args = []string{"-m", "/m"}
 	}, "127.0.0.1:9300", "/usr/bin/tini -- /app/llama-server --port 18080", "-m /m --host 127.0.0.1 --slot-save-path /semsharekv/slots")
 	f(func(c *corev1.Container) {
+		c.Image = "mine:1"
+		c.Command = []string{"/app/llama"}
+		c.Args = []string{"serve", "-m", "/m", "--port", "9300"}
+	}, "127.0.0.1:9300", "/app/llama", "serve -m /m --port 18080 --host 127.0.0.1 --slot-save-path /semsharekv/slots")
+	f(func(c *corev1.Container) {
+		c.Image = "mine:1"
+		c.Command = []string{"env", "llama", "serve"}
+		c.Args = []string{"-m", "/m"}
+	}, ":8080", "env llama serve", "-m /m "+moved)
+	f(func(c *corev1.Container) {
 		c.Image = "registry:5000/x/llama.cpp:full-cuda-b9000@sha256:0"
 		c.Args = []string{"--server", "-m", "/m"}
 	}, ":8080", "", "--server -m /m "+moved)
@@ -248,6 +258,46 @@ func TestImagesOfAServerAreKnownByTheirWholeName(t *testing.T) {
 	f("llama-server/exporter", false)
 	f("registry/llama.cpp:light", false)
 }
+
+func TestCommandsOfAServerAreKnown(t *testing.T) {
+	f := func(want bool, command ...string) {
+		t.Helper()
+		if got := runsServer(&corev1.Container{Command: command[:1], Args: command[1:]}); got != want {
+			t.Errorf("%q runs a server: %v, want %v", command, got, want)
+		}
+	}
+	f(true, "/app/llama-server", "-m", "/m")
+	f(true, "tini", "--", "llama", "serve")
+	f(true, "sh", "-c", "exec /app/llama serve -m /m")
+	f(true, "sh", "-c", "llama-server -m /m")
+	f(false, "llama", "bench", "serve")
+	f(false, "llama")
+	f(false, "sh", "-c", "ollama serve")
+	f(false, "ollama", "serve")
+}
+
+// Only what is certain to be a router is refused.
+func TestAServerThatMayHaveAModelIsInjected(t *testing.T) {
+	f := func(edit func(c *corev1.Container)) {
+		t.Helper()
+		after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			server(p).Image, server(p).Args = bareServer, nil
+			edit(server(p))
+		}))
+		sidecar(t, after)
+	}
+	for _, words := range []string{"-m /m", "--model=/m", "-hf a/b", "--hf_repo a/b", "-dr gemma3", "--gpt-oss-20b-default", "--port $(PORT)"} {
+		f(func(c *corev1.Container) {
+			c.Args, c.Env = strings.Fields(words), []corev1.EnvVar{{Name: "PORT", Value: "8080"}}
+		})
+	}
+	f(func(c *corev1.Container) { c.Env = []corev1.EnvVar{{Name: "LLAMA_ARG_HF_REPO", Value: "a/b"}} })
+	f(func(c *corev1.Container) { c.EnvFrom = []corev1.EnvFromSource{{Prefix: "LLAMA_ARG_"}} })
+	f(func(c *corev1.Container) { c.Image = "mine/llama.cpp:server" })
+}
+
+// bareServer is llama.cpp's own image.
+const bareServer = "ghcr.io/ggml-org/llama.cpp:server"
 
 func TestPortsThatAreInUseAreLeftOut(t *testing.T) {
 	pod := testPod(t, func(p *corev1.Pod) {
@@ -598,6 +648,16 @@ var refusals = []struct {
 		server(p).Env = []corev1.EnvVar{{Name: "KEY", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
 	}},
 	{kindServer, "--models-dir", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--models-dir", "/m") }},
+	{kindServer, "--models-preset", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_MODELS_PRESET", Value: "/models/p.ini"}}
+	}},
+	{kindServer, "names no model", func(p *corev1.Pod) { server(p).Image, server(p).Args = bareServer, []string{"--port", "8080"} }},
+	{kindServer, "names no model", func(p *corev1.Pod) {
+		server(p).Image, server(p).Command, server(p).Args = bareServer, []string{"/app/llama", "serve"}, nil
+	}},
+	{kindCommand, "runs a shell line", func(p *corev1.Pod) {
+		server(p).Command, server(p).Args = []string{"sh", "-c", "llama serve -m /m"}, nil
+	}},
 	{kindServer, "--embedding", func(p *corev1.Pod) {
 		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_EMBEDDINGS", Value: "1"}}
 	}},

@@ -77,6 +77,12 @@ func TestThePolicyDoesWhatTheWebhookDoes(t *testing.T) {
 		server(p).SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
 		p.Spec.InitContainers = []corev1.Container{{Name: "fetch", Image: "fetch:1"}}
 	})
+	for _, command := range [][]string{{"/app/llama"}, {"llama", "serve"}} {
+		same("policy", func(p *corev1.Pod) {
+			server(p).Image, server(p).Command = bareServer, command
+			server(p).Args = append([]string{"llama", "serve"}[len(command):], "-hf", "a/b")
+		})
+	}
 	same("policy", func(p *corev1.Pod) {
 		server(p).SecurityContext = &corev1.SecurityContext{RunAsUser: number(2000), RunAsGroup: number(3)}
 	})

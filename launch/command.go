@@ -45,7 +45,7 @@ func (c *Command) Check() error {
 	if h, _ := optHost.value(c.Args, c.Env); strings.HasSuffix(h, ".sock") {
 		return fmt.Errorf("%s %s: the sidecar listens on TCP only", optHost.name, h)
 	}
-	return nil
+	return c.checkRouter()
 }
 
 // Find says whether there is a program to start.

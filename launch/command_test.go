@@ -48,6 +48,7 @@ func TestMoveTakesTheServersPlace(t *testing.T) {
 	f(command("llama-server --host 192.0.2.1,0.0.0.0"), ":8080")
 	f(command("llama-server --host 0.0.0.0,::"), ":8080")
 	f(command("llama-server --host [::1]"), "[::1]:8080")
+	f(command("llama serve -m x --port 9000"), "127.0.0.1:9000")
 	f(command("nice -n 5 llama-server --port 9000", "LLAMA_ARG_PORT=9001"), "127.0.0.1:9000")
 }
 

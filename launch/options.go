@@ -20,7 +20,10 @@ var (
 	optPrefix    = option{name: "--api-prefix", env: "LLAMA_ARG_API_PREFIX"}
 	optTLS       = option{name: "--ssl-key-file", env: "LLAMA_ARG_SSL_KEY_FILE"}
 	optCacheRAM  = option{name: "--cache-ram", env: "LLAMA_ARG_CACHE_RAM"}
+	optModelsDir = option{name: "--models-dir", env: "LLAMA_ARG_MODELS_DIR"}
 	optIdleSlots = option{name: "--cache-idle-slots", negated: "--no-cache-idle-slots", env: "LLAMA_ARG_CACHE_IDLE_SLOTS"}
+
+	optModelsPreset = option{name: "--models-preset", env: "LLAMA_ARG_MODELS_PRESET"}
 )
 
 // spelled is an argument as llama-server compares it: underscores in the name of
