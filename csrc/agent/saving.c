@@ -72,8 +72,10 @@ static bool make_resident(const struct saving * s, const char * name, const stru
     return cuda != NULL && resident_make(cuda, device, agent_turn(), name, ref, there, &err) && copy_rows(s, cuda, device, there);
 }
 
+/* Rows were noted in the order of cells; in the file that recipes name the sidecar may have
+ * put them in order of position. Where the two differ, they are brought from there. */
 static void keep(const struct saving * s, const char * name, const struct state * ref) {
-    const bool can = s->n > 0 && !s->overflow && !ref->layout.v_trans;
+    const bool can = s->n > 0 && !s->overflow && !ref->layout.v_trans && ref->in_order;
     struct state * there = malloc(sizeof *there);
     if (there == NULL || !can || !make_resident(s, name, ref, there)) {
         resident_drop(name);
