@@ -149,6 +149,20 @@ extern "C" int32_t semshare_cuda_add_rows(const struct semshare_rows * rows, con
     return done(true);
 }
 
+/* ---- devices ---- */
+
+extern "C" int32_t semshare_cuda_usable(const char ** why, int32_t device) {
+    cudaFuncAttributes unused;
+    if (why == NULL) {
+        return SEMSHARE_ERR_ARGUMENT;
+    }
+    if (device_use(device) && cudaFuncGetAttributes(&unused, put) == cudaSuccess) {
+        return SEMSHARE_OK;
+    }
+    *why = cudaGetErrorString(cudaGetLastError());
+    return SEMSHARE_ERR_DEVICE;
+}
+
 /* ---- memory ---- */
 
 extern "C" int32_t semshare_cuda_device_of(const void * at) {

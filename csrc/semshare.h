@@ -173,6 +173,11 @@ SEMSHARE_API int32_t semshare_cuda_add_rows(const struct semshare_rows * rows, c
 /* The device in whose memory an address lies; below 0 where it is none. */
 SEMSHARE_API int32_t semshare_cuda_device_of(const void * at);
 
+/* Whether the library's kernels run on a device: SEMSHARE_ERR_DEVICE, and *why the CUDA
+ * runtime's words for it, where they were not compiled for such a one, or the driver is too
+ * old. Static memory. */
+SEMSHARE_API int32_t semshare_cuda_usable(const char ** why, int32_t device);
+
 /* Bytes of the device's memory that nobody has. */
 SEMSHARE_API int32_t semshare_cuda_memory(int64_t * unused, int32_t device);
 

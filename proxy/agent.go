@@ -52,7 +52,7 @@ func (d *decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 	}
 	d.sh.step("compose", start)
 	d.sh.log.Debug().Str("id", d.req.ID).Float64("compose_ms", reply.Compose).Float64("recompute_ms", reply.Recompute).Float64("restore_ms", reply.Restore).
-		Str("cache", reply.Cache).Int("brought", reply.Brought).Msg("cooked")
+		Str("cache", reply.Cache).Str("aside", reply.Aside).Int("brought", reply.Brought).Msg("cooked")
 	d.lv.costs.cooked(p.inside, done, reply)
 	d.report.Work = d.work(done, reply)
 	d.shared(p, done)

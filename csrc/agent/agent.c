@@ -202,15 +202,14 @@ static bool wants_computing(const struct recipe * r) {
     return r->head.share_first > 0 || recipe_drafts(r);
 }
 
-/* Checks that all rows lie in the memory of one device that the CUDA library knows. */
+/* Checks that all rows lie in the memory of one device that the CUDA library runs on. */
 static bool in_device_memory(struct job * j, struct error * err) {
-    const struct cuda * cuda = cuda_find(err);
+    const struct cuda * cuda = cuda_for(j->made.k[0], &j->device, err);
     if (cuda == NULL) {
         return false;
     }
-    j->device = cuda->device_of(j->made.k[0]);
     for (uint32_t i = 0; i < j->made.layout.n_layers; i++) {
-        if (j->device < 0 || cuda->device_of(j->made.k[i]) != j->device || cuda->device_of(j->made.v[i]) != j->device) {
+        if (cuda->device_of(j->made.k[i]) != j->device || cuda->device_of(j->made.v[i]) != j->device) {
             return fail(err, "the server's cache does not lie on one CUDA device");
         }
     }
@@ -245,16 +244,23 @@ static bool lay_in_cache(struct job * j, int32_t seq, struct error * err) {
     if (in_host_memory(j) || (in_device_memory(j, err) && take_residents(j, err))) {
         return true;
     }
-    j->cuda = NULL;
     empty_sequence(j, seq, -1);
     return false;
+}
+
+/* Has the rows lie in a memory file, whatever was laid out before. */
+static bool lay_aside(struct job * j, int32_t seq, struct error * err) {
+    const struct state_layout * l = &j->made.layout;
+    j->in_cache = false;
+    j->cuda = NULL;
+    state_close(&j->made);
+    return map_memory(j, WHOLE, &j->made, state_bytes(l, j->recipe.head.n_tokens, all_cells(&j->recipe)), err) && write_state(j, stream_of(l, seq), err);
 }
 
 /* Finds room for the rows: in the cache where that can be, else aside, to be restored from
  * there. Where the server has no cells for the whole state, it will have none for it later;
  * but what was drafted goes before. */
 static bool lay_out(struct job * j, int32_t seq, struct error * err) {
-    const struct state_layout layout = j->made.layout;
     j->in_cache = lay_in_cache(j, seq, &j->aside);
     if (j->in_cache) {
         return true;
@@ -263,9 +269,7 @@ static bool lay_out(struct job * j, int32_t seq, struct error * err) {
         j->no_cells = true;
         return fail(err, "%s", j->aside.text);
     }
-    state_close(&j->made);
-    j->made.layout = layout;
-    return map_memory(j, WHOLE, &j->made, state_bytes(&layout, j->recipe.head.n_tokens, all_cells(&j->recipe)), err) && write_state(j, stream_of(&layout, seq), err);
+    return lay_aside(j, seq, err);
 }
 
 /* ---- composing ---- */
@@ -397,11 +401,26 @@ static bool thin(struct job * j, uint32_t stream, struct error * err) {
     return ok;
 }
 
-/* Fills the state's rows. */
-static bool make_rows(struct job * j, struct error * err) {
+/* Fills the state's rows with those of the references. Where a device fails at it, such as
+ * one without memory left, they are made aside instead. */
+static bool compose_refs(struct job * j, int32_t seq, struct error * err) {
+    const struct recipe * r = &j->recipe;
+    if (j->cuda != NULL) {
+        if (compose(j, &j->made, j->residents, r->head.n_refs, r->runs, r->head.n_runs, &j->aside)) {
+            return true;
+        }
+        empty_sequence(j, seq, -1);
+        if (!lay_aside(j, seq, err)) {
+            return false;
+        }
+    }
+    return compose(j, &j->made, j->refs, r->head.n_refs, r->runs, r->head.n_runs, err);
+}
+
+/* Fills the state's rows, and computes what the recipe says. */
+static bool make_rows(struct job * j, int32_t seq, struct error * err) {
     const double start = now_ms();
-    const struct recipe_head * h = &j->recipe.head;
-    if (!compose(j, &j->made, j->cuda != NULL ? j->residents : j->refs, h->n_refs, j->recipe.runs, h->n_runs, err)) {
+    if (!compose_refs(j, seq, err)) {
         return false;
     }
     if (!attention_init(&j->attention, &j->recipe, err)) {
@@ -461,7 +480,7 @@ static size_t carry_out(struct job * j, int32_t seq, int32_t * tokens, size_t ca
     }
     j->restore_ms = now_ms() - begun;
     size_t got = 0;
-    if (make_rows(j, err)) {
+    if (make_rows(j, seq, err)) {
         const double start = now_ms();
         got = j->in_cache ? finish_in_cache(j, seq, tokens, capacity, count, err) : finish_aside(j, seq, tokens, capacity, count, err);
         j->restore_ms += now_ms() - start;

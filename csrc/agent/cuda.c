@@ -32,9 +32,9 @@ static bool resolve(struct cuda * c, void * library, struct error * err) {
     return true;
 }
 
-const struct cuda * cuda_find(struct error * err) {
+static const struct cuda * find(struct error * err) {
     static struct cuda found;
-    static bool is_found; /* callers hold the agent's lock */
+    static bool is_found;
     char path[4096];
     if (is_found) {
         return &found;
@@ -46,4 +46,26 @@ const struct cuda * cuda_find(struct error * err) {
     }
     is_found = resolve(&found, library, err);
     return is_found ? &found : NULL;
+}
+
+static bool runs_on(const struct cuda * cuda, int32_t device, struct error * err) {
+    const char * why = "";
+    return cuda->usable(&why, device) == SEMSHARE_OK || fail(err, "libsemshare_cuda.so does not run on CUDA device %d: %s", device, why);
+}
+
+const struct cuda * cuda_for(const void * at, int32_t * device, struct error * err) {
+    const struct cuda * cuda = find(err);
+    if (cuda == NULL) {
+        return NULL;
+    }
+    *device = cuda->device_of(at);
+    /* For too old a driver no memory is a device's; device 0 then tells why. */
+    if (!runs_on(cuda, *device < 0 ? 0 : *device, err)) {
+        return NULL;
+    }
+    if (*device < 0) {
+        fail(err, "the server's cache does not lie in a CUDA device's memory");
+        return NULL;
+    }
+    return cuda;
 }

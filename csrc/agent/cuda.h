@@ -13,6 +13,7 @@
     X(get_rows, (const struct semshare_rows *, const int32_t *, int32_t, float *, int32_t))                                                                \
     X(add_rows, (const struct semshare_rows *, const int32_t *, const int32_t *, const int32_t *, int32_t, const float *, int32_t, const struct semshare_rope *, int32_t)) \
     X(device_of, (const void *))                                                                                                                           \
+    X(usable, (const char **, int32_t))                                                                                                                    \
     X(memory, (int64_t *, int32_t))                                                                                                                        \
     X(alloc, (void **, int64_t, int32_t))                                                                                                                  \
     X(free, (void *, int32_t))                                                                                                                             \
@@ -25,7 +26,8 @@ struct cuda {
 #undef X
 };
 
-/* The library's functions; null, saying why, where it cannot be used. */
-const struct cuda * cuda_find(struct error * err);
+/* The library's functions, where an address lies in a device's memory and the library's
+ * kernels run there: *device is which. Else null, saying why. Callers hold the agent's lock. */
+const struct cuda * cuda_for(const void * at, int32_t * device, struct error * err);
 
 #endif

@@ -64,12 +64,20 @@ static bool copy_rows(const struct saving * s, const struct cuda * cuda, int32_t
     return ok && at == s->n;
 }
 
-static void keep(const struct saving * s, const char * name, const struct state * ref) {
+/* Makes a resident of what was saved; there is scratch. */
+static bool make_resident(const struct saving * s, const char * name, const struct state * ref, struct state * there) {
     struct error err;
-    const struct cuda * cuda = s->n == 0 || s->overflow ? NULL : cuda_find(&err);
-    const int32_t device = cuda == NULL ? -1 : cuda->device_of(s->ranges[0].at);
+    int32_t device;
+    const struct cuda * cuda = cuda_for(s->ranges[0].at, &device, &err);
+    return cuda != NULL && resident_make(cuda, device, agent_turn(), name, ref, there, &err) && copy_rows(s, cuda, device, there);
+}
+
+/* Rows were noted in the order of cells; in the file that recipes name the sidecar may have
+ * put them in order of position. Where the two differ, they are brought from there. */
+static void keep(const struct saving * s, const char * name, const struct state * ref) {
+    const bool can = s->n > 0 && !s->overflow && !ref->layout.v_trans && ref->in_order;
     struct state * there = malloc(sizeof *there);
-    if (there != NULL && device >= 0 && !ref->layout.v_trans && resident_make(cuda, device, agent_turn(), name, ref, there, &err) && !copy_rows(s, cuda, device, there)) {
+    if (there == NULL || !can || !make_resident(s, name, ref, there)) {
         resident_drop(name);
     }
     free(there);

@@ -66,8 +66,12 @@ static void parse_tokens(struct state * s, struct cursor * c) {
 }
 
 static void parse_cells(struct state * s, struct cursor * c) {
+    int64_t before = -1;
+    s->in_order = true;
     for (uint32_t i = 0; i < s->cells && !c->bad; i++) {
-        take32(c);
+        const int64_t pos = (int32_t) take32(c);
+        s->in_order = s->in_order && pos > before;
+        before = pos;
         const uint32_t seqs = take32(c);
         c->bad = c->bad || seqs == 0 || seqs > MAX_SEQS;
         take(c, (uint64_t) seqs * 4);

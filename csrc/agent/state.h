@@ -38,6 +38,7 @@ struct state {
     uint8_t * data;
     size_t size;
     uint32_t cells;
+    bool in_order; /* of one that was parsed: each cell's position is above that of the cell before */
     int64_t stride; /* cells of a column, where values lie in columns */
     uint8_t * k[STATE_MAX_LAYERS];
     uint8_t * v[STATE_MAX_LAYERS];

@@ -1,29 +1,25 @@
 /* The agent's parsers against what is not as it should be: every file that a recipe
  * names, and the recipe itself, may hold anything. Run under the sanitizers, where a
  * read outside the file ends the test. */
-#include "agent/agent.h"
 #include "agent/attended.h"
 #include "agent/attention.h"
 #include "agent/model.h"
 #include "agent/recipe.h"
-#include "agent/resident.h"
 #include "agent/retain.h"
 #include "agent/state.h"
 #include "agent/tokenized.h"
-#include "check.h"
+#include "states.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-static uint64_t seed = 1;
-
 static uint32_t next(void) { return (uint32_t) (next_random(&seed) >> 32); }
 
 /* ---- a sound recipe and a sound state ---- */
 
-enum { TOKENS = 12, FOLLOWING = 2, CELLS = 10, RUNS = 2, LAYERS = 3, DIMS = 8 };
+enum { FOLLOWING = 2, RUNS = 2 };
 
 static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
@@ -191,20 +187,6 @@ static void test_recipes_mutated(int rounds) {
     CHECK(accepted > 0 && accepted < rounds, "%d of %d mutated recipes accepted", accepted, rounds);
 }
 
-static const struct state_layout * layout(uint32_t version, bool trans) {
-    static struct state_layout l;
-    memset(&l, 0, sizeof l);
-    l.version = version;
-    l.packed = version == 4;
-    l.streams = 2;
-    l.v_trans = trans;
-    l.n_layers = LAYERS;
-    for (int i = 0; i < LAYERS; i++) {
-        l.layers[i] = (struct state_layer) {.k_type = SEMSHARE_TYPE_F16, .v_type = SEMSHARE_TYPE_F16, .k_row = 2 * DIMS, .v_row = trans ? 0 : 2 * DIMS, .v_elem = trans ? 2 : 0, .v_width = trans ? DIMS : 0};
-    }
-    return &l;
-}
-
 static void test_states(uint32_t version, bool trans, int rounds) {
     int32_t tokens[TOKENS] = {1, 2, 3}, pos[CELLS];
     struct error err;
@@ -326,111 +308,6 @@ static void test_attended(void) {
     }
     CHECK(n == 5, "%d cells chosen: expected a tenth of 50", n);
     CHECK(chosen[51] && chosen[55] && !chosen[50] && !chosen[49] && !chosen[0], "of the displaced ones that are not computed anyway those most attended to");
-}
-
-/* ---- references on a device: its memory is the host's here ---- */
-
-static int brought_halves;
-
-static int32_t take_memory(int64_t * unused, int32_t device) {
-    (void) device;
-    *unused = 1 << 20;
-    return SEMSHARE_OK;
-}
-
-static int32_t take_alloc(void ** at, int64_t size, int32_t device) {
-    (void) device;
-    *at = malloc((size_t) size);
-    return *at == NULL ? SEMSHARE_ERR_MEMORY : SEMSHARE_OK;
-}
-
-static int32_t take_free(void * at, int32_t device) {
-    (void) device;
-    free(at);
-    return SEMSHARE_OK;
-}
-
-static int32_t take_upload(void * to, const void * from, int64_t size, int32_t device) {
-    (void) device;
-    memcpy(to, from, (size_t) size);
-    brought_halves++;
-    return SEMSHARE_OK;
-}
-
-static int32_t take_rows(const struct semshare_rows * r, const int32_t * cells, int32_t n, float * x, int32_t device) {
-    (void) device;
-    const int64_t row = state_row_bytes(r->type, r->width);
-    for (int i = 0; i < n; i++) {
-        semshare_dequantize(r->type, r->at + cells[i] * row, row, x + i * r->width, r->width);
-    }
-    return SEMSHARE_OK;
-}
-
-/* A state of random keys and values. */
-static void make_reference(struct state * s) {
-    int32_t tokens[TOKENS] = {0}, pos[CELLS] = {0};
-    const struct state_layout * l = layout(4, false);
-    s->size = state_bytes(l, TOKENS, CELLS);
-    s->data = malloc(s->size);
-    state_write(s, l, 0, tokens, TOKENS, pos, CELLS);
-    for (int i = 0; i < LAYERS; i++) {
-        float x[2 * CELLS * DIMS];
-        for (int e = 0; e < 2 * CELLS * DIMS; e++) {
-            x[e] = random_float(&seed);
-        }
-        semshare_quantize(SEMSHARE_TYPE_F16, x, CELLS * DIMS, s->k[i], state_key_bytes(s, (uint32_t) i));
-        semshare_quantize(SEMSHARE_TYPE_F16, x + CELLS * DIMS, CELLS * DIMS, s->v[i], state_value_bytes(s, (uint32_t) i));
-    }
-}
-
-/* A reference is brought once, and anew where its file is another; the one that was needed
- * longest ago makes room, and none that the same recipe needs. */
-static void test_residents(void) {
-    enum { REFS = 4 };
-    const struct cuda cuda = {.memory = take_memory, .alloc = take_alloc, .free = take_free, .upload = take_upload, .get_rows = take_rows};
-    struct state * refs = calloc(REFS + 1, sizeof *refs), * there = &refs[REFS];
-    static const char * const names[] = {"a", "b", "c", "d", "e"};
-    struct error err = {""};
-    int32_t brought = 0;
-    for (int i = 0; i < REFS; i++) {
-        make_reference(&refs[i]);
-    }
-    setenv("SEMSHARE_AGENT_DEVICE_MB", "0", 1);
-    CHECK(!resident_take(&cuda, 0, 1, "a.bin", &refs[0], there, &brought, &err), "a reference where none may lie");
-    resident_set_budget(3 * 2 * LAYERS * 256); /* three references */
-    for (int i = 0; i < REFS; i++) {
-        CHECK(resident_make(&cuda, 0, agent_turn(), names[i], &refs[i], there, &err), "one saving makes room for the next: %s", err.text);
-    }
-    for (int i = 0; i < REFS; i++) {
-        resident_drop(names[i]);
-    }
-#define TAKE(recipe, name, i) resident_take(&cuda, 0, recipe, name, &refs[i], there, &brought, &err)
-    CHECK(TAKE(1, "a.bin", 0) && brought == 1 && memcmp(there->k[1], refs[0].k[1], CELLS * 2 * DIMS) == 0 && there->k[1] != refs[0].k[1], "the first time it is brought");
-    CHECK(TAKE(2, "a.bin", 0) && brought == 1, "and stays");
-    CHECK(TAKE(2, "a.saved", 0) && brought == 1, "under its name up to the dot");
-    CHECK(TAKE(3, "a.bin", 1) && brought == 2 && memcmp(there->v[2], refs[1].v[2], CELLS * 2 * DIMS) == 0, "another file of that name is brought anew");
-    CHECK(TAKE(4, "b.bin", 2) && TAKE(5, "c.bin", 3) && TAKE(6, "b.bin", 2) && brought == 4, "others beside it");
-    CHECK(TAKE(7, "d.bin", 0) && TAKE(8, "b.bin", 2) && TAKE(8, "c.bin", 3) && brought == 5, "a fourth in the place of the first");
-    CHECK(TAKE(9, "a.bin", 1) && brought == 6 && TAKE(9, "b.bin", 2) && brought == 6, "which is brought again in the place of the fourth");
-    CHECK(TAKE(9, "c.bin", 3) && !TAKE(9, "d.bin", 0), "one recipe cannot have four");
-    CHECK(resident_make(&cuda, 0, 10, "e.saved", &refs[0], there, &err), "%s", err.text);
-    for (int i = 0; i < LAYERS; i++) {
-        memcpy(there->k[i], refs[0].k[i], CELLS * 2 * DIMS);
-        memcpy(there->v[i], refs[0].v[i], CELLS * 2 * DIMS);
-    }
-    brought = 0;
-    CHECK(TAKE(11, "e.bin", 0) && brought == 0, "what was saved need not be brought");
-    CHECK(!TAKE(12, ".bin", 0) && !TAKE(12, "0123456789012345678901234567890123456789012345678901234567890123456789.bin", 0), "no names");
-    resident_drop_all();
-    setenv("SEMSHARE_AGENT_DEVICE_MB", "1", 1);
-    CHECK(TAKE(13, "e.bin", 0) && brought == 1, "after all were dropped it is brought anew, and what they may take is looked up anew");
-#undef TAKE
-    resident_drop_all();
-    CHECK(brought_halves == 7 * 2 * LAYERS, "%d halves of layers were brought: expected those of 7 references", brought_halves);
-    for (int i = 0; i < REFS; i++) {
-        free(refs[i].data);
-    }
-    free(refs);
 }
 
 /* ---- the model ---- */
@@ -589,7 +466,6 @@ static void test_tokenized(void) {
 int main(void) {
     test_tokenized();
     test_tables();
-    test_residents();
     test_hash();
     test_recipe();
     test_samples();

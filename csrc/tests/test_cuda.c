@@ -229,7 +229,17 @@ static void check_failure_is_forgotten(void) {
     check_signatures(false);
 }
 
+/* Of a device that is not there it says why. */
+static void check_usable(void) {
+    const char * why = NULL;
+    if (semshare_cuda_devices() > 0) {
+        CHECK(semshare_cuda_usable(&why, 0) == SEMSHARE_OK, "device 0 cannot be used: %s", why);
+    }
+    CHECK(semshare_cuda_usable(&why, semshare_cuda_devices()) == SEMSHARE_ERR_DEVICE && why != NULL && strcmp(why, "no error") != 0, "no such device, and why is %s", why == NULL ? "missing" : why);
+}
+
 int main(void) {
+    check_usable();
     CHECK(semshare_cuda_version() == SEMSHARE_VERSION, "version %d", semshare_cuda_version());
     if (semshare_cuda_devices() == 0) {
         uint64_t word;
