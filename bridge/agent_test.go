@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -67,6 +68,29 @@ func TestARecipeThatIsNotSent(t *testing.T) {
 	if asked.Load() {
 		t.Error("the server was asked")
 	}
+}
+
+// TestTheAgentsCountIsComparedWithTheRecipes.
+func TestTheAgentsCountIsComparedWithTheRecipes(t *testing.T) {
+	f := func(restored int, want error) {
+		t.Helper()
+		dir := t.TempDir()
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := os.WriteFile(filepath.Join(dir, "a.recipe.reply"), []byte(`{"agent":1}`), 0o600); err != nil {
+				t.Error(err)
+			}
+			fmt.Fprintf(w, `{"n_restored": %d}`, restored)
+		}))
+		defer server.Close()
+		b := NewBackend(server.URL, "", time.Second)
+		defer b.Close()
+		if _, err := b.Cook(t.Context(), 0, dir, "a.recipe", 8); !errors.Is(err, want) {
+			t.Errorf("restored %d of a recipe of 8: error %v, expected %v", restored, err, want)
+		}
+	}
+	f(8, nil)
+	f(7, ErrNotTaken)
+	f(0, ErrNotTaken)
 }
 
 // recipeFor takes a state over.

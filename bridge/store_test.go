@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -416,8 +417,10 @@ func TestFilesOfAProbeGoWithTheNextStoreThatIsOpened(t *testing.T) {
 }
 
 func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
-	s := openStore(t, t.TempDir(), StoreOptions{})
-	for _, id := range []string{"", "..", "../x", "0123456789abcdef-1/../2", "0123456789abcdef-", strings.Repeat("a", 300)} {
+	parent := t.TempDir()
+	s := openStore(t, filepath.Join(parent, "slots"), StoreOptions{})
+	outside := smuggle(t, filepath.Join(parent, "other"), "x/../../other/ssk-")
+	for _, id := range []string{outside, "", "..", "../x", "0123456789abcdef-1/../2", "0123456789abcdef-", strings.Repeat("a", 300)} {
 		if _, err := s.Get(id); !errors.Is(err, ErrNoReference) {
 			t.Errorf("Get(%q): %v", id, err)
 		}
@@ -425,6 +428,26 @@ func TestIDsThatLeaveTheDirectoryAreNotFound(t *testing.T) {
 			t.Errorf("Tokens(%q): %v", id, err)
 		}
 	}
+}
+
+// smuggle keeps a whole reference in dir, whose id begins with a way there.
+func smuggle(t *testing.T, dir, way string) (id string) {
+	t.Helper()
+	o := openStore(t, dir, StoreOptions{})
+	kept := save(t, o, 1, 1)
+	id = way + kept
+	data, err := os.ReadFile(o.metaPath(kept))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = bytes.Replace(data, []byte(kept), []byte(id), 1)
+	if err := os.WriteFile(o.metaPath(kept), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 func TestAnotherSidecarsReferenceIsFound(t *testing.T) {

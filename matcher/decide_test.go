@@ -103,6 +103,28 @@ func TestDecideFollowsWhatIsUnlike(t *testing.T) {
 	}
 }
 
+// Without the tokens' text nothing is known that would make a change harmless.
+func TestDecideTakesWhatItCannotReadForCritical(t *testing.T) {
+	f := func(similarity float32, classes Class) {
+		t.Helper()
+		tokens := ids(1, 10)
+		a := &Alignment{Target: tokens, Refs: []Reference{{Tokens: tokens}}, Matches: make([]Match, len(tokens))}
+		for i := range a.Matches {
+			a.Matches[i] = Match{Pos: int32(i), Similarity: 1}
+		}
+		a.Matches[4].Similarity = similarity
+		p := Decide(a, Rules{TokenSimilarity: .5, Critical: classes, Followers: 1, CriticalFollowers: 3})
+		want := []Reason{Reused, Critical, Follows, Follows, Follows, Reused}
+		for i, w := range want {
+			if got := p.Tokens[3+i].Reason; got != w {
+				t.Errorf("similarity %v, classes %d: token %d is %v, want %v", similarity, classes, 3+i, got, w)
+			}
+		}
+	}
+	f(.9, AllClasses)
+	f(.2, Number)
+}
+
 // A passage that has long contexts here and there needs fewer tokens at its start than
 // one that loses its context, and that fewer than one that gains it.
 func TestDecideRecomputesLessAfterALateSeam(t *testing.T) {

@@ -3,6 +3,7 @@ package matcher
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -441,6 +442,32 @@ func TestIndexHoldsNoContent(t *testing.T) {
 	}
 	if len(fp.Keys) == 0 || len(keys) != len(fp.Keys)+2 {
 		t.Errorf("%d keys for a fingerprint of %d", len(keys), len(fp.Keys))
+	}
+}
+
+// An entry's keys are hidden by a pad of which no word is used twice: not for another id, nor
+// further on in the same entry.
+func TestIndexSealsItsEntries(t *testing.T) {
+	x := openTest(t, IndexOptions{})
+	sc := Scope{"tenant", "model", "store"}
+	fp := testSigner(t, 1).Fingerprint(prose(1, 500))
+	used := map[uint64]string{0: "an open one"}
+	for _, id := range []string{"one", "two"} {
+		mustAdd(t, x, sc, id, fp)
+		blob, err := x.db.Get(context.Background(), x.keys(sc).entry(id)).Bytes()
+		if err != nil || len(blob) != 8*len(fp.Keys) {
+			t.Fatalf("the entry of %s: %d bytes for %d keys, %v", id, len(blob), len(fp.Keys), err)
+		}
+		for i, key := range fp.Keys {
+			pad := key ^ binary.LittleEndian.Uint64(blob[8*i:])
+			if of := used[pad]; of != "" {
+				t.Fatalf("key %d of entry %s has the pad of %s", i, id, of)
+			}
+			used[pad] = fmt.Sprintf("key %d of entry %s", i, id)
+		}
+	}
+	if len(fp.Keys) < 8 {
+		t.Errorf("a fingerprint of %d keys tells little", len(fp.Keys))
 	}
 }
 

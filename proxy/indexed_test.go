@@ -9,6 +9,7 @@ import (
 
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/matcher"
 )
 
 func TestASlotDirectoryHasAnIDOfItsOwn(t *testing.T) {
@@ -40,6 +41,23 @@ func TestASlotDirectoryHasAnIDOfItsOwn(t *testing.T) {
 	}
 	if _, err := directoryID(dir); err == nil || !strings.Contains(err.Error(), idFile) {
 		t.Errorf("of three bytes: error %v, want one that names the file", err)
+	}
+}
+
+// TestNoScopeIsAnothers tenant's, model's or directory's.
+func TestNoScopeIsAnothers(t *testing.T) {
+	seen := map[matcher.Scope]string{}
+	for _, tenant := range []string{"a", "b"} {
+		for _, model := range []string{"c", "d"} {
+			for _, directory := range []string{"e", "f"} {
+				name := tenant + model + directory
+				sc := (&live{refKey: model, directory: directory}).scope(tenant)
+				if of := seen[sc]; of != "" {
+					t.Errorf("%s has the scope of %s", name, of)
+				}
+				seen[sc] = name
+			}
+		}
 	}
 }
 

@@ -115,6 +115,23 @@ func TestTheBookFollowsTheBackendsCount(t *testing.T) {
 	}
 }
 
+// TestAPromptIsItsTenantsPrefixAlone.
+func TestAPromptIsItsTenantsPrefixAlone(t *testing.T) {
+	f := func(tenant string, want int) {
+		t.Helper()
+		s := newSlots(1)
+		sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
+		s.release(sl, "a", []int32{1, 2, 3}, 0)
+		longest := s.longestPrefix(tenant, []int32{1, 2, 4}, unknown)
+		if _, n := s.acquire(t.Context(), tenant, []int32{1, 2, 4}, 1, unknown); n != want || longest != want {
+			t.Errorf("%q finds %d tokens of a's, and %d where it acquires; want %d", tenant, longest, n, want)
+		}
+	}
+	f("a", 2)
+	f("b", 0)
+	f("", 0)
+}
+
 // TestOnlyKVThatTheRequestCanBearIsItsPrefix.
 func TestOnlyKVThatTheRequestCanBearIsItsPrefix(t *testing.T) {
 	policy := func(reuse configs.Reuse, retention float64) *decision {

@@ -165,6 +165,63 @@ static void test_drafted(void) {
     CHECK(!parses(bytes, n, &r), "no token that follows");
 }
 
+/* One thing at a time, on which all that comes after the checks relies. */
+static void test_refused(void) {
+    enum {
+        REF = sizeof(struct recipe_head),
+        TOKEN = REF + sizeof(struct recipe_ref) + LAYERS * sizeof(struct state_types),
+        POS = TOKEN + (TOKENS + FOLLOWING) * 4,
+        DEPTH = POS + CELLS * 4,
+        PASSAGE = DEPTH + CELLS * 2,
+        RUN = PASSAGE + CELLS * 2,
+        FREQ = RUN + RUNS * sizeof(struct semshare_run),
+        NAME = REF + offsetof(struct recipe_ref, name),
+    };
+#define OF_RUN(i, field) RUN + (i) * sizeof(struct semshare_run) + offsetof(struct semshare_run, field)
+    const struct {
+        const char * what;
+        size_t at, size;
+        uint32_t value;
+    } cases[] = {
+        {"another version", offsetof(struct recipe_head, version), 4, RECIPE_VERSION + 1},
+        {"no name", NAME, 1, 0},
+        {"a name with a dot in front", NAME, 1, '.'},
+        {"a name that leads elsewhere", NAME + 3, 1, '/'},
+        {"a token below 0", TOKEN + 4, 4, (uint32_t) -1},
+        {"a position below 0", POS, 4, (uint32_t) -1},
+        {"a position twice", POS + 4, 4, 2},
+        {"a position behind the tokens", POS + (CELLS - 1) * 4, 4, TOKENS},
+        {"more layers than there are", DEPTH + 8 * 2, 2, LAYERS + 1},
+        {"a passage of a higher number than the cells", PASSAGE + 8 * 2, 2, CELLS + 1},
+        {"a reference below 0", OF_RUN(0, ref), 4, (uint32_t) -1},
+        {"a reference that is not there", OF_RUN(0, ref), 4, 1},
+        {"a row below 0", OF_RUN(0, src), 4, (uint32_t) -1},
+        {"a cell below 0", OF_RUN(0, dst), 4, (uint32_t) -1},
+        {"a run of nothing", OF_RUN(0, len), 4, 0},
+        {"a run beyond the cells", OF_RUN(1, len), 4, 6},
+        {"a run that ends beyond all numbers", OF_RUN(1, len), 4, INT32_MAX},
+        {"a cell in two runs", OF_RUN(0, len), 4, 6},
+        {"a cell in no run", OF_RUN(0, len), 4, 3},
+        {"a frequency that is no number", FREQ, 4, 0x7fc00000},
+    };
+#undef OF_RUN
+    uint8_t sound[2048], bytes[2048];
+    struct recipe r;
+    const size_t n = write_recipe(sound);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        memcpy(bytes, sound, n);
+        memcpy(bytes + cases[i].at, &cases[i].value, cases[i].size);
+        seal(bytes, n);
+        CHECK(!parses(bytes, n, &r), "%s was accepted", cases[i].what);
+    }
+    struct recipe_head * h = (struct recipe_head *) bytes;
+    memcpy(bytes, sound, n);
+    h->n_tokens++; /* the last of which has no cell */
+    h->n_following--;
+    seal(bytes, n);
+    CHECK(!parses(bytes, n, &r), "a last token without a cell was accepted");
+}
+
 static void test_recipes_mutated(int rounds) {
     uint8_t sound[2048], bytes[2048];
     struct recipe r;
@@ -185,6 +242,29 @@ static void test_recipes_mutated(int rounds) {
         accepted += parses(bytes, size, &r);
     }
     CHECK(accepted > 0 && accepted < rounds, "%d of %d mutated recipes accepted", accepted, rounds);
+}
+
+/* One sequence of one stream, and nothing behind it. */
+static void test_plain_states(void) {
+    int32_t tokens[TOKENS] = {1, 2, 3}, pos[1] = {0};
+    const struct state_layout * l = layout(4, false);
+    const size_t n = state_bytes(l, TOKENS, 1), streams = STATE_TOKENS + state_words(l, TOKENS) * 4 + 4;
+    const size_t first = n - streams - 4; /* of the stream, its count of cells included */
+    struct error err;
+    struct state * s = calloc(1, sizeof *s);
+    uint8_t * made = calloc(1, n + first);
+    s->data = made;
+    state_write(s, l, 0, tokens, TOKENS, pos, 1);
+    const size_t sizes[] = {n, n + 1, n - 4 + first};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (i == 2) {
+            memcpy(made + streams + first, made + streams, first); /* in the second stream too */
+        }
+        *s = (struct state) {.data = made, .size = sizes[i]};
+        CHECK(state_parse(s, &err) == (i == 0), "a state of %zu bytes, of which %zu are its own", sizes[i], n);
+    }
+    free(made);
+    free(s);
 }
 
 static void test_states(uint32_t version, bool trans, int rounds) {
@@ -236,6 +316,12 @@ static void test_retype(void) {
           "rows of %lld, columns %lld of %lld", (long long) plain->layers[0].k_row, (long long) plain->layers[0].v_width, (long long) plain->layers[0].v_elem);
     CHECK(state_layout_takes(plain, packed) && !state_layer_equal(plain, packed, 2), "a retyped layout takes what it was made of");
     CHECK(!state_layout_takes(layout(4, false), packed), "rows of 8 and of 64 elements");
+    packed->rot_k ^= 64;
+    CHECK(!state_layout_takes(plain, packed), "keys of another rotation");
+    packed->rot_k ^= 64;
+    packed->version = 3;
+    CHECK(!state_layout_takes(plain, packed), "another version");
+    packed->version = 4;
     to[1].v = SEMSHARE_TYPE_Q8_0;
     CHECK(!state_retype(plain, packed, true, to, &err), "packed values do not lie in columns");
     to[1].v = SEMSHARE_TYPE_Q6_K;
@@ -412,6 +498,8 @@ static void test_tokenized(void) {
     CHECK(TAKE(N) == -1, "given out for another text");
     t = (struct text) {vocab, bytes, LEN, false, true};
     CHECK(TAKE(N) == -1, "given out where no special tokens are to be added");
+    t = (struct text) {vocab, bytes, LEN, true, false};
+    CHECK(TAKE(N) == -1, "given out where special tokens are text");
     t = (struct text) {reloaded, bytes, LEN, true, true};
     CHECK(TAKE(N) == -1, "given out for another model");
     t.vocab = vocab;
@@ -471,11 +559,13 @@ int main(void) {
     test_samples();
     test_shares();
     test_drafted();
+    test_refused();
     test_recipes_mutated(200000);
     test_retype();
     test_retain();
     test_attention();
     test_attended();
+    test_plain_states();
     test_states(3, false, 20000);
     test_states(4, false, 20000);
     test_states(4, true, 20000);

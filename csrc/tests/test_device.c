@@ -60,9 +60,10 @@ static void test_residents(void) {
     resident_drop_all();
     setenv("SEMSHARE_AGENT_DEVICE_MB", "1", 1);
     CHECK(TAKE(13, "e.bin", 0) && brought == 1, "after all were dropped it is brought anew, and what they may take is looked up anew");
+    CHECK(resident_take(cuda, 1, 14, "e.bin", &refs[0], there, &brought, &err) && brought == 2, "on another device it is brought anew");
 #undef TAKE
     resident_drop_all();
-    CHECK(cuda_on_host.uploads == 7 * 2 * LAYERS, "%d halves of layers were brought: expected those of 7 references", cuda_on_host.uploads);
+    CHECK(cuda_on_host.uploads == 8 * 2 * LAYERS, "%d halves of layers were brought: expected those of 8 references", cuda_on_host.uploads);
     for (int i = 0; i < REFS; i++) {
         free(refs[i].data);
     }

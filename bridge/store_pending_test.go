@@ -1,0 +1,49 @@
+package bridge
+
+import (
+	"errors"
+	"testing"
+)
+
+// What is being saved takes room from the moment it is reserved.
+func TestReservedBytesCountAgainstTheBudget(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{Budget: stateBytes})
+	first, err := s.Reserve(stateBytes, Meta{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := s.Reserve(stateBytes, Meta{}, 1); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("a second one got %v, error %v: expected no room beside the first", second, err)
+	}
+	first.Abort()
+	save(t, s, 1, 1)
+}
+
+// A state may turn out larger than was reserved, with all else in use.
+func TestAStateThatOutgrewItsReservationIsNotKeptOverBudget(t *testing.T) {
+	dir := t.TempDir()
+	const budget = 3
+	s := openStore(t, dir, StoreOptions{Budget: budget * stateBytes})
+	for seed := range uint64(budget - 1) {
+		ref, err := s.Get(save(t, s, seed, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ref.Release()
+	}
+	p, err := s.Reserve(stateBytes, Meta{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeState(t, p.Path(), storeLayout, 1, 2*storeTokens, 9)
+	if _, err := p.Commit(); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("of twice the tokens: error %v, expected %v", err, ErrNotAdmitted)
+	}
+	if got, want := ReferenceBytes(dir), (budget-1)*stateBytes; got != want {
+		t.Errorf("references take %d bytes: expected the %d of those from before", got, want)
+	}
+	save(t, s, 9, 1)
+	if got := ReferenceBytes(dir); got != budget*stateBytes {
+		t.Errorf("references take %d bytes: expected that one more had room, %d", got, budget*stateBytes)
+	}
+}
