@@ -70,7 +70,9 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	sh := &Sharer{}
 	lv := &live{slots: newSlots(1), probed: &bridge.Probed{}}
 	sh.live.Store(lv)
-	request := func() *decision { return &decision{sh: sh, lv: lv, book: lv.slots, req: &request{Apart: true}, Slot: -1} }
+	request := func() *decision {
+		return &decision{sh: sh, lv: lv, book: lv.slots, req: &request{Apart: true}, Slot: -1}
+	}
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
 	f := func(name string, d *decision, want bool) {
