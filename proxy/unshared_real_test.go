@@ -73,12 +73,19 @@ func TestATenantFindsItsOwnPrefixesWhereNothingIsShared(t *testing.T) {
 	}
 	f("x's third turn", "x", turn(story, "Yes.", "And then?", "Well.", "Go on."), 0, 0)
 	f("x's fourth turn", "x", turn(story, "Yes.", "And then?", "Well.", "Go on.", "So.", "So?"), 500, all)
-
-	for range 3 { // in all slots, and nothing changes in them
-		s.found("w", "/completion", `{"n_predict":1,"prompt":""}`)
-	}
-	f("w's prompt, which is x's, after empty ones", "w", turn(story), 0, 0)
 }
+
+// TestAnEmptyPromptTakesNobodysPlaceInASlot: it leaves what another tenant asked where it was.
+func TestAnEmptyPromptTakesNobodysPlaceInASlot(t *testing.T) {
+	s := booked(t, lab.BackendOptions{Slots: 1, NoRAMCache: true})
+	story := turn(tale("1812")[:600])
+	s.found("x", "/v1/chat/completions", story)
+	s.found("y", "/completion", `{"n_predict":1,"prompt":""}`)
+	if n := s.found("y", "/v1/chat/completions", story); n != 0 {
+		t.Errorf("y found %d tokens of x's prompt, expected none", n)
+	}
+}
+
 
 func TestWhatTakesAllSlotsIsAnsweredWhereNothingIsShared(t *testing.T) {
 	s := booked(t, lab.BackendOptions{Slots: 2, NoRAMCache: true})
