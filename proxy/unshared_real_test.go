@@ -86,7 +86,6 @@ func TestAnEmptyPromptTakesNobodysPlaceInASlot(t *testing.T) {
 	}
 }
 
-
 func TestWhatTakesAllSlotsIsAnsweredWhereNothingIsShared(t *testing.T) {
 	s := booked(t, lab.BackendOptions{Slots: 2, NoRAMCache: true})
 	story := turn(tale("1812")[:600])
