@@ -25,12 +25,14 @@ func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 	d.cold(reason)
 	switch {
 	case !d.req.Apart:
-	case d.lv == nil:
-		d.unsafe = d.ifSearched(unknownSlots)
+	case d.book == nil:
+		d.unsafe = d.ifSearched(d.sh.unknownSlots())
 	case d.req.Scattered:
 		d.takeAll(ctx)
+	case d.unshared != nil:
+		d.takeOwn(ctx)
 	default:
-		if d.slot, _ = d.lv.slots.acquire(ctx, d.req.Tenant, nil, 1, 0); d.slot != nil {
+		if d.slot, _ = d.book.acquire(ctx, d.req.Tenant, nil, 1, 0); d.slot != nil {
 			d.choose()
 		}
 	}
@@ -40,9 +42,9 @@ func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 const (
 	busySlots    = "it needs all of the server's slots, which were not idle at one time within limits.slot_wait"
 	invalidKey   = "Invalid API Key" // as the backend has it
-	unsafeSlots  = "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied (that takes llama-server --slot-save-path); /v1/chat/completions needs none of that"
-	earlierSlots = "/v1/messages takes no cache_prompt, and requests from before the server was tried out take longer than limits.slot_wait, in nobody knows which slots; try again, or use /v1/chat/completions"
-	unknownSlots = "/v1/messages takes no cache_prompt, and what the server's slots hold is not known: it is yet to be tried out, or nothing is shared with it, and then /readyz says why; /v1/chat/completions needs none of that"
+	unsafeSlots  = "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied, which takes a llama-server with --slot-save-path and a model without images; /v1/chat/completions needs none of that"
+	earlierSlots = "/v1/messages takes no cache_prompt, and requests from before the server was tried out, or at endpoints that the sidecar does not know, take longer than limits.slot_wait, in nobody knows which slots; try again, or use /v1/chat/completions"
+	unknownSlots = "/v1/messages takes no cache_prompt, and what the server's slots hold is not known: it is yet to be tried out, or cannot be; try again, or use /v1/chat/completions"
 )
 
 // ifSearched is why, where the backend would look for the prompt in any slot and takes no word
@@ -60,7 +62,7 @@ func (d *decision) ifSearched(why string) string {
 func (d *decision) takeAll(ctx context.Context) {
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()
-	if refused(d.lv.tokenizer.admitted(wait, d.req.Authorization)) {
+	if refused(tokenizer{backend: d.sh.backend}.admitted(wait, d.req.Authorization)) {
 		d.cold(coldRefused)
 		d.unsafe = invalidKey
 		return
@@ -69,14 +71,16 @@ func (d *decision) takeAll(ctx context.Context) {
 		d.unsafe = earlierSlots
 		return
 	}
-	d.all = d.lv.slots.acquireAll(wait)
+	d.all = d.book.acquireAll(wait)
 	switch {
 	case !d.all:
 		d.unsafe = busySlots
 	case d.req.ignoresSlots() && d.uncertain():
 		d.unsafe = unknownSlots
-	case d.req.ignoresSlots() && !d.eraseForeign():
-		d.unsafe = unsafeSlots
+	case d.req.ignoresSlots():
+		if err := d.eraseForeign(); err != nil {
+			d.unsafe = unsafeSlots + ": " + err.Error()
+		}
 	}
 }
 
@@ -88,14 +92,15 @@ func (d *decision) choose() {
 
 // eraseForeign empties the slots that hold others' prompts, or KV that the request cannot
 // bear. All slots are acquired.
-func (d *decision) eraseForeign() bool {
-	ok := true
-	for _, sl := range d.lv.slots.all {
-		if sl.tenant != d.req.Tenant || len(sl.tokens) == 0 || sl.generation > d.maxGeneration() || d.lv.slots.isDoubted(sl) {
-			ok = d.erase(sl) && ok
+func (d *decision) eraseForeign() (err error) {
+	for _, sl := range d.book.all {
+		if sl.tenant != d.req.Tenant || len(sl.tokens) == 0 || sl.generation > d.maxGeneration() || d.book.isDoubted(sl) {
+			if failed := d.erase(sl); err == nil {
+				err = failed
+			}
 		}
 	}
-	return ok
+	return err
 }
 
 // set gives the body's top level a member of that name and no other. Bodies that cannot be

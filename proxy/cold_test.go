@@ -16,7 +16,10 @@ func TestARequestThatTakesNoWordAboutTheCacheIsToldWhatIsNotKnown(t *testing.T) 
 	cfg.Limits.SlotWait = time.Millisecond
 	f := func(lv *live, earlier int64, want string) {
 		t.Helper()
-		d := &decision{sh: &Sharer{cfg: cfg}, lv: lv, req: &request{Endpoint: EndpointMessages, Apart: true, Scattered: true}}
+		d := &decision{sh: &Sharer{cfg: cfg, backend: &bridge.Backend{}}, lv: lv, req: &request{Endpoint: EndpointMessages, Apart: true, Scattered: true}}
+		if lv != nil {
+			d.book = lv.slots
+		}
 		d.sh.unpinned.sent.Add(earlier)
 		d.leaveToBackend(t.Context(), coldScattered)
 		if d.unsafe != want || d.all {
@@ -25,7 +28,7 @@ func TestARequestThatTakesNoWordAboutTheCacheIsToldWhatIsNotKnown(t *testing.T) 
 	}
 	f(nil, 0, unknownSlots)
 	f(nil, 1, unknownSlots)
-	f(&live{slots: newSlots(2), tokenizer: tokenizer{backend: &bridge.Backend{}}}, 1, earlierSlots)
+	f(&live{slots: newSlots(2)}, 1, earlierSlots)
 }
 
 // TestARequestThatIsSearchedForEverywhereFindsNothingOfOthers: their slots are emptied, or it is

@@ -66,15 +66,18 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 		sh.because(asleep)
 		return probeEvery
 	case sh.refused.stands(props, model):
+		sh.renewBook(ctx, props)
+		return probeEvery
+	case !sh.endBook(ctx):
 		return probeEvery
 	case err != nil:
-		return sh.failed(err, props, model)
+		return sh.failed(ctx, err, props, model)
 	}
 	doubts := sh.doubts.Load()
 	defer sh.hold.end()
 	lv, err := sh.probe(ctx, props)
 	if err != nil {
-		return sh.failed(err, props, model)
+		return sh.failed(ctx, err, props, model)
 	}
 	sh.taken, sh.refused = 0, refusal{}
 	sh.strikes.Store(0)
@@ -100,8 +103,9 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	return 0
 }
 
-// failed notes why the backend could not be probed, and returns after how long to try again.
-func (sh *Sharer) failed(err error, props bridge.Props, model string) time.Duration {
+// failed notes why the backend could not be probed, begins a book of one that is refused, and
+// returns after how long to try again.
+func (sh *Sharer) failed(ctx context.Context, err error, props bridge.Props, model string) time.Duration {
 	sh.because(err.Error())
 	taken := errors.Is(err, bridge.ErrTaken)
 	if !errors.Is(err, context.Canceled) && (!taken || sh.taken == 0) {
@@ -121,6 +125,7 @@ func (sh *Sharer) failed(err error, props bridge.Props, model string) time.Durat
 		most = maxReask
 	}
 	sh.refused.again(props, model, most)
+	sh.keepBook(ctx, props)
 	return probeEvery
 }
 

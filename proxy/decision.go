@@ -22,7 +22,9 @@ type decision struct {
 
 	sh         *Sharer
 	req        *request
-	lv         *live // nil where nothing is known of the backend
+	lv         *live     // nil where nothing can be shared
+	unshared   *unshared // whose book it goes by there, where tenants are kept apart; nil where there is none
+	book       *slots    // the book that it goes by; nil where there is none
 	slot       *slot
 	touched    bool // a fill was begun, so that the slot holds nobody knows what until it ends
 	all        bool // it has all slots, not one
@@ -92,7 +94,9 @@ func (d *decision) decide(ctx context.Context) {
 		return
 	}
 	if lv != nil && lv.users.begin() {
-		d.lv = lv
+		d.lv, d.book = lv, lv.slots
+	} else if d.req.Apart {
+		d.goUnshared()
 	}
 	d.req.adapted(d.lv)
 	if reason := d.ruledOut(); reason != "" {

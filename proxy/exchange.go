@@ -34,6 +34,7 @@ type exchange struct {
 	endpoint Endpoint // "" for what passes through
 	req      *request
 	decision *decision
+	passed   func()            // is called when it is over; nil where it is in a book or takes no slot
 	renamed  *strings.Replacer // turns the backend's names of conversations into the client's; nil where there are none
 
 	answer    *answer
@@ -103,8 +104,11 @@ func (x *exchange) prepare(ctx *fasthttp.RequestCtx, cfg *configs.Config, raw []
 
 // forward sends the request on and hands its answer's body to fasthttp.
 func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []byte) {
-	if x.decision != nil {
+	switch {
+	case x.decision != nil:
 		x.decision.forwarded()
+	case mayTakeSlot(x.method, x.path):
+		x.passed = x.server.sharer.passes(head.apart)
 	}
 	a, err := x.send(&ctx.Request.Header, head, body)
 	if err == nil && x.renamed != nil {

@@ -241,27 +241,31 @@ func runs(tokens []matcher.PlanToken, from, to int) []bridge.Run {
 // giveUp empties the slot, whose content nobody knows, and leaves the request to the
 // backend.
 func (d *decision) giveUp(reason string) {
-	d.erase(d.slot)
+	_ = d.erase(d.slot)
 	d.generation = 0
 	d.cold(reason)
 	if d.req.Apart {
 		d.choose()
 		return
 	}
-	d.lv.slots.release(d.slot, "", nil, 0)
+	d.book.release(d.slot, "", nil, 0)
 	d.slot, d.Slot = nil, -1
 }
 
 // erase empties a slot. A backend that cannot even do that is not to be filled
 // again before it was looked at.
-func (d *decision) erase(sl *slot) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), d.lv.patience(eraseTimeout))
+func (d *decision) erase(sl *slot) error {
+	timeout := eraseTimeout
+	if d.lv != nil {
+		timeout = d.lv.patience(eraseTimeout)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	err := d.sh.backend.Erase(ctx, sl.id)
-	if err != nil {
+	if err != nil && d.lv != nil {
 		d.sh.doubt(d.lv, "a slot could not be emptied: "+err.Error(), probeEvery)
 	}
-	return err == nil
+	return err
 }
 
 // fillFailed logs and counts a failed fill, and returns why the request is cold.

@@ -100,7 +100,7 @@ func TestAReferenceThatWasEvictedSinceItWasLookedUpIsNoWarning(t *testing.T) {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
-		d := &decision{sh: &Sharer{log: zerolog.New(&log)}, lv: lv, req: &request{Tenant: ref.Tenant}}
+		d := &decision{sh: &Sharer{log: zerolog.New(&log)}, lv: lv, book: lv.slots, req: &request{Tenant: ref.Tenant}}
 		reason := d.fill(t.Context(), &planned{Plan: &matcher.Plan{Refs: []string{ref.ID}}})
 		if warned := strings.Contains(log.String(), `"level":"warn"`); reason != coldReference || warned != warns {
 			t.Errorf("%s: %s, warned: %t; expected %s, %t", name, reason, warned, coldReference, warns)

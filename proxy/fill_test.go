@@ -131,7 +131,7 @@ func told(tokens []int32) *exactTokens {
 func TestASlotThatCannotBeEmptiedEndsSharing(t *testing.T) {
 	s := startStandIn(t, 1)
 	s.fails = "erase"
-	if d := s.holding("us", numbered(8)); d.erase(d.slot) || s.sh.live.Load() != nil {
+	if d := s.holding("us", numbered(8)); d.erase(d.slot) == nil || s.sh.live.Load() != nil {
 		t.Errorf("erased, or still shared with; asked %q", s.asked)
 	}
 }

@@ -18,6 +18,7 @@ func (d *decision) finish(ctx context.Context, o outcome) {
 	d.report.ID, d.report.State, d.report.Reason, d.report.Slot = d.req.ID, d.State, d.Reason, d.Slot
 	d.report.CacheN = o.CacheN
 	if d.lv == nil {
+		d.leaveUnshared(ctx, o)
 		d.observe()
 		return
 	}
@@ -36,10 +37,10 @@ func (d *decision) finish(ctx context.Context, o outcome) {
 func (d *decision) release() {
 	switch {
 	case d.all:
-		d.lv.slots.releaseAll()
+		d.book.releaseAll()
 	case d.slot != nil:
 		d.slot.adapters = unknownAdapters
-		d.lv.slots.release(d.slot, "", nil, d.generation)
+		d.book.release(d.slot, "", nil, d.generation)
 	}
 }
 
@@ -83,7 +84,7 @@ func (d *decision) learn(o outcome) {
 func (d *decision) verify(o outcome) bool {
 	if o.Status != http.StatusOK || o.Err != nil {
 		if d.State == StateShared && !o.ClientGone && !errors.Is(o.Err, errDraining) {
-			d.erase(d.slot)
+			_ = d.erase(d.slot)
 			d.blame(o)
 		}
 		return false
@@ -102,7 +103,7 @@ func (d *decision) verify(o outcome) bool {
 	} else {
 		d.mismatch()
 	}
-	d.erase(d.slot)
+	_ = d.erase(d.slot)
 	return false
 }
 

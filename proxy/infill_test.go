@@ -55,7 +55,7 @@ func TestInfillThatIsOtherwiseThanThoughtLeavesSharingOn(t *testing.T) {
 	s := startSharing(t, lab.BackendOptions{Model: infillModel(t), Context: 2 * 2400, Slots: 2}, nil)
 	g := &request{Prompt: Prompt{Kind: PromptInfill}}
 	for range maxStrikes {
-		d := &decision{State: StateShared, expect: 100, sh: s.server.sharer, lv: s.live(), req: g, slot: s.live().slots.all[0]}
+		d := &decision{State: StateShared, expect: 100, sh: s.server.sharer, lv: s.live(), book: s.live().slots, req: g, slot: s.live().slots.all[0]}
 		if d.verify(outcome{Status: http.StatusOK, CacheN: 50, PromptN: 60}) {
 			t.Error("a prompt of which the server found half as much as was injected is taken for verified")
 		}

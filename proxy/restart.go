@@ -20,6 +20,9 @@ const (
 // time, as when the server was seen to end.
 func (sh *Sharer) Doubt(why string) {
 	sh.doubts.Add(1)
+	if u := sh.unshared.Load(); u != nil {
+		u.users.close()
+	}
 	if lv := sh.live.Load(); lv != nil {
 		sh.doubt(lv, why, probeEvery)
 	}

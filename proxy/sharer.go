@@ -32,6 +32,8 @@ type Sharer struct {
 
 	// live is what is known of the backend; nil while nothing can be shared.
 	live     atomic.Pointer[live]
+	unshared atomic.Pointer[unshared] // nil, or closed, where there is no book of a backend that nothing is shared with
+	noBook   atomic.Pointer[string]   // why there is none, as far as it was found out; "" where there is
 	whyNot   atomic.Pointer[string]
 	tried    atomic.Bool // the backend was tried out, whatever came of it
 	strikes  atomic.Int32

@@ -70,7 +70,9 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	sh := &Sharer{}
 	lv := &live{slots: newSlots(1), probed: &bridge.Probed{}}
 	sh.live.Store(lv)
-	request := func() *decision { return &decision{sh: sh, lv: lv, req: &request{Apart: true}, Slot: -1} }
+	request := func() *decision {
+		return &decision{sh: sh, lv: lv, book: lv.slots, req: &request{Apart: true}, Slot: -1}
+	}
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
 	f := func(name string, d *decision, want bool) {
@@ -99,7 +101,7 @@ func TestTheBookFollowsTheBackendsCount(t *testing.T) {
 	f := func(o outcome, state State, want int) {
 		t.Helper()
 		lv := &live{slots: newSlots(1)}
-		d := &decision{State: state, sh: &Sharer{cfg: configs.Default(), metrics: NewMetrics()}, lv: lv, req: &request{Tenant: "a"},
+		d := &decision{State: state, sh: &Sharer{cfg: configs.Default(), metrics: NewMetrics()}, lv: lv, book: lv.slots, req: &request{Tenant: "a"},
 			tokens: make([]int32, 10), expect: 8, reach: 8}
 		d.slot, _ = lv.slots.acquire(t.Context(), "a", d.tokens, 1, 0)
 		o.Status = http.StatusOK
@@ -216,7 +218,7 @@ func TestAStoppedAnswersKVIsTheModelsOwn(t *testing.T) {
 	f := func(name, body string, whole bool, cacheN, want int) {
 		t.Helper()
 		lv := &live{slots: newSlots(1), probed: &bridge.Probed{Props: bridge.Props{Context: 100}}}
-		d := &decision{State: StateCold, sh: &Sharer{}, lv: lv, req: &request{Tenant: "a"}, tokens: make([]int32, 10), whole: whole, Body: []byte(body)}
+		d := &decision{State: StateCold, sh: &Sharer{}, lv: lv, book: lv.slots, req: &request{Tenant: "a"}, tokens: make([]int32, 10), whole: whole, Body: []byte(body)}
 		d.slot, _ = lv.slots.acquire(t.Context(), "a", d.tokens, 1, 0)
 		d.freeUntaken(outcome{Status: http.StatusOK, Err: errClientGone, ClientGone: true, Began: true, CacheN: cacheN, PromptN: 10 - cacheN})
 		if sl := lv.slots.all[0]; len(sl.tokens) != 10 || sl.generation != want || sl.behind != 100 {

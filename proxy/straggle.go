@@ -33,7 +33,9 @@ func (d *decision) awaitIdle(ctx context.Context, o outcome) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	defer context.AfterFunc(d.lv.ctx, cancel)()
+	if d.lv != nil {
+		defer context.AfterFunc(d.lv.ctx, cancel)()
+	}
 	for wait, quiet := lookAfter, 0; ; wait = min(2*wait, lookAtMost) {
 		busy, ok := d.sh.backend.Busy(ctx)
 		switch {

@@ -106,6 +106,9 @@ func (x *exchange) settle() {
 	if x.decision != nil {
 		defer func() { x.decision.finish(x.server.base, o) }() // whatever happens here, the slot must be freed
 	}
+	if x.passed != nil {
+		defer x.passed()
+	}
 	o = x.outcome()
 	switch {
 	case o.ClientGone:

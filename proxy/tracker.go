@@ -43,6 +43,12 @@ func (t *tracker) close() {
 	t.closed = true
 }
 
+func (t *tracker) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
+}
+
 // wait returns once nothing is under way, or with the context's error.
 func (t *tracker) wait(ctx context.Context) error {
 	t.mu.Lock()

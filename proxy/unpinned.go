@@ -56,12 +56,12 @@ func (d *decision) overUnpinned(ctx context.Context) {
 	if !d.isUnpinned {
 		return
 	}
-	if lv := d.sh.live.Load(); lv != nil {
+	for _, book := range d.sh.books() {
 		switch {
 		case d.sh.unpinned.apart.Load() || d.req.Adapters != "":
-			lv.slots.doubt()
+			book.doubt()
 		case d.req.several():
-			d.sh.recount(ctx, lv.slots)
+			d.sh.recount(ctx, book)
 		}
 	}
 	if d.req.Adapters != "" {
@@ -85,7 +85,11 @@ func (sh *Sharer) recount(ctx context.Context, s *slots) {
 // taken or the backend doubted.
 func (d *decision) uncertain() bool {
 	switch l := &d.sh.unpinned; {
-	case l.adapted.Load() > 0, d.lv.rescaled(d.sh), d.slot != nil && d.lv.slots.isDoubted(d.slot):
+	case l.adapted.Load() > 0, d.slot != nil && d.book.isDoubted(d.slot):
+		return true
+	case d.unshared != nil:
+		return l.under() > 0 || d.unshared.users.isClosed()
+	case d.lv.rescaled(d.sh):
 		return true
 	case d.req.Apart:
 		return l.under() > 0 || d.sh.live.Load() != d.lv

@@ -12,6 +12,9 @@ import (
 	"github.com/semsharekv/semsharekv/internal/lab"
 )
 
+// unheardOf is an endpoint that the sidecar does not know.
+const unheardOf = "/v1/unheard-of"
+
 // TestFillsThatUnpinnedRequestsOverrunAreNotTheBackendsFault; those that others overran, of
 // which the sidecar knows nothing, may be.
 func TestFillsThatUnpinnedRequestsOverrunAreNotTheBackendsFault(t *testing.T) {
@@ -19,6 +22,9 @@ func TestFillsThatUnpinnedRequestsOverrunAreNotTheBackendsFault(t *testing.T) {
 	replaceModel(t, model, 1)
 	var overrun atomic.Pointer[func()]
 	s, _ := interposed(t, lab.BackendOptions{Model: model, Slots: 1, NoRAMCache: true}, func(backend http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == unheardOf {
+			r.URL.Path = "/completion"
+		}
 		backend.ServeHTTP(w, r)
 		if r.URL.Query().Get("action") == "restore" {
 			if f := overrun.Swap(nil); f != nil {
@@ -28,9 +34,9 @@ func TestFillsThatUnpinnedRequestsOverrunAreNotTheBackendsFault(t *testing.T) {
 	})
 	s.server.sharer.Try(&Trial{})
 	s.want(s.complete(tale("1812")), "cold")
-	other := func(url string) func() {
+	other := func(url, path string) func() {
 		return func() {
-			req, _ := http.NewRequest(http.MethodPost, url+"/completion", strings.NewReader(`{"prompt":"Something else.","n_predict":1}`))
+			req, _ := http.NewRequest(http.MethodPost, url+path, strings.NewReader(`{"prompt":"Something else.","n_predict":1}`))
 			req.Header.Set("X-SemShareKV", "off")
 			resp, err := http.DefaultClient.Do(req)
 			if err != nil {
@@ -55,7 +61,8 @@ func TestFillsThatUnpinnedRequestsOverrunAreNotTheBackendsFault(t *testing.T) {
 			}
 		}
 	}
-	f("Through the sidecar", other(s.url))
-	f("Around it", other(s.backend.URL))
+	f("Through the sidecar", other(s.url, "/completion"))
+	f("At an endpoint that it does not know", other(s.url, unheardOf))
+	f("Around it", other(s.backend.URL, "/completion"))
 	s.off("repeatedly did not take what was filled in")
 }

@@ -26,3 +26,45 @@ func TestRequestsWithoutASlotMayOverrunAFill(t *testing.T) {
 	f("the server's choice", EndpointCompletion, -1, true)
 	f("no word about slots is taken", EndpointMessages, 1, true)
 }
+
+// TestWhatPassesThroughMayTakeASlot unless it is known to take none.
+func TestWhatPassesThroughMayTakeASlot(t *testing.T) {
+	f := func(method, path string, want bool) {
+		t.Helper()
+		if got := mayTakeSlot(method, path); got != want {
+			t.Errorf("%s %s may take a slot: %t, expected %t", method, path, got, want)
+		}
+	}
+	f("POST", "/v1/systemone", true)
+	f("POST", "/v1/audio/transcriptions", true)
+	f("POST", "/v1/embeddings", true)
+	f("POST", "/slots/0", true)
+	f("POST", "/v1/nobody/knows", true)
+	f("GET", "/v1/nobody/knows", false)
+	f("POST", "/tokenize", false)
+	f("POST", "/lora-adapters", false)
+	f("POST", "/v1/messages/count_tokens", false)
+}
+
+// TestWhatPassesThroughMakesTheBookDoubtful, where tenants are kept apart.
+func TestWhatPassesThroughMakesTheBookDoubtful(t *testing.T) {
+	sh := &Sharer{}
+	sh.unshared.Store(&unshared{slots: newSlots(1)})
+	u := sh.unshared.Load()
+	sl := u.slots.all[0]
+	f := func(apart bool, want string) {
+		t.Helper()
+		sl.tenant = "x"
+		d := &decision{sh: sh, unshared: u, book: u.slots, req: &request{Tenant: "x", Apart: true}}
+		before := d.uncertain()
+		over := sh.passes(apart)
+		during := d.uncertain()
+		over()
+		if after := d.uncertain(); before || !during || after || sl.tenant != want {
+			t.Errorf("apart %t: the book is uncertain before, during, after: %t, %t, %t, and the slot is %q's; expected false, true, false, %q",
+				apart, before, during, after, sl.tenant, want)
+		}
+	}
+	f(false, "x")
+	f(true, "")
+}
