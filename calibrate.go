@@ -16,10 +16,11 @@ func calibrateCommand() *cobra.Command {
 		Long: "Measure, on pairs of prompts, what leaving out and what recomputing more tokens buys and costs with the model that the backend has,\n" +
 			"and store it in the slot directory: a serve started after it turns quality.kl into the share that each request needs.\n" +
 			"The backend must have the agent, and do nothing else meanwhile: its slots are emptied. What a serve keeps in the slot directory stays.\n" +
-			"Measured is what the configuration's defaults and the flags say; routes are left out, and retention is 1.",
+			"Plans are made by the built-in defaults, whatever the configuration says of seam, agent_followers, critical_followers, critical and unrepaired;\n" +
+			"routes are left out, and retention is 1.",
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "budget", "model", "library", "unrepaired")
+	s := addSettings(cmd.Flags(), "backend", "api-key-env", "slot-dir", "budget", "model", "library")
 	var o eval.Options
 	cmd.Flags().StringVar(&o.Pairs, "pairs", "", "JSONL `FILE` of pairs; default: those shipped")
 	cmd.Flags().IntVar(&o.AnswerTokens, "answer-tokens", 32, "answer positions that are compared")

@@ -184,7 +184,8 @@ type Policy struct {
 	// Quality is what sharing may cost. With a target, and where the model is calibrated
 	// (semsharekv calibrate; SmolLM2-135M and Qwen2.5-Coder-0.5B come so), it takes the
 	// place of agent_share_first, agent_share_last and agent_attended, and takes off seam
-	// and agent_followers what the defaults have too much.
+	// and agent_followers what the defaults have too much, but nothing where the policy
+	// computes less than they do (quality.kl).
 	Quality Quality `yaml:"quality" json:"quality"`
 	// Followers is how many tokens after an unmatched run are recomputed.
 	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
@@ -225,7 +226,9 @@ type Quality struct {
 	// token, on average over prompts like those that calibrated the model: where it
 	// allows that the agent recomputes less of seams and not what follows changed
 	// tokens; where it must it recomputes tokens that deviate, or that an answer
-	// attends to, as well. 0 is no target.
+	// attends to, as well. 0 is no target. It does not hold where a policy computes less
+	// than the defaults: by unrepaired: accept, fewer kinds of critical, or less of seam,
+	// agent_followers or critical_followers; nothing more is left out there.
 	KL float64 `yaml:"kl" json:"kl" jsonschema:"minimum=0"`
 }
 

@@ -103,8 +103,9 @@ func TestMeasuringBesideASidecarThatServes(t *testing.T) {
 			t.Errorf("the edited pair went %s: %s", d, r.Pairs[0].Reason)
 		}
 	})
-	t.Run("calibrate measures with all cells", func(t *testing.T) {
-		o.Config.Defaults.Retention = .5
+	t.Run("calibrate measures with all cells, of usual plans", func(t *testing.T) {
+		d := &o.Config.Defaults
+		d.Retention, d.Unrepaired, d.Seam, d.AgentFollowers, d.CriticalFollowers, d.Critical = .5, configs.UnrepairedAccept, 256, 4, 12, nil
 		var said bytes.Buffer
 		if err := Calibrate(t.Context(), o, &said); err == nil || !strings.Contains(err.Error(), "of a kind") {
 			t.Errorf("of one pair: %v", err)
@@ -112,6 +113,11 @@ func TestMeasuringBesideASidecarThatServes(t *testing.T) {
 		r, err := readReport(out)
 		if err != nil {
 			t.Fatal(err)
+		}
+		want := configs.Default().Defaults
+		if s := r.Summary.Settings; s.Unrepaired != "cold" || s.Seam != want.Seam || s.AgentFollowers != want.AgentFollowers ||
+			s.AfterCritical != want.CriticalFollowers || !slices.Equal(s.Critical, want.Critical) {
+			t.Errorf("it measured by %+v; want plans by the defaults", s)
 		}
 		if got := r.Summary.Settings.Retention; got != 1 || o.Config.Defaults.Retention != .5 {
 			t.Errorf("it measured at a retention of %v; want 1, and the configuration left as it was", got)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/proxy"
 )
 
@@ -59,15 +60,12 @@ func levelsOf(r *Result) []variant {
 // Calibrate measures on pairs, by default the shipped ones, what each level of
 // computing more or less costs and buys, and stores it with the model's key in
 // the slot directory. What it found goes to w, and what it found of each pair into
-// the report, if Out names a folder. Whatever the configuration says, nothing of an
-// earlier calibration is to show, nor what leaving cells out (retention) costs.
+// the report, if Out names a folder. It goes by asUsual of the configuration.
 func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	cfg := *o.Config
-	cfg.Defaults.Quality.KL, cfg.Defaults.Retention = 0, 1
-	o.Config = &cfg
+	o.Config = asUsual(*o.Config)
 	pairs, err := calibrationPairs(&o)
 	if err != nil {
 		return err
@@ -87,6 +85,15 @@ func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 		err = m.calibrate(report.Pairs, w)
 	}
 	return errors.Join(err, m.publish(report, &o, out), end())
+}
+
+// asUsual has the configuration plan by the built-in defaults, whatever it says: what is
+// measured governs the routes of any. Nor is anything of an earlier calibration to show, or
+// what leaving cells out (retention) costs.
+func asUsual(c configs.Config) *configs.Config {
+	proxy.PlanAsUsual(&c.Defaults)
+	c.Defaults.Quality.KL, c.Defaults.Retention = 0, 1
+	return &c
 }
 
 // calibrate reckons the levels from the trials and stores them.

@@ -2,7 +2,10 @@ package eval
 
 import (
 	"math"
+	"reflect"
 	"testing"
+
+	"github.com/semsharekv/semsharekv/configs"
 )
 
 func TestCalibrationTakesOfEachGroupInTurn(t *testing.T) {
@@ -55,6 +58,21 @@ func TestKindsAreReckonedApart(t *testing.T) {
 	}
 	if k := kind(results, true); k.Pairs != 1 || len(k.Levels) != many {
 		t.Errorf("one displaced pair was complete: got %d pairs, %d levels", k.Pairs, len(k.Levels))
+	}
+}
+
+// What is measured governs routes of any plan, so the configuration's does not show.
+func TestCalibrationsAreOfUsualPlans(t *testing.T) {
+	c := configs.Default()
+	want := c.Defaults
+	want.Quality.KL = 0
+	d := &c.Defaults
+	d.Unrepaired, d.Critical, d.Seam, d.AgentFollowers, d.CriticalFollowers, d.Retention = configs.UnrepairedAccept, nil, 256, 4, 12, .5
+	if got := asUsual(*c).Defaults; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if d.Unrepaired != configs.UnrepairedAccept {
+		t.Error("the configuration itself was changed")
 	}
 }
 

@@ -97,8 +97,11 @@ func (m *bench) cold(ctx context.Context, target string, tokens []int32) (*coldR
 }
 
 // onlyReference has the sidecar know the pair's reference, what comes between it and the
-// target, and nothing else.
+// target, and nothing else: what follows, the target shared in one way or several, is not
+// kept, since the next way would find the target itself.
 func (m *bench) onlyReference(ctx context.Context, p Pair) error {
+	m.sidecar.sharer.Keep(true)
+	defer m.sidecar.sharer.Keep(false)
 	if err := m.sidecar.forget(ctx); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ const captureTimeout = 30 * time.Second
 
 // Why a prompt was not kept as a reference.
 var (
+	errMeasured  = errors.New("measured")
 	errNotFuzzy  = errors.New("route keeps none")
 	errTooShort  = errors.New("short prompt")
 	errComposed  = errors.New("composed")
@@ -76,6 +77,8 @@ func (d *decision) traceBroken(o outcome) {
 func (d *decision) saveWorthy(o outcome) (*bridge.Pending, error) {
 	cfg := d.sh.cfg.Store
 	switch {
+	case d.sh.keepNone.Load():
+		return nil, errMeasured
 	case d.req.Policy.Reuse != configs.ReuseFuzzy, d.req.Adapters != "":
 		return nil, errNotFuzzy
 	case len(d.tokens) < cfg.MinTokens:
@@ -180,7 +183,7 @@ func (sh *Sharer) captured(lv *live, err error) {
 		sh.metrics.Captures.WithLabelValues("kept").Inc()
 	case errors.Is(err, bridge.ErrNotAdmitted):
 		sh.metrics.Captures.WithLabelValues("not admitted").Inc()
-	case errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errUnknown), errors.Is(err, errKnown),
+	case errors.Is(err, errMeasured), errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errUnknown), errors.Is(err, errKnown),
 		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty), errors.Is(err, errNotIndexed):
 		sh.metrics.Captures.WithLabelValues(err.Error()).Inc()
 	default:

@@ -2,14 +2,29 @@ package proxy
 
 import (
 	"math"
+	"slices"
 
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/matcher"
 )
 
-// usual is the policy that calibrations were made with.
+// usual is the policy that calibrations are made with.
 var usual = configs.Default().Defaults
+
+// PlanAsUsual has the agent's plans made as for calibrations: by the defaults.
+func PlanAsUsual(p *configs.Policy) {
+	p.Critical, p.Unrepaired = usual.Critical, usual.Unrepaired
+	p.AgentFollowers, p.CriticalFollowers, p.Seam = usual.AgentFollowers, usual.CriticalFollowers, usual.Seam
+}
+
+// plansLess reports whether the policy has the agent compute less in some respect than the
+// plans of calibrations: what leaving out more of it costs was not measured.
+func plansLess(p *configs.Policy) bool {
+	missing := func(kind string) bool { return !slices.Contains(p.Critical, kind) }
+	return p.Unrepaired == configs.UnrepairedAccept || slices.ContainsFunc(usual.Critical, missing) ||
+		p.AgentFollowers < usual.AgentFollowers || p.CriticalFollowers < usual.CriticalFollowers || p.Seam < usual.Seam
+}
 
 // chooseLevel is what the request's quality target asks for, or nil where the policy's
 // shares decide.
@@ -107,16 +122,19 @@ func (d *decision) planWork(l *Level) float64 {
 }
 
 // applyLeftOut takes out of the request's policy what the level leaves out of the default, and
-// reports whether that was anything.
+// reports whether that was anything. A policy that plans less by itself keeps what it plans.
 func (d *decision) applyLeftOut() bool {
 	l := d.level
 	if l == nil || !d.agent() || l.LeftOut == (LeftOut{}) {
 		return false
 	}
 	pol := &d.req.Policy
-	pol.Seam -= int(math.Round(l.Seams * float64(min(pol.Seam, usual.Seam))))
+	if plansLess(pol) {
+		return false
+	}
+	pol.Seam -= int(math.Round(l.Seams * float64(usual.Seam)))
 	if l.Followers {
-		pol.AgentFollowers -= min(pol.AgentFollowers, usual.AgentFollowers)
+		pol.AgentFollowers -= usual.AgentFollowers
 	}
 	return true
 }

@@ -41,6 +41,7 @@ type Sharer struct {
 	doubts   atomic.Int64
 	observer atomic.Pointer[func(Report)]
 	trial    atomic.Pointer[Trial]
+	keepNone atomic.Bool // what is measured becomes no reference
 
 	losses losses
 	flaps  atomic.Int32 // how often in a row the backend was another one within a minute

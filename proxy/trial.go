@@ -29,6 +29,11 @@ type Trial struct {
 // Try has every request that follows go by t; nil ends it.
 func (sh *Sharer) Try(t *Trial) { sh.trial.Store(t) }
 
+// Keep says whether prompts that are through from now on may become references; at first
+// they may. One that is tried in several ways must not: each way after the first would find
+// the prompt itself.
+func (sh *Sharer) Keep(on bool) { sh.keepNone.Store(!on) }
+
 // underTrial takes the trial over for one request.
 func (d *decision) underTrial() {
 	d.trial = d.sh.trial.Load()
