@@ -148,7 +148,7 @@ func (s *standIn) keep(tenant string, generation int, tokens []int32) (id string
 // decision is one on a prompt of those tokens.
 func (s *standIn) decision(tenant string, tokens []int32) *decision {
 	body := []byte(`{"prompt":"p"}`)
-	return &decision{Body: body, State: StateCold, Slot: -1, sh: s.sh, lv: s.lv, tokens: tokens, expect: -1, over: make(chan struct{}),
+	return &decision{Body: body, State: StateCold, Slot: -1, sh: s.sh, lv: s.lv, book: s.lv.slots, tokens: tokens, expect: -1, over: make(chan struct{}),
 		req: &request{Body: body, Tenant: tenant, Endpoint: EndpointCompletion, Policy: configs.Default().Defaults}}
 }
 
