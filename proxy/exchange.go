@@ -34,7 +34,7 @@ type exchange struct {
 	endpoint Endpoint // "" for what passes through
 	req      *request
 	decision *decision
-	passed   func()            // is called when it is over; nil where it is in a book or takes no slot
+	passed   func(outcome)     // is called when it is over; nil where it is in a book or takes no slot
 	renamed  *strings.Replacer // turns the backend's names of conversations into the client's; nil where there are none
 
 	answer    *answer
@@ -108,7 +108,7 @@ func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []by
 	case x.decision != nil:
 		x.decision.forwarded()
 	case mayTakeSlot(x.method, x.path):
-		x.passed = x.server.sharer.passes(head.apart)
+		x.passed = x.server.sharer.passes(x.server.base, head.apart)
 	}
 	a, err := x.send(&ctx.Request.Header, head, body)
 	if err == nil && x.renamed != nil {

@@ -12,7 +12,7 @@ import (
 // the backend is still at.
 func (d *decision) finish(ctx context.Context, o outcome) {
 	defer d.sh.active.end()
-	defer d.overUnpinned(ctx)
+	defer d.overUnpinned(ctx, o)
 	defer d.release()
 	close(d.over)
 	d.report.ID, d.report.State, d.report.Reason, d.report.Slot = d.req.ID, d.State, d.Reason, d.Slot

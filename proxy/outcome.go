@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/semsharekv/semsharekv/matcher"
@@ -30,6 +31,19 @@ type outcome struct {
 	PredictedN int
 	// PromptMS is the backend's own prefill time in milliseconds; 0 unknown.
 	PromptMS float64
+}
+
+// refused: the backend turned the request away before it gave it a slot. A prompt that is too
+// long (400) it refuses after that.
+func (o *outcome) refused() bool {
+	if o.Err != nil {
+		return false
+	}
+	switch o.Status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
+	return false
 }
 
 // counted reports whether the backend's prompt had n tokens, as far as it said.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"slices"
 )
@@ -23,19 +24,26 @@ func mayTakeSlot(method, path string) bool {
 	return method == http.MethodPost && !slices.Contains(slotless, path)
 }
 
-// passes counts such a request among the unpinned ones. The backend's answer is to be over when
-// over is called.
-func (sh *Sharer) passes(apart bool) (over func()) {
+// passes counts such a request among the unpinned ones until over is called with what came of it.
+// ctx is the server's: see whenOver.
+func (sh *Sharer) passes(ctx context.Context, apart bool) (over func(outcome)) {
+	l := &sh.unpinned
 	if apart {
-		sh.unpinned.apart.Store(true)
+		l.apart.Store(true)
 	}
-	sh.unpinned.sent.Add(1)
-	return func() {
-		if sh.unpinned.apart.Load() {
-			for _, book := range sh.books() {
-				book.doubt()
-			}
+	l.sent.Add(1)
+	return func(o outcome) {
+		if o.refused() {
+			l.sent.Add(-1)
+			return
 		}
-		sh.unpinned.over.Add(1)
+		sh.whenOver(ctx, o, keptAtMost, func() {
+			if l.apart.Load() {
+				for _, book := range sh.books() {
+					book.doubt()
+				}
+			}
+			l.over.Add(1)
+		})
 	}
 }

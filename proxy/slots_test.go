@@ -89,7 +89,7 @@ func TestLooseRequestsMakeTheBookUncertain(t *testing.T) {
 	f("a unpinned request", request(), true)
 	holder := request()
 	holder.slot, _ = lv.slots.acquire(context.Background(), "a", nil, 1, 0)
-	unpinned.overUnpinned(t.Context())
+	unpinned.overUnpinned(t.Context(), outcome{Status: http.StatusOK})
 	f("after it", request(), false)
 	f("after it, with a slot from before", holder, true)
 	sh.live.Store(nil)

@@ -20,6 +20,36 @@ const (
 	conversedAtMost = 10 * time.Minute
 )
 
+// unreadFor is how long a server may take to read and queue a request before it shows at work.
+const unreadFor = 2 * time.Second
+
+// whenOver calls over once the backend is done with a request whose slot nobody knows: at once
+// if the answer went through, and else when no slot is at work any more, or after most. It does
+// not wait for that itself.
+func (sh *Sharer) whenOver(ctx context.Context, o outcome, most time.Duration, over func()) {
+	if o.Err == nil || !sh.shares() {
+		over()
+		return
+	}
+	sh.running.Go(func() {
+		defer over()
+		ctx, cancel := context.WithTimeout(ctx, most)
+		defer cancel()
+		for wait := unreadFor; ; wait = lookAtMost {
+			select {
+			case <-ctx.Done():
+				return
+			case <-sh.stopped:
+				return
+			case <-time.After(wait):
+			}
+			if busy, ok := sh.backend.Busy(ctx); !ok || !slices.Contains(busy, true) {
+				return
+			}
+		}
+	})
+}
+
 // awaitIdle waits until the backend is done with the slots of a request that broke: whoever
 // is pinned to one of them would wait for that, though another were idle. It ends with ctx,
 // and where the backend does not tell or is another one now.

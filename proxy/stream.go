@@ -107,7 +107,7 @@ func (x *exchange) settle() {
 		defer func() { x.decision.finish(x.server.base, o) }() // whatever happens here, the slot must be freed
 	}
 	if x.passed != nil {
-		defer x.passed()
+		defer func() { x.passed(o) }()
 	}
 	o = x.outcome()
 	switch {

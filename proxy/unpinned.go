@@ -45,17 +45,37 @@ func (d *decision) sentUnpinned(ctx context.Context) {
 	}
 	if d.isUnpinned = (d.Slot < 0 || d.req.ignoresSlots()) && !d.all && d.unsafe == "" && ctx.Err() == nil; d.isUnpinned {
 		d.sh.unpinned.sent.Add(1)
-		if d.req.Adapters != "" {
-			d.sh.unpinned.adapted.Add(1)
-		}
+		d.sh.unpinned.adapted.Add(d.adapters())
 	}
 }
 
-// overUnpinned has the book forgotten after such a request, or corrected.
-func (d *decision) overUnpinned(ctx context.Context) {
-	if !d.isUnpinned {
-		return
+// overUnpinned has the book forgotten after such a request, or corrected. One that the backend
+// refused without a look at it is as if it had not been sent.
+func (d *decision) overUnpinned(ctx context.Context, o outcome) {
+	switch {
+	case !d.isUnpinned:
+	case o.refused():
+		d.sh.unpinned.adapted.Add(-d.adapters())
+		d.sh.unpinned.sent.Add(-1)
+	default:
+		most := keptAtMost
+		if d.req.Conversation {
+			most = conversedAtMost
+		}
+		d.sh.whenOver(ctx, o, most, func() { d.mixed(ctx) })
 	}
+}
+
+// adapters is 1 if the request names LoRA adapters, else 0.
+func (d *decision) adapters() int64 {
+	if d.req.Adapters != "" {
+		return 1
+	}
+	return 0
+}
+
+// mixed has the book forgotten, or corrected, since nobody knows which slot the request took.
+func (d *decision) mixed(ctx context.Context) {
 	for _, book := range d.sh.books() {
 		switch {
 		case d.sh.unpinned.apart.Load() || d.req.Adapters != "":
@@ -64,9 +84,7 @@ func (d *decision) overUnpinned(ctx context.Context) {
 			d.sh.recount(ctx, book)
 		}
 	}
-	if d.req.Adapters != "" {
-		d.sh.unpinned.adapted.Add(-1)
-	}
+	d.sh.unpinned.adapted.Add(-d.adapters())
 	d.sh.unpinned.over.Add(1)
 }
 

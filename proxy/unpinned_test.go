@@ -1,6 +1,14 @@
 package proxy
 
-import "testing"
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/semsharekv/semsharekv/bridge"
+)
 
 // TestRequestsWithoutASlotMayOverrunAFill, whatever slot the book has for them.
 func TestRequestsWithoutASlotMayOverrunAFill(t *testing.T) {
@@ -15,7 +23,7 @@ func TestRequestsWithoutASlotMayOverrunAFill(t *testing.T) {
 		}
 		other.sentUnpinned(t.Context())
 		during := fill()
-		other.overUnpinned(t.Context())
+		other.overUnpinned(t.Context(), outcome{Status: http.StatusOK})
 		after := fill()
 		if before.overrun() != want || during.overrun() != want || after.overrun() {
 			t.Errorf("%s: overrun: a fill from before it %v, from meanwhile %v, from after it %v; expected %v, %v and false",
@@ -52,19 +60,42 @@ func TestWhatPassesThroughMakesTheBookDoubtful(t *testing.T) {
 	sh.unshared.Store(&unshared{slots: newSlots(1)})
 	u := sh.unshared.Load()
 	sl := u.slots.all[0]
-	f := func(apart bool, want string) {
+	f := func(apart bool, o outcome, want string) {
 		t.Helper()
 		sl.tenant = "x"
 		d := &decision{sh: sh, unshared: u, book: u.slots, req: &request{Tenant: "x", Apart: true}}
 		before := d.uncertain()
-		over := sh.passes(apart)
+		over := sh.passes(t.Context(), apart)
 		during := d.uncertain()
-		over()
+		over(o)
 		if after := d.uncertain(); before || !during || after || sl.tenant != want {
-			t.Errorf("apart %t: the book is uncertain before, during, after: %t, %t, %t, and the slot is %q's; expected false, true, false, %q",
-				apart, before, during, after, sl.tenant, want)
+			t.Errorf("apart %t, status %d: the book is uncertain before, during, after: %t, %t, %t, and the slot is %q's; expected false, true, false, %q",
+				apart, o.Status, before, during, after, sl.tenant, want)
 		}
 	}
-	f(false, "x")
-	f(true, "")
+	f(false, outcome{Status: http.StatusOK}, "x")
+	f(true, outcome{Status: http.StatusOK}, "")
+	f(true, outcome{Status: http.StatusBadRequest}, "") // a prompt that is too long had a slot
+	for _, status := range []int{http.StatusUnauthorized, http.StatusNotFound, http.StatusNotImplemented} {
+		f(true, outcome{Status: status}, "x")
+	}
+}
+
+// TestARequestOfNoSlotIsOverWhenTheServerIsDoneWithIt, not when its client is gone: it may not
+// even have been read by then.
+func TestARequestOfNoSlotIsOverWhenTheServerIsDoneWithIt(t *testing.T) {
+	var working atomic.Bool
+	working.Store(true)
+	b := bridge.NewBackend(startBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `[{"id":0,"is_processing":false},{"id":1,"is_processing":%t}]`, working.Load())
+	}).URL, "", time.Minute)
+	t.Cleanup(b.Close)
+	sh := &Sharer{backend: b, stop: func() {}}
+	sh.passes(t.Context(), true)(outcome{Err: errClientGone, ClientGone: true})
+	time.Sleep(unreadFor + 5*lookAtMost)
+	if n := sh.unpinned.under(); n != 1 {
+		t.Errorf("%d under way while the server is at work, expected 1", n)
+	}
+	working.Store(false)
+	within(t, "it is over", func() bool { return sh.unpinned.under() == 0 })
 }
