@@ -167,8 +167,9 @@ type Policy struct {
 	// Unrepaired is what happens from the first token on that should be
 	// recomputed and cannot be within reason: cold (compute the rest of the
 	// prompt) or accept (take the reference's KV as it is). The agent can recompute
-	// all; by accept it takes over words that have one of like meaning in the
-	// reference, and nothing else that differs.
+	// all; by accept it takes over words that have one of their kind in the
+	// reference (a synonym, but also an opposite or another colour), and nothing
+	// else that differs.
 	Unrepaired Unrepaired `yaml:"unrepaired" json:"unrepaired" jsonschema:"enum=cold,enum=accept"`
 	// Tenant says who a request belongs to.
 	Tenant Tenant `yaml:"tenant" json:"tenant"`

@@ -20,8 +20,8 @@ type Rules struct {
 }
 
 // DefaultTokenSimilarity separates, in the embedding tables of the models
-// measured, near-synonyms and inflections from words that merely stand in the
-// same place.
+// measured, words of one kind (synonyms and inflections, but opposites and two
+// colours as well) from most that merely stand in the same place.
 const DefaultTokenSimilarity = 0.35
 
 // Decide turns an alignment into a plan: for each target token whether its
@@ -70,7 +70,7 @@ func (d *decider) token(i int) {
 		d.demand(d.r.CriticalFollowers, Follows)
 	case Unmatched, LowSimilarity:
 		d.demand(d.r.Followers, Follows)
-	case Fuzzy: // what follows a word of like meaning is as it was (measured)
+	case Fuzzy: // what follows a word of its kind is nearly as it was (measured)
 	default:
 		if d.owe > 0 {
 			out.Reason = d.why

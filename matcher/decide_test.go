@@ -87,7 +87,7 @@ func TestDecideRecomputesAfterAnInsertedPassage(t *testing.T) {
 	f(nearJump, 4)
 }
 
-// What follows a word of like meaning is taken over, what follows another is not.
+// What follows a word of its kind is taken over, what follows another is not.
 func TestDecideFollowsWhatIsUnlike(t *testing.T) {
 	tokens := ids(1, 10)
 	for similarity, want := range map[float32][2]Reason{.8: {Fuzzy, Reused}, .2: {LowSimilarity, Follows}} {
