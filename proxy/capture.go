@@ -15,20 +15,25 @@ import (
 // captureTimeout is what the saving of a slot may take at least (patience).
 const captureTimeout = 30 * time.Second
 
-// Why a prompt was not kept as a reference.
-var (
-	errMeasured  = errors.New("measured")
-	errNotFuzzy  = errors.New("route keeps none")
-	errTooShort  = errors.New("short prompt")
-	errComposed  = errors.New("composed")
-	errUnknown   = errors.New("origin unknown")
-	errKnown     = errors.New("not novel")
-	errForeign   = errors.New("other tokens than expected")
-	errInDemand  = errors.New("slots in demand")
-	errSlotEmpty = errors.New("slot emptied by another request")
+// notKept is an error that says why a prompt did not become a reference; a fixed set, since
+// they label metrics.
+type notKept string
+
+func (why notKept) Error() string { return string(why) }
+
+const (
+	errMeasured  notKept = "measured"
+	errNotFuzzy  notKept = "route keeps none"
+	errTooShort  notKept = "short prompt"
+	errComposed  notKept = "composed"
+	errUnknown   notKept = "origin unknown"
+	errKnown     notKept = "not novel"
+	errForeign   notKept = "other tokens than expected"
+	errInDemand  notKept = "slots in demand"
+	errSlotEmpty notKept = "slot emptied by another request"
 	// errNotIndexed: it is on the disk, and keepIndexed puts it in later, or says that the
 	// index is away.
-	errNotIndexed = errors.New("not in the index")
+	errNotIndexed notKept = "not in the index"
 )
 
 // capture saves the slot's KV as a reference, if it is worth keeping, and frees the
@@ -178,14 +183,14 @@ func (d *decision) keep(p *bridge.Pending) error {
 
 // captured counts and logs the result of a capture.
 func (sh *Sharer) captured(lv *live, err error) {
+	var why notKept
 	switch {
 	case err == nil:
 		sh.metrics.Captures.WithLabelValues("kept").Inc()
 	case errors.Is(err, bridge.ErrNotAdmitted):
 		sh.metrics.Captures.WithLabelValues("not admitted").Inc()
-	case errors.Is(err, errMeasured), errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errUnknown), errors.Is(err, errKnown),
-		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty), errors.Is(err, errNotIndexed):
-		sh.metrics.Captures.WithLabelValues(err.Error()).Inc()
+	case errors.As(err, &why):
+		sh.metrics.Captures.WithLabelValues(string(why)).Inc()
 	default:
 		sh.metrics.Captures.WithLabelValues("failed").Inc()
 		sh.log.Warn().Err(err).Msg("reference not kept")
