@@ -75,7 +75,7 @@ func (x *exchange) end() {
 		return
 	}
 	x.ended = true
-	x.server.watcher.remove(x.watch)
+	x.server.hangups.remove(x.hangup)
 	if x.answer != nil {
 		if x.complete {
 			x.answer.release()
