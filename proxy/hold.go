@@ -77,10 +77,10 @@ func (h *hold) wait(ctx context.Context) {
 
 // clearSlot finds a slot to try the backend out in, while requests are held. Where none is
 // idle it is the first, once the backend has got round to emptying it.
-func (sh *Sharer) clearSlot(ctx context.Context) int {
-	sh.keep()
+func (w *watch) clearSlot(ctx context.Context) int {
+	w.holdRequests()
 	for end := time.Now().Add(idleWait); ; {
-		slot, ok, err := sh.backend.Idle(ctx, -1)
+		slot, ok, err := w.sh.backend.Idle(ctx, -1)
 		if ok {
 			return slot
 		}
@@ -91,15 +91,15 @@ func (sh *Sharer) clearSlot(ctx context.Context) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout/2) // the probe needs the rest
 	defer cancel()
-	_ = sh.backend.Erase(ctx, 0) // the probe says what is wrong with it
-	sh.keep()
+	_ = w.sh.backend.Erase(ctx, 0) // the probe says what is wrong with it
+	w.holdRequests()
 	return 0
 }
 
-// keep has requests held, unless that was in vain: others come around the sidecar, or their
-// answers take long.
-func (sh *Sharer) keep() {
-	if sh.taken < heldTries {
-		sh.hold.begin()
+// holdRequests has new requests wait, unless heldTries probes in a row were spoilt all the
+// same: others come around the sidecar, or answers take long.
+func (w *watch) holdRequests() {
+	if w.taken < heldTries {
+		w.sh.hold.begin()
 	}
 }

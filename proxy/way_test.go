@@ -71,7 +71,7 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return sh.probe(context.Background(), props)
+		return (&watch{sh: sh}).probe(context.Background(), props)
 	}
 	for i := range maxLosses {
 		if _, err := probe(); !errors.Is(err, bridge.ErrLost) {
