@@ -66,25 +66,13 @@ func (d *decision) useAdapters(ctx context.Context) error {
 
 // scales follows what adapters the backend applies by itself.
 type scales struct {
-	// turn is full while a request that sets them is under way, until it is known what came of
-	// it, and while a probe asks for them. It is one at a time: one may undo what another did.
-	turn    chan struct{} // nil where nothing is shared
-	applied string        // as the last probe found them; whose turn it is owns it
-	loaded  int           // as applied
-	set     atomic.Int64  // how often they were found to be others than applied
+	// turn is taken by a request that sets them, until it is known what came of it, and by a
+	// probe that asks for them. It is one at a time: one may undo what another did.
+	turn    gate         // nil if nothing is shared
+	applied string       // as the last probe found them; whose turn it is owns it
+	loaded  int          // as applied
+	set     atomic.Int64 // how often they were found to be others than applied
 }
-
-// enter waits for the turn; it is false once the context is done.
-func (s *scales) enter(ctx context.Context) bool {
-	select {
-	case s.turn <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (s *scales) leave() { <-s.turn }
 
 // setsScales reports whether the request is one.
 func setsScales(method, path string) bool {
@@ -94,12 +82,12 @@ func setsScales(method, path string) bool {
 // setting waits for the turn of a request that sets scales. done is called with whether it
 // may have been heeded.
 func (sh *Sharer) setting(ctx context.Context) (done func(heeded bool)) {
-	if sh.scales.turn == nil || !sh.scales.enter(ctx) {
+	if sh.scales.turn == nil || !sh.scales.turn.enter(ctx) {
 		return func(bool) {}
 	}
 	return func(heeded bool) {
 		if !heeded {
-			sh.scales.leave()
+			sh.scales.turn.leave()
 			return
 		}
 		sh.running.Go(sh.wereSet)
@@ -109,7 +97,7 @@ func (sh *Sharer) setting(ctx context.Context) (done func(heeded bool)) {
 // wereSet ends sharing if the backend applies other adapters than when it was probed, or
 // does not tell: many set what is set, or hang up before it is.
 func (sh *Sharer) wereSet() {
-	defer sh.scales.leave()
+	defer sh.scales.turn.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	applied, loaded, err := sh.backend.Adapters(ctx)
@@ -127,10 +115,10 @@ const scalesSet = "the scales of the backend's adapters were set"
 // askAdapters completes what the backend says of itself by its adapters; set is how often
 // scales had been set by then.
 func (sh *Sharer) askAdapters(ctx context.Context, p *bridge.Props) (set int64, err error) {
-	if !sh.scales.enter(ctx) {
+	if !sh.scales.turn.enter(ctx) {
 		return 0, ctx.Err()
 	}
-	defer sh.scales.leave()
+	defer sh.scales.turn.leave()
 	p.LoRA, p.Adapters, err = sh.backend.Adapters(ctx)
 	sh.scales.applied, sh.scales.loaded = p.LoRA, p.Adapters
 	return sh.scales.set.Load(), err

@@ -44,7 +44,7 @@ func TestAWrongSlotDirectoryIsTriedAgainWhenTheServerIsAnother(t *testing.T) {
 	cfg := configs.Default()
 	cfg.Backend.URL, cfg.Backend.SlotDir = front.URL, t.TempDir()
 	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second),
-		scales: scales{turn: make(chan struct{}, 1)}, kernels: bridge.GoKernels()}
+		scales: scales{turn: newGate()}, kernels: bridge.GoKernels()}
 	w := &watch{sh: sh, probeRun: newID()}
 	defer sh.backend.Close()
 	f := func(what string, want int32) {

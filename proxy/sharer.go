@@ -88,7 +88,7 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 		return nil, err
 	}
 	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, secret: secret, directory: directory, measured: measured, reprobe: make(chan struct{}, 1),
-		scales:  scales{turn: make(chan struct{}, 1)},
+		scales:  scales{turn: newGate()},
 		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
