@@ -100,7 +100,7 @@ func (d *decision) saveWorthy(o outcome) (*bridge.Pending, error) {
 		return nil, errKnown
 	case d.uncertain():
 		return nil, errForeign
-	case d.lv.slots.exhausted() && d.seen == 0 && len(d.lv.slots.all) > 1:
+	case d.book.exhausted() && d.seen == 0 && len(d.book.all) > 1:
 		return nil, errInDemand
 	}
 	return d.save(o)

@@ -124,7 +124,7 @@ func (d *decision) blame(o outcome) {
 func (d *decision) freeUntaken(o outcome) {
 	switch {
 	case d.untouched(o):
-		d.lv.slots.giveBack(d.slot)
+		d.book.giveBack(d.slot)
 		d.slot = nil
 	case d.holdsWhole(o):
 		d.traceBroken(o)
@@ -167,6 +167,6 @@ func (d *decision) free(taken bool, left []int32) {
 	} else {
 		d.slot.adapters = unknownAdapters
 	}
-	d.lv.slots.releaseLeaving(d.slot, d.req.Tenant, held, left, generation)
+	d.book.releaseLeaving(d.slot, d.req.Tenant, held, left, generation)
 	d.slot = nil
 }

@@ -15,7 +15,7 @@ const leastBytes = 2
 // knows of a prompt that it would not respect, the request goes the whole way.
 func (d *decision) hopeless() bool {
 	pol := &d.req.Policy
-	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.req.Tenant) {
+	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.book.hold(d.req.Tenant) {
 		return false
 	}
 	n := d.req.Prompt.tokensOf(leastBytes)
