@@ -23,9 +23,9 @@ const (
 	// maxMembers bounds how many references one key lists; the last used stay. What
 	// more of them share tells little.
 	maxMembers = 16
-	// patience is the least timeout of what no request waits for: writing, and
+	// leastWriteTimeout is the least timeout of what no request waits for: writing, and
 	// connecting ahead of look-ups. A reference takes some thousand commands.
-	patience = 2 * time.Second
+	leastWriteTimeout = 2 * time.Second
 )
 
 // Scope is what never shares with anything outside of it. Tenant and Model are hex
@@ -100,7 +100,7 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 func (x *Index) Close() error { return x.close() }
 
 // Ping asks whether the index answers, be it by a connection that is yet to be made.
-func (x *Index) Ping(ctx context.Context) error { return x.try(ctx, patience, x.ping) }
+func (x *Index) Ping(ctx context.Context) error { return x.try(ctx, leastWriteTimeout, x.ping) }
 
 // Find returns the references that share the most with the fingerprint, at most
 // limit, in one pipelined round trip, and counts the look-up. A Redis that takes no
@@ -167,7 +167,7 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint, us
 	score, expired := x.score(used, now), strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10)
 	noted := x.held.adding(id)
 	defer x.embedded.adding(1 + len(fp.Keys))()
-	err := x.pipe(ctx, patience, func(ctx context.Context, p redis.Pipeliner) {
+	err := x.pipe(ctx, leastWriteTimeout, func(ctx context.Context, p redis.Pipeliner) {
 		blob := make([]byte, 0, 8*len(fp.Keys))
 		for _, key := range fp.Keys {
 			name := k.posting(key)

@@ -49,7 +49,7 @@ func (d *decision) capture(o outcome, taken bool) {
 	p, err := d.saveWorthy(o)
 	d.free(len(d.tokens) == 0 || o.counted(len(d.tokens)), nil)
 	if err == nil {
-		err = d.keep(p)
+		err = d.commit(p)
 		d.sh.step("capture", start)
 	}
 	d.report.NotKept = err
@@ -161,8 +161,8 @@ func (d *decision) outlived() bool {
 	return d.sh.changed(d.lv) != "" || d.sh.live.Load() != d.lv
 }
 
-// keep makes what was saved a reference that can be found.
-func (d *decision) keep(p *bridge.Pending) error {
+// commit makes what was saved a reference that can be found.
+func (d *decision) commit(p *bridge.Pending) error {
 	ref, err := p.Commit()
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func (d *decision) finish(ctx context.Context, o outcome) {
 	}
 	defer d.lv.users.end()
 	d.leaveGate()
-	d.settle(ctx)
+	d.confirmLate(ctx)
 	d.awaitIdle(ctx, o)
 	d.learn(o)
 	if d.slot != nil {

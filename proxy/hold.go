@@ -24,7 +24,7 @@ const (
 // hold keeps new requests back. Its zero value keeps none.
 type hold struct {
 	mu    sync.Mutex
-	over  chan struct{} // see kept
+	ended chan struct{} // see over
 	limit *time.Timer
 }
 
@@ -32,37 +32,37 @@ type hold struct {
 func (h *hold) begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over != nil {
+	if h.ended != nil {
 		h.limit.Reset(holdFor)
 		return
 	}
 	over := make(chan struct{})
-	h.over = over
+	h.ended = over
 	h.limit = time.AfterFunc(holdFor, func() { h.endOf(over) })
 }
 
-func (h *hold) end() { h.endOf(h.kept()) }
+func (h *hold) end() { h.endOf(h.over()) }
 
-// kept is closed when the requests that are kept may go on; nil while none are.
-func (h *hold) kept() chan struct{} {
+// over is closed when the requests that are held may go on; nil while none are.
+func (h *hold) over() chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.over
+	return h.ended
 }
 
 func (h *hold) endOf(over chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over == over && over != nil {
+	if h.ended == over && over != nil {
 		h.limit.Stop()
 		close(over)
-		h.over = nil
+		h.ended = nil
 	}
 }
 
 // wait waits until the request may go on, for holdFor at most.
 func (h *hold) wait(ctx context.Context) {
-	over := h.kept()
+	over := h.over()
 	if over == nil {
 		return
 	}

@@ -58,7 +58,7 @@ func TestAWrongSlotDirectoryIsTriedAgainWhenTheServerIsAnother(t *testing.T) {
 		if saves.Load() != want {
 			t.Errorf("%s: tried out %d times, want %d", what, saves.Load(), want)
 		}
-		if sh.hold.over != nil {
+		if sh.hold.ended != nil {
 			t.Errorf("%s: requests are held", what)
 		}
 	}

@@ -53,7 +53,7 @@ func (sh *Sharer) look(lv *live) bool {
 	case asleep:
 		sh.doubt(lv, asleep, probeEvery)
 	default:
-		sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.patience(lv))
+		sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.reprobePause(lv))
 	}
 	return true
 }
@@ -63,9 +63,9 @@ func (sh *Sharer) look(lv *live) bool {
 // would wake it.
 const asleep = "the backend sleeps (--sleep-idle-seconds): it is tried out when a request has woken it"
 
-// patience is how long to wait before the next probe: longer each time where the backend is
+// reprobePause is how long to wait before the next probe: longer each time where the backend is
 // another one again and again, as two behind one address are.
-func (sh *Sharer) patience(lv *live) time.Duration {
+func (sh *Sharer) reprobePause(lv *live) time.Duration {
 	if time.Since(lv.since) > reprobeAfter {
 		sh.flaps.Store(0)
 	}

@@ -90,11 +90,11 @@ func (x *exchange) end() {
 	x.cancel(nil)
 	// The last bytes of the answer still wait in fasthttp's buffer: what is
 	// slow must not hold them up.
-	x.server.settling.Go(x.settle)
+	x.server.settling.Go(x.report)
 }
 
-// settle reports the outcome.
-func (x *exchange) settle() {
+// report counts and logs the outcome.
+func (x *exchange) report() {
 	defer func() {
 		if r := recover(); r != nil {
 			x.panicked(r)
