@@ -20,9 +20,9 @@ import (
 // unknownAdapters filled a slot, or may have.
 const unknownAdapters = "?"
 
-// adaptersOf are those that a body names, as it writes them; "" where it names none. An empty
-// list is something else: older servers apply none then, newer ones what they apply by
-// themselves. Of two lists the backend takes one, so both count.
+// adaptersOf returns the adapters that a body names, as written there. It is empty if the body
+// names none. An empty list is something else: older servers then apply none, newer ones their
+// own. If there are two lists both count: we cannot know which one the backend takes.
 func adaptersOf(body gjson.Result) string {
 	var named strings.Builder
 	body.ForEach(func(k, v gjson.Result) bool {
@@ -34,8 +34,9 @@ func adaptersOf(body gjson.Result) string {
 	return named.String()
 }
 
-// adapted takes a request that names adapters for another tenant's than those that do not:
-// only what a slot holds is for it. An empty list says nothing to a backend without any.
+// adapted gives a request that names adapters a tenant of its own, so that it matches only
+// slots that the same adapters filled. An empty list counts as none if the backend has no
+// adapters loaded.
 func (r *request) adapted(lv *live) {
 	if lv != nil && lv.probed.Props.Adapters == 0 && gjson.Get(r.Adapters, "#").Int() == 0 {
 		r.Adapters = ""

@@ -56,9 +56,10 @@ func (d *decision) capture(o outcome, taken bool) {
 	d.sh.captured(d.lv, err)
 }
 
-// trace notes that the backend found more of the prompt than the book knew of: KV that was
-// shifted (n_cache_reuse), that a request around the sidecar left or that the backend's own
-// cache had. Nobody knows what it was computed behind.
+// trace notes how long the answer is, and sets the slot's generation to unknown if the backend
+// found more of the prompt there than the book knew of: KV that it shifted (n_cache_reuse) or
+// had in its RAM cache, or that a request around the sidecar left. Which tokens stood before
+// it when it was computed is not known.
 func (d *decision) trace(o outcome) {
 	if d.State != StateShared && o.CacheN > d.reach {
 		d.generation = max(d.generation, unknown)
@@ -66,9 +67,10 @@ func (d *decision) trace(o outcome) {
 	d.slot.behind = o.PredictedN
 }
 
-// traceBroken is trace where the client hung up during the answer: nobody counted that, and
-// where nobody counted the prompt either, the backend may have found more of it, unless it was
-// told to find nothing.
+// traceBroken is trace for a client that hung up during the answer, so that its length is
+// unknown: the book allows for a whole context of it. If the backend did not report cache_n
+// either, it may have found more of the prompt than the book knew of, unless the request
+// forbade that (cache_prompt: false) or goes on with all that the slot held.
 func (d *decision) traceBroken(o outcome) {
 	d.trace(o)
 	looked := gjson.GetBytes(d.Body, "cache_prompt").Type != gjson.False
@@ -155,8 +157,8 @@ func (d *decision) save(o outcome) (*bridge.Pending, error) {
 	return p, nil
 }
 
-// outlived: the backend may not be the one that was probed any more, so that what was saved
-// may be another model's.
+// outlived reports whether the backend may no longer be the one that was probed: what was
+// saved may then be another model's.
 func (d *decision) outlived() bool {
 	return d.sh.changed(d.lv) != "" || d.sh.live.Load() != d.lv
 }

@@ -19,10 +19,10 @@ type costs struct {
 	now   func() time.Time
 }
 
-// prices are what sharing costs. Hardly any but requests that are shared, or looked up,
-// teach them: once they are too high nothing is shared, and so nothing more learnt. Since
-// what is slow may only have waited for other requests, it counts for no more than
-// maxSlower times what was expected first, and what was learnt fades (halfLife).
+// prices are what sharing costs. Almost only requests that are shared, or looked up, teach
+// them: once they are too high, nothing is shared and nothing more is learnt. So a slow
+// observation, which may only have waited for other requests, counts for at most maxSlower
+// times what was expected at first, and what was learnt fades (halfLife).
 type prices struct {
 	stage, restore line
 	match          line // finding out tokens, look-up, alignment, by the prompt's length
@@ -85,9 +85,8 @@ func newCosts(p *bridge.Probed, bytesPerToken int64) *costs {
 	return c
 }
 
-// shortFactors are how much more a token costs in short batches by the readings: 1 at
-// the length of the longest, and between any two lengths read as many times more or less
-// with each octave.
+// shortFactors returns how much more a token costs in a short batch of each octave: 1 at the
+// longest length that was read, and between two lengths read a constant factor an octave.
 func shortFactors(readings []bridge.Reading, m matcher.Costs) [matcher.ShortBatches]float64 {
 	out := shortBatches
 	if len(readings) < 2 {
@@ -198,9 +197,9 @@ func (c *costs) learn(l, first *line, at int, ms float64) {
 // cooked learns from a recipe that was expected to compute for want ms at the price of a
 // prefill. The time that it waited in the server is not in what the agent says.
 //
-// Of what it was off by, its fixed cost and its price are to blame in proportion to what
-// they were expected to come to. A line through the recipes would not do: most compute
-// about as many tokens, which says nothing of its slope.
+// The error is split between the fixed cost and the price in proportion to their parts of what
+// was expected. A line through the recipes would not do: most compute about the same number of
+// tokens, which says nothing about its slope.
 func (c *costs) cooked(want float64, done bridge.Filled, reply bridge.AgentReply) {
 	c.learn(&c.restore, &c.first.restore, done.Tokens, milliseconds(done.Compose)+reply.Restore)
 	got := reply.Recompute

@@ -63,8 +63,8 @@ func (sh *Sharer) look(lv *live) bool {
 // would wake it.
 const asleep = "the backend sleeps (--sleep-idle-seconds): it is tried out when a request has woken it"
 
-// reprobePause is how long to wait before the next probe: longer each time where the backend is
-// another one again and again, as two behind one address are.
+// reprobePause is how long to wait before the next probe. It doubles each time that the
+// backend is replaced within reprobeAfter, as happens if two servers share an address.
 func (sh *Sharer) reprobePause(lv *live) time.Duration {
 	if time.Since(lv.since) > reprobeAfter {
 		sh.flaps.Store(0)
@@ -72,8 +72,8 @@ func (sh *Sharer) reprobePause(lv *live) time.Duration {
 	return min(reprobeAfter, probeEvery<<min(sh.flaps.Add(1)-1, 6))
 }
 
-// changed names what is not as it was when the backend was probed, or is asleep; "" where
-// nothing is known to be otherwise.
+// changed returns the name of what differs from when the backend was probed, or asleep if it
+// sleeps. It is empty if nothing is known to differ.
 func (sh *Sharer) changed(lv *live) string {
 	if lv.model != nil && lv.model.Replaced() {
 		return "the model file"

@@ -131,9 +131,9 @@ func (x *exchange) report() {
 	x.log(endpoint, state, reason, o)
 }
 
-// comparable tells whether the time to the first byte says how sharing fares: an answer to a
-// prompt long enough to be looked up. Refusals and short prompts, all of them cold, would
-// make cold look fast.
+// comparable reports whether the time to the first byte is counted: only that of answers to
+// prompts long enough to be looked up. Refusals and short prompts are all cold, and would make
+// cold requests look fast.
 func (x *exchange) comparable() bool {
 	d := x.decision
 	return !x.firstByte.IsZero() && x.status/100 == 2 && d.tokens != nil && len(d.tokens) >= d.req.Policy.MinTokens

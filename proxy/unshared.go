@@ -123,9 +123,9 @@ func (d *decision) ownSlot() bool { return d.req.Tenant != "" && d.slot.tenant =
 // pieceBytes is in what pieces bodies are compared: some dozen tokens.
 const pieceBytes = 64
 
-// beginnings stands for a body in the book, where a prompt's tokens do elsewhere: a number for
-// each piece, so that bodies which begin alike begin with the same numbers. A chat's next turn
-// begins like the last one, whatever it holds.
+// beginnings returns numbers that stand for a body where nothing is shared, so that prompts
+// are not tokenized: one for each piece. Bodies that begin alike have the same first numbers,
+// such as those of two turns of a chat.
 func beginnings(body []byte) (out []int32) {
 	for len(body) > 0 {
 		n := min(pieceBytes, len(body))
@@ -157,8 +157,8 @@ func (d *decision) leaveUnshared(ctx context.Context, o outcome) {
 	d.slot = nil
 }
 
-// replaced: the request's prompt took the place of what the slot held. That the answer is there
-// does not say so: an empty prompt leaves everything as it was.
+// replaced reports whether the request's prompt took the place of what the slot held. An
+// answer alone does not show that: an empty prompt leaves the slot as it was.
 func (d *decision) replaced(o outcome) bool {
 	if d.req.Tenant == "" || o.Status != http.StatusOK {
 		return false
