@@ -68,8 +68,7 @@ func (x *exchange) fail(err error) {
 	}
 }
 
-// end frees the connection, settles the decision and writes the log line,
-// exactly once.
+// end frees the connection and has the outcome reported, exactly once.
 func (x *exchange) end() {
 	if x.ended {
 		return
