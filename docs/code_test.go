@@ -85,6 +85,22 @@ func constants(files []*ast.File, prefix string) []string {
 	return out
 }
 
+// constantsOf are the string constants that are declared with a type.
+func constantsOf(files []*ast.File, kind string) []string {
+	var out []string
+	each(files, func(v *ast.ValueSpec) {
+		if declared, ok := v.Type.(*ast.Ident); !ok || declared.Name != kind {
+			return
+		}
+		for _, value := range v.Values {
+			if s, ok := literal(value); ok {
+				out = append(out, s)
+			}
+		}
+	})
+	return out
+}
+
 func unique(s []string) []string {
 	slices.Sort(s)
 	return slices.Compact(s)

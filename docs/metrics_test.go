@@ -166,29 +166,13 @@ func TestEveryLabelValueIsDocumented(t *testing.T) {
 			captures = append(captures, s)
 		}
 	})
-	each(files, func(c *ast.GenDecl) {
-		for _, spec := range c.Specs {
-			v, ok := spec.(*ast.ValueSpec)
-			if !ok || len(v.Values) != 1 || !notKept(v.Names[0].Name) {
-				continue
-			}
-			if call, ok := v.Values[0].(*ast.CallExpr); ok && called(call) == "New" {
-				s, _ := argument(call, 0)
-				captures = append(captures, s)
-			}
-		}
-	})
+	captures = append(captures, constantsOf(files, "notKept")...)
 	same(t, "steps", names(table(t, "operations.md", "### Steps")), unique(steps))
 	same(t, "captures", firsts(table(t, "operations.md", "### Captures")), unique(captures))
 	if all := constants(source(t, "bridge"), "Drop"); !slices.Equal(unique(slices.Clone(bridge.DropReasons)), unique(all)) {
 		t.Errorf("DropReasons are %v, want %v", bridge.DropReasons, all)
 	}
 	same(t, "dropped references", firsts(table(t, "operations.md", "### Dropped references")), bridge.DropReasons)
-}
-
-// notKept are the errors that say why a prompt was not kept.
-func notKept(name string) bool {
-	return slices.Contains([]string{"errMeasured", "errNotFuzzy", "errTooShort", "errComposed", "errUnknown", "errKnown", "errForeign", "errInDemand", "errSlotEmpty", "errNotIndexed"}, name)
 }
 
 // receiver is the field on which a method is called.

@@ -79,7 +79,7 @@ func Calibrate(ctx context.Context, o Options, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m.frontier = levelsOf
+	m.trials = levelsOf
 	report, err := m.runAll(ctx, pairs, o)
 	if err == nil {
 		err = m.calibrate(report.Pairs, w)
@@ -117,8 +117,8 @@ func kind(results []Result, displaced bool) proxy.Kind {
 	k := proxy.Kind{Displaced: displaced, Levels: levels(displaced)}
 	var of [][]Trial
 	for i := range results {
-		if r := &results[i]; r.displaced() == displaced && complete(r.Frontier, len(k.Levels)) {
-			of = append(of, r.Frontier)
+		if r := &results[i]; r.displaced() == displaced && complete(r.Trials, len(k.Levels)) {
+			of = append(of, r.Trials)
 		}
 	}
 	k.Pairs = len(of)

@@ -44,8 +44,8 @@ func TestKindsAreReckonedApart(t *testing.T) {
 	}
 	few, many := len(levels(false)), len(levels(true))
 	results := []Result{
-		{Displaced: .1, Frontier: trials(few, 1)}, {Displaced: .9, Frontier: trials(many, 10)}, {Displaced: .2}, {Displaced: .3, Frontier: trials(few, 3)},
-		{Displaced: .8, Frontier: append(trials(many-1, 1), Trial{Error: "cold"})},
+		{Displaced: .1, Trials: trials(few, 1)}, {Displaced: .9, Trials: trials(many, 10)}, {Displaced: .2}, {Displaced: .3, Trials: trials(few, 3)},
+		{Displaced: .8, Trials: append(trials(many-1, 1), Trial{Error: "cold"})},
 	}
 	k := kind(results, false)
 	if k.Pairs != 2 || k.Levels[0].KL != 2 || math.Abs(k.Levels[0].KLError-1) > 1e-9 { // deviation sqrt(2), of two

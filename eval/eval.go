@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options) error {
 		m.ablations = ablations()
 	}
 	if o.Frontier {
-		m.frontier = func(*Result) []variant { return frontier() }
+		m.trials = func(*Result) []variant { return frontier() }
 	}
 	report, err := m.runAll(ctx, pairs, o)
 	return errors.Join(err, m.publish(report, &o, out), end())
@@ -168,7 +168,7 @@ func (m *bench) runAll(ctx context.Context, pairs []Pair, o Options) (*Report, e
 	report.Summary.Groups = summarise(report.Pairs)
 	report.Summary.Order = groupNames(report.Pairs)
 	report.Summary.Ablations = summariseTrials(report.Pairs, func(r *Result) []Trial { return r.Ablations })
-	report.Summary.Frontier = summariseTrials(report.Pairs, func(r *Result) []Trial { return r.Frontier })
+	report.Summary.Frontier = summariseTrials(report.Pairs, func(r *Result) []Trial { return r.Trials })
 	return report, err
 }
 

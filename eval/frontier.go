@@ -21,7 +21,7 @@ func newFrontierPlots(results []Result) *frontierPlots {
 	}
 	var points []Result
 	for i := range results {
-		for _, t := range results[i].Frontier {
+		for _, t := range results[i].Trials {
 			// A scatter draws results: a trial is one, its way the group.
 			points = append(points, Result{ID: results[i].ID, Group: t.Way, Recomputed: t.Work, KLMean: t.KLMean, TTFTShared: t.TTFT, Error: t.Error})
 		}

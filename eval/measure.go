@@ -21,10 +21,10 @@ type bench struct {
 	client  *backend // to the sidecar
 	answer  int      // tokens
 	repeats int      // of each time
-	// ablations and frontier are made on each pair that is shared; which, may depend on
-	// what was found.
+	// ablations and trials are made on each pair that is shared. Which trials, of the frontier
+	// or of the levels of a calibration, may depend on what was found.
 	ablations []variant
-	frontier  func(*Result) []variant
+	trials    func(*Result) []variant
 }
 
 // coldSlot is the slot of cold runs. Pinning one keeps the server from filling
@@ -72,8 +72,8 @@ func (m *bench) run(ctx context.Context, p Pair, r *Result, step func(int)) erro
 	}
 	if report.State == proxy.StateShared {
 		r.Ablations = m.try(ctx, p, tokens, cold, m.ablations)
-		if m.frontier != nil {
-			r.Frontier = m.try(ctx, p, tokens, cold, m.frontier(r))
+		if m.trials != nil {
+			r.Trials = m.try(ctx, p, tokens, cold, m.trials(r))
 		}
 	}
 	step(len(p.Target))

@@ -47,10 +47,10 @@ type Result struct {
 	Expected     string    `json:"answer,omitempty"`
 	Error        string    `json:"error,omitempty"`
 
-	// Ablations and Frontier are there where the run asked for them and the target
-	// was shared.
+	// Ablations and Trials (of the frontier, or of the levels of a calibration) are there if
+	// the run asked for them and the target was shared.
 	Ablations []Trial `json:"ablations,omitempty"`
-	Frontier  []Trial `json:"frontier,omitempty"`
+	Trials    []Trial `json:"frontier,omitempty"`
 
 	tokens *tokenView
 }

@@ -43,13 +43,13 @@ func TestReportShowsTrials(t *testing.T) {
 	r := sample()
 	r.Pairs[0].Expected = "45"
 	r.Pairs[0].Ablations = []Trial{{Name: "without <rotation>", Way: "agent", Work: .02, KLMean: .4}}
-	r.Pairs[0].Frontier = []Trial{
+	r.Pairs[0].Trials = []Trial{
 		{Name: "little", Way: "agent", Work: .1, KLMean: .02, TTFT: 100, Right: true},
 		{Name: "much", Way: "slot", Work: .3, KLMean: .01, TTFT: 300},
 		{Name: "none", Way: "slot", Error: "not shared"},
 	}
 	r.Summary.Ablations = summariseTrials(r.Pairs, func(r *Result) []Trial { return r.Ablations })
-	r.Summary.Frontier = summariseTrials(r.Pairs, func(r *Result) []Trial { return r.Frontier })
+	r.Summary.Frontier = summariseTrials(r.Pairs, func(r *Result) []Trial { return r.Trials })
 	if s := r.Summary.Frontier; len(s) != 3 || s[0].Right != 1 || s[0].Expected != 1 || s[2].Errors != 1 || s[2].Expected != 0 {
 		t.Fatalf("got %+v", s)
 	}

@@ -1,6 +1,9 @@
 package matcher
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // nearJump is how far apart, in tokens, two neighbouring runs may lie, in the source
 // or in the target, for the step between them to count as an edit and not as a seam. A
@@ -84,9 +87,7 @@ func unwind(segs []segment, from []int, last int) []segment {
 	for i := last; i >= 0; i = from[i] {
 		out = append(out, segs[i])
 	}
-	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
-		out[i], out[j] = out[j], out[i]
-	}
+	slices.Reverse(out)
 	for i := 1; i < len(out); i++ {
 		if cut := out[i-1].end() - out[i].t; cut > 0 {
 			out[i].t, out[i].r, out[i].n = out[i].t+cut, out[i].r+cut, out[i].n-cut

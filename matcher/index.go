@@ -3,14 +3,9 @@ package matcher
 import (
 	"cmp"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,9 +18,9 @@ const (
 	// maxMembers bounds how many references one key lists; the last used stay. What
 	// more of them share tells little.
 	maxMembers = 16
-	// patience is the least timeout of what no request waits for: writing, and
+	// leastWriteTimeout is the least timeout of what no request waits for: writing, and
 	// connecting ahead of look-ups. A reference takes some thousand commands.
-	patience = 2 * time.Second
+	leastWriteTimeout = 2 * time.Second
 )
 
 // Scope is what never shares with anything outside of it. Tenant and Model are hex
@@ -100,7 +95,7 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 func (x *Index) Close() error { return x.close() }
 
 // Ping asks whether the index answers, be it by a connection that is yet to be made.
-func (x *Index) Ping(ctx context.Context) error { return x.try(ctx, patience, x.ping) }
+func (x *Index) Ping(ctx context.Context) error { return x.try(ctx, leastWriteTimeout, x.ping) }
 
 // Find returns the references that share the most with the fingerprint, at most
 // limit, in one pipelined round trip, and counts the look-up. A Redis that takes no
@@ -167,7 +162,7 @@ func (x *Index) Add(ctx context.Context, sc Scope, id string, fp Fingerprint, us
 	score, expired := x.score(used, now), strconv.FormatInt(now.Add(-x.ttl).UnixMilli(), 10)
 	noted := x.held.adding(id)
 	defer x.embedded.adding(1 + len(fp.Keys))()
-	err := x.pipe(ctx, patience, func(ctx context.Context, p redis.Pipeliner) {
+	err := x.pipe(ctx, leastWriteTimeout, func(ctx context.Context, p redis.Pipeliner) {
 		blob := make([]byte, 0, 8*len(fp.Keys))
 		for _, key := range fp.Keys {
 			name := k.posting(key)
@@ -238,46 +233,6 @@ func (x *Index) entry(ctx context.Context, sc Scope, id string) (Fingerprint, er
 	return fp, nil
 }
 
-// rank adds up the votes. A key's vote weighs log(1 + N/df): what every
-// reference holds says little about any. A full list does not tell how many hold its key:
-// it may be all.
-func rank(lists []*redis.StringSliceCmd, references, limit int) []Candidate {
-	n := references
-	for _, l := range lists {
-		n = max(n, len(l.Val()))
-	}
-	votes := map[string]float64{}
-	total := 0.0
-	for _, l := range lists {
-		ids := l.Val()
-		df := max(1, len(ids))
-		if df >= maxMembers {
-			df = n
-		}
-		w := math.Log1p(float64(n) / float64(df))
-		total += w
-		for _, id := range ids {
-			votes[id] += w
-		}
-	}
-	out := make([]Candidate, 0, len(votes))
-	for id, v := range votes {
-		out = append(out, Candidate{id, v / total})
-	}
-	slices.SortFunc(out, func(a, b Candidate) int {
-		switch {
-		case a.Votes > b.Votes:
-			return -1
-		case a.Votes < b.Votes:
-			return 1
-		case a.ID < b.ID:
-			return -1
-		}
-		return 1
-	})
-	return out[:min(len(out), max(0, limit))]
-}
-
 // pipe sends commands in one round trip and returns the first error.
 func (x *Index) pipe(ctx context.Context, timeout time.Duration, fill func(context.Context, redis.Pipeliner)) error {
 	return x.do(ctx, timeout, func(ctx context.Context) error {
@@ -327,62 +282,4 @@ func (x *Index) try(parent context.Context, timeout time.Duration, f func(contex
 func refused(err error) bool {
 	return redis.IsOOMError(err) || redis.IsReadOnlyError(err) || redis.IsPermissionError(err) ||
 		redis.IsNoReplicasError(err) || redis.HasErrorPrefix(err, "MISCONF ")
-}
-
-// scopeKeys makes the key names of one scope. It is for one goroutine.
-type scopeKeys struct {
-	prefix string
-	mac    hash.Hash
-}
-
-// keys derives the scope's own HMAC key, so that no name in Redis says anything
-// about tenant, model or content, and no two scopes have a name in common.
-func (x *Index) keys(sc Scope) *scopeKeys {
-	m := hmac.New(sha256.New, x.secret)
-	for _, s := range []string{sc.Tenant, sc.Model, sc.Store} {
-		var n [8]byte
-		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
-		m.Write(n[:])
-		m.Write([]byte(s))
-	}
-	return &scopeKeys{x.prefix, hmac.New(sha256.New, m.Sum(nil))}
-}
-
-// name is prefix, kind and the first 128 bits of the HMAC of kind and data.
-func (k *scopeKeys) name(kind byte, data []byte) string {
-	k.mac.Reset()
-	k.mac.Write([]byte{kind})
-	k.mac.Write(data)
-	var sum [sha256.Size]byte
-	b := make([]byte, 0, len(k.prefix)+3+22)
-	b = append(b, k.prefix...)
-	b = append(b, ':', kind, ':')
-	return string(base64.RawURLEncoding.AppendEncode(b, k.mac.Sum(sum[:0])[:16]))
-}
-
-func (k *scopeKeys) number(kind byte, n uint64) string {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], n)
-	return k.name(kind, b[:])
-}
-
-func (k *scopeKeys) posting(key uint64) string { return k.number('p', key) }
-func (k *scopeKeys) entry(id string) string    { return k.name('e', []byte(id)) }
-func (k *scopeKeys) references() string        { return k.name('r', nil) }
-
-// seal hides (or shows again) the keys kept with an entry: shingle hashes could
-// be guessed from likely words. The pad is HMAC in counter mode and used for
-// one id only.
-func (k *scopeKeys) seal(id string, data []byte) []byte {
-	out := make([]byte, len(data))
-	var sum [sha256.Size]byte
-	for i := 0; i < len(data); i += sha256.Size {
-		k.mac.Reset()
-		fmt.Fprintf(k.mac, "s%d:%s", i, id)
-		pad := k.mac.Sum(sum[:0])
-		for j := i; j < min(len(data), i+sha256.Size); j++ {
-			out[j] = data[j] ^ pad[j-i]
-		}
-	}
-	return out
 }

@@ -114,8 +114,9 @@ func keptBefore(before []stretch, s stretch) int {
 	return kept
 }
 
-// contextChange is which share of what stood before position src in the reference, or
-// stands before position at now, is not both, where kept tokens are.
+// contextChange is the share of a token's context that changed: 1 - kept / max(at, src), where
+// at and src are its positions now and in the reference, and kept counts the tokens before it
+// in both.
 func contextChange(at int, src int32, kept int) float64 {
 	stood := max(at, int(src))
 	if stood == 0 {

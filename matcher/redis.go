@@ -49,7 +49,7 @@ func openRedis(raw string, timeout time.Duration) (redis.UniversalClient, func()
 		return nil, nil, fmt.Errorf("redis URL: %w", err)
 	}
 	// Each operation has a deadline of its own; a connection may take longer.
-	db := connect(target, files, max(timeout, patience))
+	db := connect(target, files, max(timeout, leastWriteTimeout))
 	return db, db.Close, nil
 }
 

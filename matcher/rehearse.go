@@ -29,7 +29,7 @@ func (x *Index) RehearseWriting(ctx context.Context) error {
 		return err
 	}
 	k := x.keys(sc)
-	return x.pipe(ctx, patience, func(ctx context.Context, p redis.Pipeliner) {
+	return x.pipe(ctx, leastWriteTimeout, func(ctx context.Context, p redis.Pipeliner) {
 		p.ZRem(ctx, k.posting(0), id)
 		p.ZRem(ctx, k.references(), id)
 		p.HIncrBy(ctx, k.number('c', 0), "0", 1)

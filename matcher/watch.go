@@ -67,7 +67,7 @@ type marker struct {
 // check forgets what was put in where the marker is gone, or should be, and sets it again.
 // Whatever is lost from then on is noticed by it. It notices too where no writes are taken.
 func (x *Index) check(ctx context.Context, m *marker) error {
-	return x.do(ctx, patience, func(ctx context.Context) error {
+	return x.do(ctx, leastWriteTimeout, func(ctx context.Context) error {
 		var there *redis.IntCmd
 		_, err := x.db.Pipelined(ctx, func(p redis.Pipeliner) error {
 			// The write comes first: by the first one's refusal go-redis drops a connection to what

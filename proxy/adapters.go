@@ -20,9 +20,9 @@ import (
 // unknownAdapters filled a slot, or may have.
 const unknownAdapters = "?"
 
-// adaptersOf are those that a body names, as it writes them; "" where it names none. An empty
-// list is something else: older servers apply none then, newer ones what they apply by
-// themselves. Of two lists the backend takes one, so both count.
+// adaptersOf returns the adapters that a body names, as written there. It is empty if the body
+// names none. An empty list is something else: older servers then apply none, newer ones their
+// own. If there are two lists both count: we cannot know which one the backend takes.
 func adaptersOf(body gjson.Result) string {
 	var named strings.Builder
 	body.ForEach(func(k, v gjson.Result) bool {
@@ -34,8 +34,9 @@ func adaptersOf(body gjson.Result) string {
 	return named.String()
 }
 
-// adapted takes a request that names adapters for another tenant's than those that do not:
-// only what a slot holds is for it. An empty list says nothing to a backend without any.
+// adapted gives a request that names adapters a tenant of its own, so that it matches only
+// slots that the same adapters filled. An empty list counts as none if the backend has no
+// adapters loaded.
 func (r *request) adapted(lv *live) {
 	if lv != nil && lv.probed.Props.Adapters == 0 && gjson.Get(r.Adapters, "#").Int() == 0 {
 		r.Adapters = ""
@@ -66,25 +67,13 @@ func (d *decision) useAdapters(ctx context.Context) error {
 
 // scales follows what adapters the backend applies by itself.
 type scales struct {
-	// turn is full while a request that sets them is under way, until it is known what came of
-	// it, and while a probe asks for them. It is one at a time: one may undo what another did.
-	turn    chan struct{} // nil where nothing is shared
-	applied string        // as the last probe found them; whose turn it is owns it
-	loaded  int           // as applied
-	set     atomic.Int64  // how often they were found to be others than applied
+	// turn is taken by a request that sets them, until it is known what came of it, and by a
+	// probe that asks for them. It is one at a time: one may undo what another did.
+	turn    gate         // nil if nothing is shared
+	applied string       // as the last probe found them; whose turn it is owns it
+	loaded  int          // as applied
+	set     atomic.Int64 // how often they were found to be others than applied
 }
-
-// enter waits for the turn; it is false once the context is done.
-func (s *scales) enter(ctx context.Context) bool {
-	select {
-	case s.turn <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (s *scales) leave() { <-s.turn }
 
 // setsScales reports whether the request is one.
 func setsScales(method, path string) bool {
@@ -94,12 +83,12 @@ func setsScales(method, path string) bool {
 // setting waits for the turn of a request that sets scales. done is called with whether it
 // may have been heeded.
 func (sh *Sharer) setting(ctx context.Context) (done func(heeded bool)) {
-	if sh.scales.turn == nil || !sh.scales.enter(ctx) {
+	if sh.scales.turn == nil || !sh.scales.turn.enter(ctx) {
 		return func(bool) {}
 	}
 	return func(heeded bool) {
 		if !heeded {
-			sh.scales.leave()
+			sh.scales.turn.leave()
 			return
 		}
 		sh.running.Go(sh.wereSet)
@@ -109,7 +98,7 @@ func (sh *Sharer) setting(ctx context.Context) (done func(heeded bool)) {
 // wereSet ends sharing if the backend applies other adapters than when it was probed, or
 // does not tell: many set what is set, or hang up before it is.
 func (sh *Sharer) wereSet() {
-	defer sh.scales.leave()
+	defer sh.scales.turn.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	applied, loaded, err := sh.backend.Adapters(ctx)
@@ -127,10 +116,10 @@ const scalesSet = "the scales of the backend's adapters were set"
 // askAdapters completes what the backend says of itself by its adapters; set is how often
 // scales had been set by then.
 func (sh *Sharer) askAdapters(ctx context.Context, p *bridge.Props) (set int64, err error) {
-	if !sh.scales.enter(ctx) {
+	if !sh.scales.turn.enter(ctx) {
 		return 0, ctx.Err()
 	}
-	defer sh.scales.leave()
+	defer sh.scales.turn.leave()
 	p.LoRA, p.Adapters, err = sh.backend.Adapters(ctx)
 	sh.scales.applied, sh.scales.loaded = p.LoRA, p.Adapters
 	return sh.scales.set.Load(), err

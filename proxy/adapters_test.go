@@ -62,7 +62,7 @@ func TestSettingScalesEndsSharingWhereTheyAreOthers(t *testing.T) {
 				_, _ = w.Write([]byte(*now.Load()))
 			}
 		})
-		sh := &Sharer{backend: bridge.NewBackend(b.URL, "", time.Minute), metrics: NewMetrics(), scales: scales{turn: make(chan struct{}, 1)}}
+		sh := &Sharer{backend: bridge.NewBackend(b.URL, "", time.Minute), metrics: NewMetrics(), scales: scales{turn: newGate()}}
 		props := bridge.Props{Slots: 1}
 		set, err := sh.askAdapters(context.Background(), &props)
 		if err != nil {
@@ -81,7 +81,7 @@ func TestSettingScalesEndsSharingWhereTheyAreOthers(t *testing.T) {
 			<-asked
 			late, cancel := context.WithCancel(context.Background())
 			cancel()
-			if !lv.rescaled(sh) || sh.scales.enter(late) {
+			if !lv.rescaled(sh) || sh.scales.turn.enter(late) {
 				t.Errorf("%s: the book is believed, or others set scales, before it is known what they are", name)
 			}
 		}

@@ -9,32 +9,32 @@ import (
 )
 
 // answers asks whether the backend is there, with its model loaded.
-func (sh *Sharer) answers(ctx context.Context) bool {
+func (w *watch) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	err := sh.backend.Health(ctx)
+	err := w.sh.backend.Health(ctx)
 	if err != nil {
-		sh.unanswered(err)
+		w.unanswered(err)
 		if bridge.Away(err) || bridge.Loading(err) {
-			sh.refused = refusal{} // what comes is another one
+			w.refused = refusal{} // what comes is another one
 		}
 		return false
 	}
-	sh.silence = ""
+	w.silence = ""
 	return true
 }
 
 // unanswered notes why the backend cannot be asked, and logs it when it begins and when it
 // is something else. That a model is being loaded is nothing to warn of.
-func (sh *Sharer) unanswered(err error) {
-	sh.because(fmt.Sprintf("the backend at %s does not answer: %v; asked every second", sh.cfg.Backend.URL, err))
+func (w *watch) unanswered(err error) {
+	w.sh.because(fmt.Sprintf("the backend at %s does not answer: %v; asked every second", w.sh.cfg.Backend.URL, err))
 	why := root(err).Error()
-	if why == sh.silence || errors.Is(err, context.Canceled) {
+	if why == w.silence || errors.Is(err, context.Canceled) {
 		return
 	}
-	sh.silence = why
+	w.silence = why
 	if !bridge.Loading(err) {
-		sh.log.Warn().Err(err).Str("backend", sh.cfg.Backend.URL).Msg("the backend does not answer: it is asked every second")
+		w.sh.log.Warn().Err(err).Str("backend", w.sh.cfg.Backend.URL).Msg("the backend does not answer: it is asked every second")
 	}
 }
 

@@ -61,11 +61,10 @@ type Level struct {
 	Work     float64 `json:"work"`     // mean share of a cold prefill's token-layers
 }
 
-// certainty is by how many standard errors the mean over all such pairs may be above that
-// of the measured ones. Were losses normal, more than two would be, by Student's t, one
-// model in 25 that is measured on nine pairs, one in 20 on six, one in 14 on four, one in
-// 7 on two. It is more: losses are not normal, and of four levels, or eight, the cheapest
-// that seems to meet a target is taken, which is often one that was lucky.
+// certainty is how many standard errors are added to a measured mean KL before it is compared
+// with a target. At 2, if losses were normal, the true mean would lie above it (Student's t)
+// for 1 model in 25 (nine pairs) to 1 in 14 (four pairs, LeastPairs). In practice it is more
+// often: losses are not normal, and choosing the cheapest passing level favours lucky ones.
 const certainty = 2
 
 // LeastPairs is how many pairs of a kind tell something of it: with fewer the standard

@@ -15,20 +15,25 @@ import (
 // captureTimeout is what the saving of a slot may take at least (patience).
 const captureTimeout = 30 * time.Second
 
-// Why a prompt was not kept as a reference.
-var (
-	errMeasured  = errors.New("measured")
-	errNotFuzzy  = errors.New("route keeps none")
-	errTooShort  = errors.New("short prompt")
-	errComposed  = errors.New("composed")
-	errUnknown   = errors.New("origin unknown")
-	errKnown     = errors.New("not novel")
-	errForeign   = errors.New("other tokens than expected")
-	errInDemand  = errors.New("slots in demand")
-	errSlotEmpty = errors.New("slot emptied by another request")
+// notKept is an error that says why a prompt did not become a reference; a fixed set, since
+// they label metrics.
+type notKept string
+
+func (why notKept) Error() string { return string(why) }
+
+const (
+	errMeasured  notKept = "measured"
+	errNotFuzzy  notKept = "route keeps none"
+	errTooShort  notKept = "short prompt"
+	errComposed  notKept = "composed"
+	errUnknown   notKept = "origin unknown"
+	errKnown     notKept = "not novel"
+	errForeign   notKept = "other tokens than expected"
+	errInDemand  notKept = "slots in demand"
+	errSlotEmpty notKept = "slot emptied by another request"
 	// errNotIndexed: it is on the disk, and keepIndexed puts it in later, or says that the
 	// index is away.
-	errNotIndexed = errors.New("not in the index")
+	errNotIndexed notKept = "not in the index"
 )
 
 // capture saves the slot's KV as a reference, if it is worth keeping, and frees the
@@ -44,16 +49,17 @@ func (d *decision) capture(o outcome, taken bool) {
 	p, err := d.saveWorthy(o)
 	d.free(len(d.tokens) == 0 || o.counted(len(d.tokens)), nil)
 	if err == nil {
-		err = d.keep(p)
+		err = d.commit(p)
 		d.sh.step("capture", start)
 	}
 	d.report.NotKept = err
 	d.sh.captured(d.lv, err)
 }
 
-// trace notes that the backend found more of the prompt than the book knew of: KV that was
-// shifted (n_cache_reuse), that a request around the sidecar left or that the backend's own
-// cache had. Nobody knows what it was computed behind.
+// trace notes how long the answer is, and sets the slot's generation to unknown if the backend
+// found more of the prompt there than the book knew of: KV that it shifted (n_cache_reuse) or
+// had in its RAM cache, or that a request around the sidecar left. Which tokens stood before
+// it when it was computed is not known.
 func (d *decision) trace(o outcome) {
 	if d.State != StateShared && o.CacheN > d.reach {
 		d.generation = max(d.generation, unknown)
@@ -61,9 +67,10 @@ func (d *decision) trace(o outcome) {
 	d.slot.behind = o.PredictedN
 }
 
-// traceBroken is trace where the client hung up during the answer: nobody counted that, and
-// where nobody counted the prompt either, the backend may have found more of it, unless it was
-// told to find nothing.
+// traceBroken is trace for a client that hung up during the answer, so that its length is
+// unknown: the book allows for a whole context of it. If the backend did not report cache_n
+// either, it may have found more of the prompt than the book knew of, unless the request
+// forbade that (cache_prompt: false) or goes on with all that the slot held.
 func (d *decision) traceBroken(o outcome) {
 	d.trace(o)
 	looked := gjson.GetBytes(d.Body, "cache_prompt").Type != gjson.False
@@ -95,7 +102,7 @@ func (d *decision) saveWorthy(o outcome) (*bridge.Pending, error) {
 		return nil, errKnown
 	case d.uncertain():
 		return nil, errForeign
-	case d.lv.slots.exhausted() && d.seen == 0 && len(d.lv.slots.all) > 1:
+	case d.book.exhausted() && d.seen == 0 && len(d.book.all) > 1:
 		return nil, errInDemand
 	}
 	return d.save(o)
@@ -150,14 +157,14 @@ func (d *decision) save(o outcome) (*bridge.Pending, error) {
 	return p, nil
 }
 
-// outlived: the backend may not be the one that was probed any more, so that what was saved
-// may be another model's.
+// outlived reports whether the backend may no longer be the one that was probed: what was
+// saved may then be another model's.
 func (d *decision) outlived() bool {
 	return d.sh.changed(d.lv) != "" || d.sh.live.Load() != d.lv
 }
 
-// keep makes what was saved a reference that can be found.
-func (d *decision) keep(p *bridge.Pending) error {
+// commit makes what was saved a reference that can be found.
+func (d *decision) commit(p *bridge.Pending) error {
 	ref, err := p.Commit()
 	if err != nil {
 		return err
@@ -178,14 +185,14 @@ func (d *decision) keep(p *bridge.Pending) error {
 
 // captured counts and logs the result of a capture.
 func (sh *Sharer) captured(lv *live, err error) {
+	var why notKept
 	switch {
 	case err == nil:
 		sh.metrics.Captures.WithLabelValues("kept").Inc()
 	case errors.Is(err, bridge.ErrNotAdmitted):
 		sh.metrics.Captures.WithLabelValues("not admitted").Inc()
-	case errors.Is(err, errMeasured), errors.Is(err, errNotFuzzy), errors.Is(err, errTooShort), errors.Is(err, errComposed), errors.Is(err, errUnknown), errors.Is(err, errKnown),
-		errors.Is(err, errForeign), errors.Is(err, errInDemand), errors.Is(err, errSlotEmpty), errors.Is(err, errNotIndexed):
-		sh.metrics.Captures.WithLabelValues(err.Error()).Inc()
+	case errors.As(err, &why):
+		sh.metrics.Captures.WithLabelValues(string(why)).Inc()
 	default:
 		sh.metrics.Captures.WithLabelValues("failed").Inc()
 		sh.log.Warn().Err(err).Msg("reference not kept")

@@ -23,7 +23,7 @@ func TestOnlyWhatIsKnownAndNovelIsKept(t *testing.T) {
 		before := len(s.lv.store.All())
 		p, err := d.saveWorthy(o)
 		if err == nil {
-			err = d.keep(p)
+			err = d.commit(p)
 		}
 		if !errors.Is(err, want) {
 			t.Errorf("%s: error %v, want %v", name, err, want)

@@ -47,8 +47,8 @@ const (
 	unknownSlots = "/v1/messages takes no cache_prompt, and what the server's slots hold is not known: it is yet to be tried out, or cannot be; try again, or use /v1/chat/completions"
 )
 
-// ifSearched is why, where the backend would look for the prompt in any slot and takes no word
-// against it; else "".
+// ifSearched returns why if the backend would look for the prompt in any slot, whatever the
+// body says. Else it is empty.
 func (d *decision) ifSearched(why string) string {
 	if !d.req.ignoresSlots() {
 		return ""
@@ -56,9 +56,10 @@ func (d *decision) ifSearched(why string) string {
 	return why
 }
 
-// takeAll takes all slots for the request, emptied of others' prompts where it is searched for
-// there. It waits for those that are in no book before it has others wait for it, and does
-// neither for whom the backend does not admit.
+// takeAll takes all slots for the request. If the backend would search them for its prompt,
+// takeAll first waits for requests that the book does not know, and erases other tenants'
+// prompts. A client that the backend does not admit gets nothing of that, so that it holds up
+// nobody.
 func (d *decision) takeAll(ctx context.Context) {
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()

@@ -10,11 +10,6 @@ import (
 	"github.com/semsharekv/semsharekv/bridge"
 )
 
-// What makes the sharer doubt the backend: strikes (fills in a row that it did not take),
-// failures of the agent (way.go) and losses of the server by recipes, flaps (another server
-// within a minute, again and again, restart.go), and doubts, which count how often it went
-// away, so that a probe meanwhile is not believed.
-
 const (
 	// probeTimeout bounds one try at finding out about the backend; a slot that
 	// is at work makes it wait.
@@ -25,20 +20,28 @@ const (
 	reprobeAfter = time.Minute
 	// maxTakenShift bounds how often that is doubled where others' requests spoil the probe.
 	maxTakenShift = 4
-	// maxStrikes in a row turn sharing off until the backend is probed again.
-	maxStrikes = 3
 )
 
-// watch keeps live true: it probes until the backend answers, and again whenever
+// watch finds out about the backend. Only the goroutine of run uses its fields.
+type watch struct {
+	sh      *Sharer
+	refused refusal
+	silence string // why the backend did not answer the last time; "" if it did
+	taken   int    // how often in a row others' requests spoilt the probe
+	// probeRun is in the names of the probe's files, so that these are always the same.
+	probeRun string
+}
+
+// run keeps the sharer's live true: it probes until the backend answers, and again whenever
 // something made it doubtful.
-func (sh *Sharer) watch(ctx context.Context) {
+func (w *watch) run(ctx context.Context) {
 	for {
-		wait := sh.connect(ctx)
+		wait := w.connect(ctx)
 		if wait == 0 {
 			select {
 			case <-ctx.Done():
 				return
-			case <-sh.reprobe:
+			case <-w.sh.reprobe:
 				continue
 			}
 		}
@@ -52,10 +55,11 @@ func (sh *Sharer) watch(ctx context.Context) {
 
 // connect probes the backend once and returns after how long to try again, 0 for
 // not before something happens.
-func (sh *Sharer) connect(ctx context.Context) time.Duration {
+func (w *watch) connect(ctx context.Context) time.Duration {
+	sh := w.sh
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	if !sh.answers(ctx) {
+	if !w.answers(ctx) {
 		return probeEvery
 	}
 	defer sh.tried.Store(true)
@@ -65,21 +69,21 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 	case props.Sleeping:
 		sh.because(asleep)
 		return probeEvery
-	case sh.refused.stands(props, model):
-		sh.renewBook(ctx, props)
+	case w.refused.stands(props, model):
+		w.renewBook(ctx, props)
 		return probeEvery
-	case !sh.endBook(ctx):
+	case !w.endBook(ctx):
 		return probeEvery
 	case err != nil:
-		return sh.failed(ctx, err, props, model)
+		return w.failed(ctx, err, props, model)
 	}
 	doubts := sh.doubts.Load()
 	defer sh.hold.end()
-	lv, err := sh.probe(ctx, props)
+	lv, err := w.probe(ctx, props)
 	if err != nil {
-		return sh.failed(ctx, err, props, model)
+		return w.failed(ctx, err, props, model)
 	}
-	sh.taken, sh.refused = 0, refusal{}
+	w.taken, w.refused = 0, refusal{}
 	sh.strikes.Store(0)
 	lv.since = time.Now()
 	sh.uncleared.Store(&lv.probed.Props)
@@ -105,16 +109,16 @@ func (sh *Sharer) connect(ctx context.Context) time.Duration {
 
 // failed notes why the backend could not be probed, begins a book of one that is refused, and
 // returns after how long to try again.
-func (sh *Sharer) failed(ctx context.Context, err error, props bridge.Props, model string) time.Duration {
-	sh.because(err.Error())
+func (w *watch) failed(ctx context.Context, err error, props bridge.Props, model string) time.Duration {
+	w.sh.because(err.Error())
 	taken := errors.Is(err, bridge.ErrTaken)
-	if !errors.Is(err, context.Canceled) && (!taken || sh.taken == 0) {
-		sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
+	if !errors.Is(err, context.Canceled) && (!taken || w.taken == 0) {
+		w.sh.log.Warn().Err(err).Msg("nothing is shared: requests pass through")
 	}
 	switch {
 	case taken:
-		sh.taken++
-		return probeEvery << min(sh.taken-1, maxTakenShift)
+		w.taken++
+		return probeEvery << min(w.taken-1, maxTakenShift)
 	case bridge.Away(err), errors.Is(err, bridge.ErrLost), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return probeEvery
 	case errors.Is(err, context.DeadlineExceeded):
@@ -124,8 +128,8 @@ func (sh *Sharer) failed(ctx context.Context, err error, props bridge.Props, mod
 	if failed := new(bridge.BackendError); errors.As(err, &failed) {
 		most = maxReask
 	}
-	sh.refused.again(props, model, most)
-	sh.keepBook(ctx, props)
+	w.refused.again(props, model, most)
+	w.keepBook(ctx, props)
 	return probeEvery
 }
 
@@ -156,48 +160,4 @@ func (sh *Sharer) Ready() error {
 		return errors.New(*why)
 	}
 	return errors.New("no slot directory is configured")
-}
-
-// doubt turns sharing off until the backend is probed again, at the earliest when all requests
-// that run have ended: they hold slots by a book that the next one does not know.
-func (sh *Sharer) doubt(lv *live, why string, after time.Duration) {
-	if !sh.live.CompareAndSwap(lv, nil) {
-		return
-	}
-	sh.because(why + " (requests that run are awaited before it is tried out again)")
-	sh.metrics.Sharing.Set(0)
-	sh.log.Warn().Str("why", why).Msg("sharing is off until the backend is probed again")
-	sh.running.Go(func() {
-		lv.retire()
-		sh.because(why)
-		select {
-		case <-sh.stopped:
-			return
-		case <-time.After(after):
-		}
-		select {
-		case sh.reprobe <- struct{}{}:
-		default:
-		}
-	})
-}
-
-// notTaken is why fills that the backend failed end sharing.
-const notTaken = "the backend repeatedly did not take what was filled in"
-
-// strike counts a fill that failed, for why, and not by its own doing.
-func (sh *Sharer) strike(lv *live, why string) {
-	if sh.strikes.Add(1) >= maxStrikes {
-		sh.doubt(lv, why, reprobeAfter)
-	}
-}
-
-// mismatch counts a restore that the backend's cache_n did not confirm. Where another
-// request may empty a slot at any time, or may have got this one, it says nothing of the
-// backend.
-func (d *decision) mismatch() {
-	d.sh.metrics.Mismatches.Inc()
-	if !d.lv.probed.Volatile && !d.overrun() {
-		d.sh.strike(d.lv, notTaken)
-	}
 }

@@ -51,8 +51,9 @@ func (c conversations) name(tenant, id string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// of is the name of the conversation that the head of a tenant's request names; "" for none,
-// and for several, of which nobody knows which one the backend takes.
+// of returns the backend's name for the conversation in the request's X-Conversation-Id. It is
+// empty if the header is absent, or repeated: we cannot know which value the backend would
+// use.
 func (c conversations) of(tenant string, h *fasthttp.RequestHeader) string {
 	id, n := header(h, conversationHeader)
 	if n != 1 {

@@ -19,10 +19,10 @@ type costs struct {
 	now   func() time.Time
 }
 
-// prices are what sharing costs. Hardly any but requests that are shared, or looked up,
-// teach them: once they are too high nothing is shared, and so nothing more learnt. Since
-// what is slow may only have waited for other requests, it counts for no more than
-// maxSlower times what was expected first, and what was learnt fades (halfLife).
+// prices are what sharing costs. Almost only requests that are shared, or looked up, teach
+// them: once they are too high, nothing is shared and nothing more is learnt. So a slow
+// observation, which may only have waited for other requests, counts for at most maxSlower
+// times what was expected at first, and what was learnt fades (halfLife).
 type prices struct {
 	stage, restore line
 	match          line // finding out tokens, look-up, alignment, by the prompt's length
@@ -85,9 +85,8 @@ func newCosts(p *bridge.Probed, bytesPerToken int64) *costs {
 	return c
 }
 
-// shortFactors are how much more a token costs in short batches by the readings: 1 at
-// the length of the longest, and between any two lengths read as many times more or less
-// with each octave.
+// shortFactors returns how much more a token costs in a short batch of each octave: 1 at the
+// longest length that was read, and between two lengths read a constant factor an octave.
 func shortFactors(readings []bridge.Reading, m matcher.Costs) [matcher.ShortBatches]float64 {
 	out := shortBatches
 	if len(readings) < 2 {
@@ -198,9 +197,9 @@ func (c *costs) learn(l, first *line, at int, ms float64) {
 // cooked learns from a recipe that was expected to compute for want ms at the price of a
 // prefill. The time that it waited in the server is not in what the agent says.
 //
-// Of what it was off by, its fixed cost and its price are to blame in proportion to what
-// they were expected to come to. A line through the recipes would not do: most compute
-// about as many tokens, which says nothing of its slope.
+// The error is split between the fixed cost and the price in proportion to their parts of what
+// was expected. A line through the recipes would not do: most compute about the same number of
+// tokens, which says nothing about its slope.
 func (c *costs) cooked(want float64, done bridge.Filled, reply bridge.AgentReply) {
 	c.learn(&c.restore, &c.first.restore, done.Tokens, milliseconds(done.Compose)+reply.Restore)
 	got := reply.Recompute
@@ -229,63 +228,4 @@ func (c *costs) least(n int, agent bool) float64 {
 		ms += c.agentFixed
 	}
 	return ms
-}
-
-// line is a straight line through observations, the older ones counting less:
-// weighted least squares, kept as moments.
-type line struct{ w, x, y, xx, xy float64 }
-
-const (
-	decayWeight = 0.9  // weight of what was known at each new observation
-	priorWeight = 0.3  // of each of the two points that stand for the prior
-	priorSpan   = 4000 // positions between them
-)
-
-// prior starts the line at a + b*x.
-func (l *line) prior(a, b float64) {
-	l.point(0, a, priorWeight)
-	l.point(priorSpan, a+b*priorSpan, priorWeight)
-}
-
-func (l *line) add(x, y float64) {
-	for _, m := range []*float64{&l.w, &l.x, &l.y, &l.xx, &l.xy} {
-		*m *= decayWeight
-	}
-	l.point(x, y, 1)
-}
-
-// mix makes part of l's weight that of another line.
-func (l *line) mix(other line, part float64) {
-	mine, its := 1-part, part*l.w/other.w
-	l.w = mine*l.w + its*other.w
-	l.x = mine*l.x + its*other.x
-	l.y = mine*l.y + its*other.y
-	l.xx = mine*l.xx + its*other.xx
-	l.xy = mine*l.xy + its*other.xy
-}
-
-func (l *line) point(x, y, w float64) {
-	l.w += w
-	l.x += w * x
-	l.y += w * y
-	l.xx += w * x * x
-	l.xy += w * x * y
-}
-
-// at is what the line says of position x.
-func (l *line) at(x int) float64 {
-	a, b := l.fit()
-	return a + b*float64(x)
-}
-
-// fit returns a and b of y = a + b*x, neither negative. Observations all in one
-// place say nothing of the slope, which then is shared between both.
-func (l *line) fit() (a, b float64) {
-	const ridge = 1e5 // square positions: keeps the slope tame
-	b = max(0, (l.w*l.xy-l.x*l.y)/(l.w*l.xx-l.x*l.x+ridge))
-	a = (l.y - b*l.x) / l.w
-	if a < 0 {
-		return 0, l.xy / l.xx
-	}
-	return a, b
 }

@@ -13,17 +13,17 @@ import (
 // client that left must be noticed well within 500 ms.
 const disconnectPoll = 50 * time.Millisecond
 
-// watcher notices clients that hang up while their answer is still being
+// hangups notices clients that hang up while their answer is still being
 // made. fasthttp gives no such signal, and the connection cannot be read, as
 // the next request may already be on it; so the raw sockets are asked. One
 // goroutine looks at all of them, and only runs while there are any.
-type watcher struct {
+type hangups struct {
 	mu      sync.Mutex
-	watches map[*watch]struct{}
+	awaited map[*hangup]struct{}
 	running bool
 }
 
-type watch struct {
+type hangup struct {
 	conn net.Conn
 	raw  syscall.RawConn
 	gone func()
@@ -31,72 +31,72 @@ type watch struct {
 
 // add calls gone, once, when the peer of c hangs up before remove. A
 // connection without a raw socket is not watched, and the result is nil.
-func (w *watcher) add(c net.Conn, gone func()) *watch {
+func (h *hangups) add(c net.Conn, gone func()) *hangup {
 	raw := rawConn(c)
 	if raw == nil {
 		return nil
 	}
-	x := &watch{conn: c, raw: raw, gone: gone}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.watches == nil {
-		w.watches = map[*watch]struct{}{}
+	x := &hangup{conn: c, raw: raw, gone: gone}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.awaited == nil {
+		h.awaited = map[*hangup]struct{}{}
 	}
-	w.watches[x] = struct{}{}
-	if !w.running {
-		w.running = true
-		go w.run()
+	h.awaited[x] = struct{}{}
+	if !h.running {
+		h.running = true
+		go h.run()
 	}
 	return x
 }
 
-func (w *watcher) remove(x *watch) {
+func (h *hangups) remove(x *hangup) {
 	if x == nil {
 		return
 	}
-	w.mu.Lock()
-	delete(w.watches, x)
-	w.mu.Unlock()
+	h.mu.Lock()
+	delete(h.awaited, x)
+	h.mu.Unlock()
 }
 
 // cut gives those who are watched a while to end, and then closes their connections: a
 // client that takes nothing would keep its answer for ever.
-func (w *watcher) cut(while time.Duration) {
-	for end := time.Now().Add(while); w.watching() && time.Now().Before(end); {
+func (h *hangups) cut(while time.Duration) {
+	for end := time.Now().Add(while); h.awaiting() && time.Now().Before(end); {
 		time.Sleep(disconnectPoll)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for x := range w.watches {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for x := range h.awaited {
 		_ = x.conn.Close()
 	}
 }
 
-func (w *watcher) watching() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.watches) > 0
+func (h *hangups) awaiting() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.awaited) > 0
 }
 
-func (w *watcher) run() {
+func (h *hangups) run() {
 	tick := time.NewTicker(disconnectPoll)
 	defer tick.Stop()
-	var all []*watch
+	var all []*hangup
 	for range tick.C {
-		w.mu.Lock()
-		if len(w.watches) == 0 {
-			w.running = false
-			w.mu.Unlock()
+		h.mu.Lock()
+		if len(h.awaited) == 0 {
+			h.running = false
+			h.mu.Unlock()
 			return
 		}
 		all = all[:0]
-		for x := range w.watches {
+		for x := range h.awaited {
 			all = append(all, x)
 		}
-		w.mu.Unlock()
+		h.mu.Unlock()
 		for _, x := range all {
 			if hungUp(x.raw) {
-				w.remove(x)
+				h.remove(x)
 				x.gone()
 			}
 		}

@@ -27,7 +27,7 @@ type exchange struct {
 	cancel   context.CancelCauseFunc
 	conn     net.Conn      // the client's
 	stall    time.Duration // a client that takes nothing for so long is given up; 0 never
-	watch    *watch
+	hangup   *hangup
 	start    time.Time // the request's arrival
 	method   string
 	path     string

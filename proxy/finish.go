@@ -24,7 +24,7 @@ func (d *decision) finish(ctx context.Context, o outcome) {
 	}
 	defer d.lv.users.end()
 	d.leaveGate()
-	d.settle(ctx)
+	d.confirmLate(ctx)
 	d.awaitIdle(ctx, o)
 	d.learn(o)
 	if d.slot != nil {
@@ -124,7 +124,7 @@ func (d *decision) blame(o outcome) {
 func (d *decision) freeUntaken(o outcome) {
 	switch {
 	case d.untouched(o):
-		d.lv.slots.giveBack(d.slot)
+		d.book.giveBack(d.slot)
 		d.slot = nil
 	case d.holdsWhole(o):
 		d.traceBroken(o)
@@ -146,9 +146,10 @@ func (d *decision) holdsWhole(o outcome) bool {
 		len(d.tokens) > 0 && o.counted(len(d.tokens))
 }
 
-// left is what a request whose client hung up leaves in the slot, some part of it and of an
-// answer; nil where something else may be there too: KV that the backend moved, say. No
-// answer tells, so the slot must have held nothing but what the prompt goes on with.
+// left returns the prompt if, after the client hung up, the slot holds nothing but some prefix
+// of it and perhaps part of an answer. It is nil if something else may be there, such as KV
+// that the backend shifted. Since no answer tells, the slot must have held only tokens that
+// this prompt begins with.
 func (d *decision) left(o outcome) []int32 {
 	if !o.ClientGone || !d.whole || d.req.Adapters != "" || d.otherAdapters() {
 		return nil
@@ -167,6 +168,6 @@ func (d *decision) free(taken bool, left []int32) {
 	} else {
 		d.slot.adapters = unknownAdapters
 	}
-	d.lv.slots.releaseLeaving(d.slot, d.req.Tenant, held, left, generation)
+	d.book.releaseLeaving(d.slot, d.req.Tenant, held, left, generation)
 	d.slot = nil
 }

@@ -15,13 +15,13 @@ const (
 	gateLimit = 2 * time.Second
 )
 
-// gate lets one request at a time start at a backend that empties idle slots at
-// every start: from the moment a slot is being filled until its own request runs.
+// gate lets one in at a time. By live's, requests start one at a time at a backend that empties
+// idle slots at every start: each has it from when its slot is filled until it runs.
 type gate chan struct{}
 
 func newGate() gate { return make(gate, 1) }
 
-// enter waits its turn; false means that ctx ended first.
+// enter waits for its turn; false means that ctx ended first.
 func (g gate) enter(ctx context.Context) bool {
 	select {
 	case g <- struct{}{}:

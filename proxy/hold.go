@@ -24,7 +24,7 @@ const (
 // hold keeps new requests back. Its zero value keeps none.
 type hold struct {
 	mu    sync.Mutex
-	over  chan struct{} // see kept
+	ended chan struct{} // see over
 	limit *time.Timer
 }
 
@@ -32,37 +32,37 @@ type hold struct {
 func (h *hold) begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over != nil {
+	if h.ended != nil {
 		h.limit.Reset(holdFor)
 		return
 	}
 	over := make(chan struct{})
-	h.over = over
+	h.ended = over
 	h.limit = time.AfterFunc(holdFor, func() { h.endOf(over) })
 }
 
-func (h *hold) end() { h.endOf(h.kept()) }
+func (h *hold) end() { h.endOf(h.over()) }
 
-// kept is closed when the requests that are kept may go on; nil while none are.
-func (h *hold) kept() chan struct{} {
+// over is closed when the requests that are held may go on; nil while none are.
+func (h *hold) over() chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.over
+	return h.ended
 }
 
 func (h *hold) endOf(over chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over == over && over != nil {
+	if h.ended == over && over != nil {
 		h.limit.Stop()
 		close(over)
-		h.over = nil
+		h.ended = nil
 	}
 }
 
 // wait waits until the request may go on, for holdFor at most.
 func (h *hold) wait(ctx context.Context) {
-	over := h.kept()
+	over := h.over()
 	if over == nil {
 		return
 	}
@@ -77,10 +77,10 @@ func (h *hold) wait(ctx context.Context) {
 
 // clearSlot finds a slot to try the backend out in, while requests are held. Where none is
 // idle it is the first, once the backend has got round to emptying it.
-func (sh *Sharer) clearSlot(ctx context.Context) int {
-	sh.keep()
+func (w *watch) clearSlot(ctx context.Context) int {
+	w.holdRequests()
 	for end := time.Now().Add(idleWait); ; {
-		slot, ok, err := sh.backend.Idle(ctx, -1)
+		slot, ok, err := w.sh.backend.Idle(ctx, -1)
 		if ok {
 			return slot
 		}
@@ -91,15 +91,15 @@ func (sh *Sharer) clearSlot(ctx context.Context) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout/2) // the probe needs the rest
 	defer cancel()
-	_ = sh.backend.Erase(ctx, 0) // the probe says what is wrong with it
-	sh.keep()
+	_ = w.sh.backend.Erase(ctx, 0) // the probe says what is wrong with it
+	w.holdRequests()
 	return 0
 }
 
-// keep has requests held, unless that was in vain: others come around the sidecar, or their
-// answers take long.
-func (sh *Sharer) keep() {
-	if sh.taken < heldTries {
-		sh.hold.begin()
+// holdRequests has new requests wait, unless heldTries probes in a row were spoilt all the
+// same: others come around the sidecar, or answers take long.
+func (w *watch) holdRequests() {
+	if w.taken < heldTries {
+		w.sh.hold.begin()
 	}
 }

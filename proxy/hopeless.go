@@ -10,12 +10,13 @@ const leastBytes = 2
 // backend is so fast that it computes the prompt sooner than anything could be looked up
 // and put into a slot, not even the tokens are asked for.
 //
-// Such a request is left to the backend, which finds what a slot holds of it by itself.
-// Where it could not be trusted with that, since tenants differ, or the book of slots
-// knows of a prompt that it would not respect, the request goes the whole way.
+// Such a request is left to the backend, which finds by itself what a slot holds of it. It is
+// not hopeless if the backend could choose wrongly: if tenants may differ, or if the book
+// knows of a prompt of this tenant's in a slot, which the request could go on with, or the
+// backend overwrite.
 func (d *decision) hopeless() bool {
 	pol := &d.req.Policy
-	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.lv.slots.hold(d.req.Tenant) {
+	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.book.hold(d.req.Tenant) {
 		return false
 	}
 	n := d.req.Prompt.tokensOf(leastBytes)

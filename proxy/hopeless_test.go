@@ -15,7 +15,7 @@ import (
 func TestHopeless(t *testing.T) {
 	f := func(name string, p *bridge.Probed, text int, change func(*decision), want bool) {
 		t.Helper()
-		d := &decision{lv: &live{costs: newCosts(p, 32<<10), slots: newSlots(2)},
+		d := &decision{lv: &live{costs: newCosts(p, 32<<10)}, book: newSlots(2),
 			req: &request{Tenant: "us", Prompt: Prompt{Text: strings.Repeat("a", text)}, Policy: configs.Default().Defaults}}
 		if change != nil {
 			change(d)
@@ -25,7 +25,7 @@ func TestHopeless(t *testing.T) {
 		}
 	}
 	held := func(tenant string) func(*decision) {
-		return func(d *decision) { d.lv.slots.all[1].tenant, d.lv.slots.all[1].tokens = tenant, []int32{1} }
+		return func(d *decision) { d.book.all[1].tenant, d.book.all[1].tokens = tenant, []int32{1} }
 	}
 	f("GPU, small model", gpu(24), 4000, nil, true)
 	f("GPU, small model", gpu(24), 100_000, nil, false)

@@ -29,7 +29,7 @@ func indexSecret(cfg *configs.Config) ([]byte, error) {
 func (sh *Sharer) keepIndexed(lv *live) {
 	failing := false
 	sh.index.Watch(lv.ctx, indexPoll, matcher.Kept{
-		List: func() []string { return sh.kept(lv) },
+		List: func() []string { return sh.referenceIDs(lv) },
 		Add:  func(ctx context.Context, id string) error { return sh.reindex(ctx, lv, id) },
 		Looked: func(err error) {
 			if err != nil {
@@ -43,8 +43,8 @@ func (sh *Sharer) keepIndexed(lv *live) {
 	})
 }
 
-// kept are the ids of all references in the directory.
-func (sh *Sharer) kept(lv *live) []string {
+// referenceIDs are the ids of all references in the directory.
+func (sh *Sharer) referenceIDs(lv *live) []string {
 	if !lv.users.begin() {
 		return nil // being closed
 	}

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// infillBatch is the server's default -b: what it takes of each part depends on it, and on
-// -n and --spm-infill, taken as not given. With others the tokens will not be those that the
-// server sees; its counts then show it and nothing is captured.
+// infillBatch is the server's default batch size (-b), on which it depends how much of each
+// part the server uses. We assume that -b, -n and --spm-infill are not set. If they are, the
+// server sees other tokens than we do; its counts show that, and nothing is captured.
 const infillBatch = 2048
 
 // infill puts a fill-in-the-middle prompt together the way llama-server does

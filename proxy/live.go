@@ -66,14 +66,15 @@ func (lv *live) retire() {
 
 // probe tries out the backend, which says of itself what props has, and builds what sharing
 // needs.
-func (sh *Sharer) probe(ctx context.Context, props bridge.Props) (*live, error) {
+func (w *watch) probe(ctx context.Context, props bridge.Props) (*live, error) {
+	sh := w.sh
 	scales, err := sh.askAdapters(ctx, &props)
 	if err != nil {
 		return nil, err
 	}
 	lv := &live{model: sh.openModel(props), scales: scales, directory: sh.directory}
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
-	if err := sh.tryOut(ctx, lv, props); err != nil {
+	if err := w.tryOut(ctx, lv, props); err != nil {
 		lv.close()
 		return nil, err
 	}
@@ -95,9 +96,10 @@ func (sh *Sharer) probe(ctx context.Context, props bridge.Props) (*live, error) 
 }
 
 // tryOut does all of a probe that takes slots, and makes the book of them.
-func (sh *Sharer) tryOut(ctx context.Context, lv *live, props bridge.Props) (err error) {
+func (w *watch) tryOut(ctx context.Context, lv *live, props bridge.Props) (err error) {
+	sh := w.sh
 	prober := bridge.Prober{Backend: sh.backend, Props: props, Dir: sh.cfg.Backend.SlotDir, Model: lv.model, Kernels: sh.kernels,
-		Slot: sh.clearSlot(ctx), Run: sh.probeRun}
+		Slot: w.clearSlot(ctx), Run: w.probeRun}
 	if lv.probed, err = prober.Probe(ctx); err != nil {
 		return err
 	}

@@ -21,8 +21,8 @@ type outcome struct {
 	Status     int
 	Err        error // transport fault, or nil
 	ClientGone bool
-	// Began: of an answer that the client broke off, tokens came, so that the whole prompt is in
-	// the slot.
+	// Began: the client broke the answer off after its first tokens, so the whole prompt was
+	// in the slot by then.
 	Began bool
 	// CacheN and PromptN are the backend's own count of prompt tokens found in
 	// the cache and computed; -1 where the answer did not say.

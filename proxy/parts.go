@@ -140,9 +140,9 @@ func (d *decision) confirm(ctx context.Context) error {
 	return errOtherTokens
 }
 
-// settle ends what is under way, once the answer went through: tokens that turn out wrong are
-// not known.
-func (d *decision) settle(ctx context.Context) {
+// confirmLate confirms the tokens once the answer went through: if they turn out wrong, they
+// count as unknown.
+func (d *decision) confirmLate(ctx context.Context) {
 	if d.confirm(ctx) != nil {
 		d.tokens = nil
 	}

@@ -12,8 +12,9 @@ const (
 	batchesWaited = 3
 )
 
-// patience is how long a call that saves or empties a slot may take: at least least, and more
-// where the server takes long for a batch at the end of another slot's context.
+// patience is the timeout of a call that saves or empties a slot: `least`, or what
+// batchesWaited batches at the end of another slot's context are expected to take, if that is
+// longer.
 func (lv *live) patience(least time.Duration) time.Duration {
 	end := lv.probed.Props.Context
 	ms := batchesWaited * lv.costs.model().Long(max(0, end-serverBatch), end)

@@ -60,7 +60,7 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 		return nil, coldExactOnly
 	case len(tokens) < pol.MinTokens:
 		return nil, coldShort
-	case d.lv.slots.longestPrefix(d.req.Tenant, tokens, d.maxGeneration()) >= int(exactEnough*float64(len(tokens))):
+	case d.book.longestPrefix(d.req.Tenant, tokens, d.maxGeneration()) >= int(exactEnough*float64(len(tokens))):
 		return nil, coldNoGain
 	}
 	defer func() { d.lv.costs.matched(len(tokens), float64(time.Since(start).Microseconds())/1000) }()
@@ -161,7 +161,7 @@ func (d *decision) drawPlan(a *matcher.Alignment) *matcher.Plan {
 // kept where the plan would leave at least as many tokens to compute, even if the agent would
 // compute them sooner.
 func (d *decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
-	prefix := d.lv.slots.longestPrefix(d.req.Tenant, d.tokens, d.maxGeneration())
+	prefix := d.book.longestPrefix(d.req.Tenant, d.tokens, d.maxGeneration())
 	d.sh.log.Debug().Str("id", d.req.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
 		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
 	if d.trial == nil && (p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) || prefix > 0 && p.Recomputed() >= len(d.tokens)-prefix) {

@@ -69,7 +69,8 @@ func (d *decision) extra(p *matcher.Plan, end int, costs matcher.Costs) float64 
 	return d.deviating(end, costs) + d.looking(p, end, costs) + d.drafting(p, end, costs)
 }
 
-// looking is the part that an answer chooses by its attention.
+// looking is the cost of the displaced tokens that are computed because an answer attends to
+// them.
 func (d *decision) looking(p *matcher.Plan, end int, costs matcher.Costs) float64 {
 	share := d.attended(p)
 	if share == 0 {
@@ -99,7 +100,7 @@ func (d *decision) drafting(p *matcher.Plan, end int, costs matcher.Costs) float
 	return costs.Long(end, n) + bridge.DraftTokens*costs.Prefill(n-1, n)/costs.Agent
 }
 
-// deviating is the part that deviation chooses.
+// deviating is the cost of the tokens that are computed because they deviate.
 func (d *decision) deviating(end int, costs matcher.Costs) float64 {
 	if l := d.level; l != nil {
 		return max(0, l.Work-d.planWork(l)) * costs.Prefill(0, end)

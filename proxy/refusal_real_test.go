@@ -44,11 +44,12 @@ func TestAWrongSlotDirectoryIsTriedAgainWhenTheServerIsAnother(t *testing.T) {
 	cfg := configs.Default()
 	cfg.Backend.URL, cfg.Backend.SlotDir = front.URL, t.TempDir()
 	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second),
-		scales: scales{turn: make(chan struct{}, 1)}, kernels: bridge.GoKernels(), probeRun: newID()}
+		scales: scales{turn: newGate()}, kernels: bridge.GoKernels()}
+	w := &watch{sh: sh, probeRun: newID()}
 	defer sh.backend.Close()
 	f := func(what string, want int32) {
 		t.Helper()
-		if wait := sh.connect(context.Background()); wait != probeEvery {
+		if wait := w.connect(context.Background()); wait != probeEvery {
 			t.Errorf("%s: looked at again in %v, want %v", what, wait, probeEvery)
 		}
 		if err := sh.Ready(); err == nil || !strings.Contains(err.Error(), "--slot-dir") {
@@ -57,13 +58,13 @@ func TestAWrongSlotDirectoryIsTriedAgainWhenTheServerIsAnother(t *testing.T) {
 		if saves.Load() != want {
 			t.Errorf("%s: tried out %d times, want %d", what, saves.Load(), want)
 		}
-		if sh.hold.over != nil {
+		if sh.hold.ended != nil {
 			t.Errorf("%s: requests are held", what)
 		}
 	}
 	f("at first", 1)
 	f("a second later", 1)
-	sh.refused.until = time.Now()
+	w.refused.until = time.Now()
 	f("after the pause", 2)
 	if err := b.Restart(context.Background()); err != nil {
 		t.Fatal(err)

@@ -42,12 +42,13 @@ type request struct {
 	Scattered bool
 }
 
-// ignoresSlots reports whether the backend takes no word about slots and its cache with it:
-// /v1/messages drops what is not Anthropic's.
+// ignoresSlots reports whether the backend ignores id_slot and cache_prompt in the body:
+// /v1/messages drops members that are not Anthropic's.
 func (r *request) ignoresSlots() bool { return r.Endpoint == EndpointMessages }
 
-// guessed reports whether what the backend prefills, or in which slot, is not known for
-// certain: that it finds something else than what was filled in says nothing of restoring.
+// guessed reports whether it is uncertain which tokens the backend prefills, or in which slot.
+// If it then finds something other than what was filled in, that is no sign that restoring
+// failed.
 func (r *request) guessed() bool {
 	return r.ignoresSlots() || r.Prompt.Kind == PromptInfill
 }

@@ -53,7 +53,7 @@ func (sh *Sharer) look(lv *live) bool {
 	case asleep:
 		sh.doubt(lv, asleep, probeEvery)
 	default:
-		sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.patience(lv))
+		sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.reprobePause(lv))
 	}
 	return true
 }
@@ -63,17 +63,17 @@ func (sh *Sharer) look(lv *live) bool {
 // would wake it.
 const asleep = "the backend sleeps (--sleep-idle-seconds): it is tried out when a request has woken it"
 
-// patience is how long to wait before the next probe: longer each time where the backend is
-// another one again and again, as two behind one address are.
-func (sh *Sharer) patience(lv *live) time.Duration {
+// reprobePause is how long to wait before the next probe. It doubles each time that the
+// backend is replaced within reprobeAfter, as happens if two servers share an address.
+func (sh *Sharer) reprobePause(lv *live) time.Duration {
 	if time.Since(lv.since) > reprobeAfter {
 		sh.flaps.Store(0)
 	}
 	return min(reprobeAfter, probeEvery<<min(sh.flaps.Add(1)-1, 6))
 }
 
-// changed names what is not as it was when the backend was probed, or is asleep; "" where
-// nothing is known to be otherwise.
+// changed returns the name of what differs from when the backend was probed, or asleep if it
+// sleeps. It is empty if nothing is known to differ.
 func (sh *Sharer) changed(lv *live) string {
 	if lv.model != nil && lv.model.Replaced() {
 		return "the model file"

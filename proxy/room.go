@@ -35,17 +35,17 @@ func (d *decision) makeRoom(ctx context.Context) bool {
 	idle := func(sl *slot) bool { return sl.id < len(busy) && !busy[sl.id] }
 	held := 0
 	for held < len(d.tokens) {
-		sl := d.lv.slots.takeOldest(idle)
+		sl := d.book.takeOldest(idle)
 		if sl == nil {
 			break
 		}
 		busy[sl.id] = true
 		n, err := d.sh.backend.Empty(ctx, sl.id)
 		if err != nil {
-			d.lv.slots.release(sl, "", nil, sl.generation)
+			d.book.release(sl, "", nil, sl.generation)
 			break
 		}
-		d.lv.slots.emptied(sl)
+		d.book.emptied(sl)
 		held += n
 	}
 	return held > 0

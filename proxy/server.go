@@ -38,7 +38,7 @@ type Server struct {
 	metrics  *Metrics
 	upstream *upstream
 	sharer   *Sharer
-	watcher  watcher
+	hangups  hangups
 	// conversations names those of tenants that are kept apart.
 	conversations conversations
 
@@ -185,7 +185,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.http.ShutdownWithContext(ctx)
 	s.stop(errDraining)
 	if err != nil {
-		s.watcher.cut(abortTime)
+		s.hangups.cut(abortTime)
 	}
 	s.settling.Wait()
 	s.upstream.closeIdle()
@@ -224,7 +224,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		x.refuseBody(ctx, err, cfg.Limits.Body)
 		return
 	}
-	x.watch = s.watcher.add(ctx.Conn(), func() { x.cancel(errClientGone) })
+	x.hangup = s.hangups.add(ctx.Conn(), func() { x.cancel(errClientGone) })
 	head := requestHead{method: ctx.Method(), uri: s.uri(ctx), client: ctx.RemoteAddr(), apart: cfg.Apart()}
 	switch {
 	case x.endpoint != "":

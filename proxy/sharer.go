@@ -46,13 +46,7 @@ type Sharer struct {
 	losses losses
 	flaps  atomic.Int32 // how often in a row the backend was another one within a minute
 
-	hold    hold
-	refused refusal // watch's, as the two that follow
-	silence string  // why the backend did not answer the last time; "" where it did
-	taken   int     // how often in a row others' requests spoilt the probe
-	// probeRun is in the names of the probe's files, so that these are always the same.
-	probeRun string
-
+	hold     hold
 	reprobe  chan struct{}
 	stop     context.CancelFunc
 	stopped  <-chan struct{}
@@ -94,16 +88,16 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 		return nil, err
 	}
 	sh := &Sharer{cfg: cfg, log: log, metrics: m, index: index, secret: secret, directory: directory, measured: measured, reprobe: make(chan struct{}, 1),
-		probeRun: newID(),
-		scales:   scales{turn: make(chan struct{}, 1)},
-		backend:  bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
+		scales:  scales{turn: newGate()},
+		backend: bridge.NewBackend(cfg.Backend.URL, cfg.Backend.APIKey, cfg.Backend.Connect)}
 	sh.backend.Gone = func(err error) { sh.Doubt("the backend is away: " + err.Error()) }
 	sh.loadKernels()
 	sh.because("the backend was not reached yet")
 	sh.inherit()
 	ctx, stop := context.WithCancel(context.Background())
 	sh.stop, sh.stopped = stop, ctx.Done()
-	sh.running.Go(func() { sh.watch(ctx) })
+	w := &watch{sh: sh, probeRun: newID()}
+	sh.running.Go(func() { w.run(ctx) })
 	return sh, nil
 }
 

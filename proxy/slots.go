@@ -33,8 +33,10 @@ type slot struct {
 	tenant string  // whose prompt it holds, or some part of (left); "" nobody's
 	tokens []int32 // what it holds, as far as is known
 	behind int     // tokens of an answer that it holds behind them
-	// left is all that a slot of which no prompt is known may hold, some part of it and of an
-	// answer, as the model computed it; nil where that is not known.
+	// left is set after a request was cut off: the slot holds some prefix of these tokens,
+	// perhaps followed by part of an answer, all computed by the model. Empty, but not nil:
+	// the slot of a new book, which the probe empties. nil: see tokens, and if there are none
+	// the contents are unknown.
 	left []int32
 	// generation of the KV it holds: 0 computed, more where composed.
 	generation int
@@ -77,10 +79,11 @@ func (s *slots) hold(tenant string) bool {
 	return slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.tenant == tenant && len(sl.tokens) > 0 })
 }
 
-// acquire takes the idle slot with the longest exact prefix of tokens, of a generation
-// up to most, if it is at least least tokens long, or one that may have more of them left,
-// else the one used least recently; it waits while all are busy. It returns nil when ctx ends
-// first.
+// acquire waits for an idle slot and takes, in this order: one that may hold at least `least`
+// tokens of the prompt from a request that was cut off, if that beats any known prefix; the
+// one with the longest known prefix (generation <= most), if at least `least`; the least
+// recently used. prefix is the length of the slot's known prefix, 0 in the first case. nil:
+// ctx ended.
 func (s *slots) acquire(ctx context.Context, tenant string, tokens []int32, least, most int) (sl *slot, prefix int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,8 +139,9 @@ func (s *slots) await(ctx context.Context, w *waiter, ready func() bool) bool {
 	return true
 }
 
-// turn reports whether nobody who came before w is to go first: those who want one slot
-// let each other pass, those who want all wait for everybody, and everybody for them.
+// turn reports whether w may be served before those ahead of it in the queue. Requests for one
+// slot may overtake each other; a request for all slots waits for everybody ahead, and
+// everybody behind waits for it.
 func (s *slots) turn(w *waiter) bool {
 	for _, o := range s.queue {
 		if o == w {
@@ -175,9 +179,9 @@ func (s *slots) doubt() {
 	}
 }
 
-// recounted forgets the idle slots that held fewer tokens than the book says, or more, when the
-// backend was asked, and those that were at work or not told of. Those used since then hold
-// others.
+// recounted corrects the book by how many tokens the backend said, when asked, that each slot
+// held. What an idle slot holds is forgotten if the number does not fit the book or is
+// missing. Slots used since then are left alone.
 func (s *slots) recounted(held []int, asked time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,7 +208,8 @@ func (s *slots) isDoubted(sl *slot) bool {
 // in it may lack cells.
 func (sl *slot) nobodys() { sl.tenant, sl.tokens, sl.behind, sl.left = "", nil, 0, nil }
 
-// strangers notes that a request which is in no book has the slot. Others are used first.
+// strangers notes that a request which the book does not know uses the slot. The slot is then
+// the last to be chosen.
 func (sl *slot) strangers() {
 	sl.nobodys()
 	sl.generation, sl.used = unknown, time.Now()
@@ -250,8 +255,9 @@ func (sl *slot) prefix(tenant string, tokens []int32, most int) int {
 	return matcher.CommonPrefix(sl.tokens, tokens)
 }
 
-// reach is how much of a prompt with that prefix the slot may hold: an answer that the
-// prompt goes on with, too. whole tells that the prompt goes on with all that it holds.
+// reach returns how many tokens of the prompt the slot may hold, if it is known to hold the
+// first prefix of them: the prompt may also repeat the answer behind them. whole reports
+// whether the prompt begins with all tokens that are known of the slot.
 func (sl *slot) reach(prompt []int32, prefix int) (n int, whole bool) {
 	if sl.left != nil {
 		n = matcher.CommonPrefix(sl.left, prompt)

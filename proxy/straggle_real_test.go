@@ -36,7 +36,7 @@ func TestNobodyWaitsForAnAnswerThatIsKept(t *testing.T) {
 		}
 		slot := working()
 		_ = answer.Close()
-		within(t, "the sidecar notices", func() bool { return !s.server.watcher.watching() })
+		within(t, "the sidecar notices", func() bool { return !s.server.hangups.awaiting() })
 		return slot
 	}
 	slot := leave()

@@ -68,14 +68,13 @@ func (x *exchange) fail(err error) {
 	}
 }
 
-// end frees the connection, settles the decision and writes the log line,
-// exactly once.
+// end frees the connection and has the outcome reported, exactly once.
 func (x *exchange) end() {
 	if x.ended {
 		return
 	}
 	x.ended = true
-	x.server.watcher.remove(x.watch)
+	x.server.hangups.remove(x.hangup)
 	if x.answer != nil {
 		if x.complete {
 			x.answer.release()
@@ -90,11 +89,11 @@ func (x *exchange) end() {
 	x.cancel(nil)
 	// The last bytes of the answer still wait in fasthttp's buffer: what is
 	// slow must not hold them up.
-	x.server.settling.Go(x.settle)
+	x.server.settling.Go(x.report)
 }
 
-// settle reports the outcome.
-func (x *exchange) settle() {
+// report counts and logs the outcome.
+func (x *exchange) report() {
 	defer func() {
 		if r := recover(); r != nil {
 			x.panicked(r)
@@ -131,9 +130,9 @@ func (x *exchange) settle() {
 	x.log(endpoint, state, reason, o)
 }
 
-// comparable tells whether the time to the first byte says how sharing fares: an answer to a
-// prompt long enough to be looked up. Refusals and short prompts, all of them cold, would
-// make cold look fast.
+// comparable reports whether the time to the first byte is counted: only that of answers to
+// prompts long enough to be looked up. Refusals and short prompts are all cold, and would make
+// cold requests look fast.
 func (x *exchange) comparable() bool {
 	d := x.decision
 	return !x.firstByte.IsZero() && x.status/100 == 2 && d.tokens != nil && len(d.tokens) >= d.req.Policy.MinTokens

@@ -23,9 +23,9 @@ type tokenizer struct {
 	context int           // tokens of one slot, 0 unknown
 }
 
-// tokens returns the ids of a prompt, and where those of the whole are still under way
-// (parts.go) these too. The backend is asked with the client's Authorization, so that an error
-// is also what becomes of a client that it would refuse (see refused).
+// tokens returns the ids of a prompt. If they were found in parts (parts.go), exactTokens are
+// those of the whole, still under way. The backend is asked with the client's Authorization:
+// it returns an error for a client that it would refuse (see refused).
 func (lv *live) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, *exactTokens, error) {
 	text := p.Text
 	switch p.Kind {

@@ -8,11 +8,11 @@ import (
 )
 
 // The model's own answer: routes with reuse off or exact, and clients with X-SemShareKV: off,
-// want nothing of KV that was composed. It stands in slots, where the backend's own prefix
-// match would find it, and may have gone on from there: into its cache in memory, or, for
-// several answers, into other slots. So from the first fill on their requests are sent such
-// that nothing is found but what the book knows to be the model's own; and before the first
-// probe too, which empties the slots, since the sidecar before may have filled them.
+// want none of the KV that was composed. Composed KV lies in slots, where the backend's prefix
+// match could find it, and may have been copied from there to the backend's RAM cache or other
+// slots. So from the first fill on, and before the first probe too (an earlier sidecar may
+// have filled slots), such requests are sent so that they match only what our book records as
+// the model's own.
 
 // clearTimeout bounds how long a request waits for composed slots to be emptied.
 const clearTimeout = time.Second

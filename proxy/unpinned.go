@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// unpinned counts the requests under way whose slot the backend chooses, which may be any:
-// until they are over the book of slots cannot be believed, and then not for what it said
-// before. Where tenants are kept apart there are such only while nothing is known of the
-// backend's slots, or from a configuration before. One that names LoRA adapters matters
+// unpinned counts the requests under way whose slot the backend chooses. It may be any slot:
+// until they have ended the book cannot be trusted, and what it said before is then forgotten.
+// If tenants are kept apart there are such requests only while nothing is known of the
+// backend's slots, or from an earlier configuration. One that names LoRA adapters matters
 // whoever the tenants are (see adapters.go).
 type unpinned struct {
 	sent, over atomic.Int64
@@ -98,9 +98,9 @@ func (sh *Sharer) recount(ctx context.Context, s *slots) {
 	s.recounted(held, asked)
 }
 
-// uncertain: another tenant's prompt may be in the request's slot, or what other adapters
-// computed, whatever the book says: an unpinned request is under way, or was since the slot was
-// taken or the backend doubted.
+// uncertain reports whether the request's slot may hold another tenant's prompt, or KV of
+// other adapters, whatever the book says: an unpinned request is under way, or ended since the
+// slot was taken, or the backend is doubted.
 func (d *decision) uncertain() bool {
 	switch l := &d.sh.unpinned; {
 	case l.adapted.Load() > 0, d.slot != nil && d.book.isDoubted(d.slot):

@@ -20,19 +20,19 @@ type unshared struct {
 }
 
 // keepBook begins a book of a backend that was refused, where its slots can be kept apart.
-func (sh *Sharer) keepBook(ctx context.Context, props bridge.Props) {
-	if !sh.cfg.Apart() || props.Slots < 1 || !sh.endBook(ctx) {
+func (w *watch) keepBook(ctx context.Context, props bridge.Props) {
+	if !w.sh.cfg.Apart() || props.Slots < 1 || !w.endBook(ctx) {
 		return
 	}
-	doubts := sh.doubts.Load()
-	why := sh.mixes(ctx, props)
-	sh.noBook.Store(&why)
+	doubts := w.sh.doubts.Load()
+	why := w.mixes(ctx, props)
+	w.sh.noBook.Store(&why)
 	if why != "" {
-		sh.log.Warn().Str("why", why).Msg("tenants are kept apart, and nothing is shared: every prompt is computed from its first token, and /v1/messages is refused")
+		w.sh.log.Warn().Str("why", why).Msg("tenants are kept apart, and nothing is shared: every prompt is computed from its first token, and /v1/messages is refused")
 	} else {
 		u := &unshared{slots: newSlots(props.Slots)}
-		sh.unshared.Store(u)
-		if sh.doubts.Load() != doubts { // meanwhile
+		w.sh.unshared.Store(u)
+		if w.sh.doubts.Load() != doubts { // meanwhile
 			u.users.close()
 		}
 	}
@@ -40,12 +40,12 @@ func (sh *Sharer) keepBook(ctx context.Context, props bridge.Props) {
 
 // mixes is why the backend may find another tenant's prompt for a request in a slot that holds
 // its own tenant's, or "".
-func (sh *Sharer) mixes(ctx context.Context, props bridge.Props) string {
+func (w *watch) mixes(ctx context.Context, props bridge.Props) string {
 	if props.Start == "" { // llama.cpp #20671 came shortly before servers marked their starts
 		return "llama-server is from before April 2026: with a sliding window it may go on from the prompt before; use a newer one"
 	}
-	slot, _, _ := sh.backend.Idle(ctx, -1) // the first, where it tells nothing of its slots
-	loads, err := sh.backend.Remembers(ctx, slot)
+	slot, _, _ := w.sh.backend.Idle(ctx, -1) // the first, where it tells nothing of its slots
+	loads, err := w.sh.backend.Remembers(ctx, slot)
 	switch {
 	case err != nil:
 		return "whether llama-server loads others' prompts from its memory could not be found out: " + err.Error()
@@ -64,16 +64,16 @@ func (sh *Sharer) unknownSlots() string {
 }
 
 // renewBook begins another book of a backend that was refused, where the last one is doubted.
-func (sh *Sharer) renewBook(ctx context.Context, props bridge.Props) {
-	if u := sh.unshared.Load(); u != nil && u.users.isClosed() {
-		sh.keepBook(ctx, props)
+func (w *watch) renewBook(ctx context.Context, props bridge.Props) {
+	if u := w.sh.unshared.Load(); u != nil && u.users.isClosed() {
+		w.keepBook(ctx, props)
 	}
 }
 
 // endBook ends the book and waits until nobody goes by it: what would come after it could not
 // tell what they leave in which slot. It reports whether that was before ctx ended.
-func (sh *Sharer) endBook(ctx context.Context) bool {
-	u := sh.unshared.Load()
+func (w *watch) endBook(ctx context.Context) bool {
+	u := w.sh.unshared.Load()
 	if u == nil {
 		return true
 	}
@@ -81,7 +81,7 @@ func (sh *Sharer) endBook(ctx context.Context) bool {
 	if u.users.wait(ctx) != nil {
 		return false
 	}
-	sh.unshared.Store(nil)
+	w.sh.unshared.Store(nil)
 	return true
 }
 
@@ -123,9 +123,9 @@ func (d *decision) ownSlot() bool { return d.req.Tenant != "" && d.slot.tenant =
 // pieceBytes is in what pieces bodies are compared: some dozen tokens.
 const pieceBytes = 64
 
-// beginnings stands for a body in the book, where a prompt's tokens do elsewhere: a number for
-// each piece, so that bodies which begin alike begin with the same numbers. A chat's next turn
-// begins like the last one, whatever it holds.
+// beginnings returns numbers that stand for a body where nothing is shared, so that prompts
+// are not tokenized: one for each piece. Bodies that begin alike have the same first numbers,
+// such as those of two turns of a chat.
 func beginnings(body []byte) (out []int32) {
 	for len(body) > 0 {
 		n := min(pieceBytes, len(body))
@@ -157,8 +157,8 @@ func (d *decision) leaveUnshared(ctx context.Context, o outcome) {
 	d.slot = nil
 }
 
-// replaced: the request's prompt took the place of what the slot held. That the answer is there
-// does not say so: an empty prompt leaves everything as it was.
+// replaced reports whether the request's prompt took the place of what the slot held. An
+// answer alone does not show that: an empty prompt leaves the slot as it was.
 func (d *decision) replaced(o outcome) bool {
 	if d.req.Tenant == "" || o.Status != http.StatusOK {
 		return false

@@ -63,7 +63,7 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 	deaths := 0
 	cfg := configs.Default()
 	cfg.Backend.URL, cfg.Backend.SlotDir, cfg.Backend.Library = dying(t, b, &deaths), b.SlotDir, "../bin/libsemshare.so"
-	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second), scales: scales{turn: make(chan struct{}, 1)}}
+	sh := &Sharer{cfg: cfg, log: zerolog.Nop(), metrics: NewMetrics(), backend: bridge.NewBackend(cfg.Backend.URL, "", time.Second), scales: scales{turn: newGate()}}
 	sh.loadKernels()
 	defer sh.backend.Close()
 	probe := func() (*live, error) {
@@ -71,7 +71,7 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return sh.probe(context.Background(), props)
+		return (&watch{sh: sh}).probe(context.Background(), props)
 	}
 	for i := range maxLosses {
 		if _, err := probe(); !errors.Is(err, bridge.ErrLost) {

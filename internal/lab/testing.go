@@ -53,17 +53,6 @@ func ServerCommand(t testing.TB) (program, model string) {
 	return program, tools.Model
 }
 
-// SmallModel returns the path of SmolLM2-135M-Instruct, under the same rules as
-// StartBackend.
-func SmallModel(t testing.TB) string {
-	t.Helper()
-	tools, err := Setup(context.Background(), os.Stderr)
-	if err != nil {
-		missing(t, err)
-	}
-	return tools.Model
-}
-
 func missing(t testing.TB, err error) {
 	t.Helper()
 	if required() {
