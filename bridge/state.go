@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // ErrCorrupt is wrapped by errors about files that say what cannot be, such as a
@@ -223,6 +225,9 @@ func (s *State) Layer(i int) LayerSource {
 	l := &s.Layout.Layers[i]
 	return LayerSource{K: s.bytes(s.keys[i]), V: s.bytes(s.vals[i]), KType: l.KType, VType: l.VType, VTrans: s.Layout.VTrans}
 }
+
+// checksum returns the xxHash64 of the whole file.
+func (s *State) checksum() uint64 { return xxhash.Sum64(s.m.data) }
 
 func (s *State) bytes(p span) []byte { return s.m.data[p.off : p.off+p.len : p.off+p.len] }
 

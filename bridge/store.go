@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -270,10 +269,6 @@ func (s *Store) Close() error {
 	s.scratch.close()
 	return s.run.release()
 }
-
-func (s *Store) statePath(id string) string { return filepath.Join(s.dir, stateName(id)) }
-func (s *Store) savedPath(id string) string { return filepath.Join(s.dir, savedName(id)) }
-func (s *Store) metaPath(id string) string  { return filepath.Join(s.dir, metaName(id)) }
 
 // freeSpace is how many bytes the directory's filesystem has left for us.
 func freeSpace(dir string) (int64, error) {

@@ -3,7 +3,12 @@ package bridge
 import (
 	"os"
 	"path/filepath"
+	"time"
 )
+
+// metaInterval is how long hits stay unwritten: a crash loses them, and other sidecars do
+// not know of them yet.
+const metaInterval = 30 * time.Second
 
 // Refresh takes note of what other sidecars put into the directory, took out of it and
 // wrote about what is there, so that the budget holds for all of them together and each
