@@ -81,7 +81,7 @@ type StoreStats struct {
 // several sidecars may share a directory and what a killed one left behind is
 // known. A Store is safe for concurrent use.
 type Store struct {
-	recipes atomic.Int64 // how many were written
+	recipes atomic.Int64 // how many were given a path
 	dir     string
 	o       StoreOptions
 	run     *runLock

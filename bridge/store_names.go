@@ -36,6 +36,11 @@ func (s *Store) statePath(id string) string { return filepath.Join(s.dir, stateN
 func (s *Store) savedPath(id string) string { return filepath.Join(s.dir, savedName(id)) }
 func (s *Store) metaPath(id string) string  { return filepath.Join(s.dir, metaName(id)) }
 
+// recipePath returns the path of a recipe to come, another one at each call.
+func (s *Store) recipePath() string {
+	return filepath.Join(s.dir, recipeName(s.run.id, s.recipes.Add(1)))
+}
+
 // idOf is the id in the name of a reference's file.
 func idOf(name string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(name, "ssk-"), filepath.Ext(name))
