@@ -203,15 +203,8 @@ func (g *gather) add(s *State, r Run) {
 		if !ok {
 			continue
 		}
-		dst := int32(len(g.pos))
+		g.runs = AppendRun(g.runs, Run{Ref: r.Ref, Src: int32(row), Dst: int32(len(g.pos)), Len: 1, Delta: r.Delta})
 		g.pos = append(g.pos, r.Dst+i)
-		if k := len(g.runs) - 1; k >= 0 {
-			if l := &g.runs[k]; l.Ref == r.Ref && l.Delta == r.Delta && l.Src+l.Len == int32(row) {
-				l.Len++
-				continue
-			}
-		}
-		g.runs = append(g.runs, Run{Ref: r.Ref, Src: int32(row), Dst: dst, Len: 1, Delta: r.Delta})
 	}
 }
 

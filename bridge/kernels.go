@@ -18,6 +18,19 @@ type Run struct {
 	Delta         int32
 }
 
+// AppendRun appends r to runs, or lengthens the last of them if r goes on where it ends.
+func AppendRun(runs []Run, r Run) []Run {
+	if len(runs) == 0 {
+		return append(runs, r)
+	}
+	last := &runs[len(runs)-1]
+	if last.Ref != r.Ref || last.Delta != r.Delta || last.Src+last.Len != r.Src || last.Dst+last.Len != r.Dst {
+		return append(runs, r)
+	}
+	last.Len += r.Len
+	return runs
+}
+
 // LayerSource holds one reference's keys and values of one layer, as they lie in
 // its state file. It is only read.
 type LayerSource struct {
