@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// AgentReply is what the agent says of a recipe that it carried out or refused.
+// AgentReply is the agent's report on a recipe that it carried out or refused.
 type AgentReply struct {
 	Version int    `json:"agent"`
 	Arch    string `json:"arch"`
@@ -46,8 +46,7 @@ type AgentReply struct {
 	NoCells bool `json:"no_cells"`
 }
 
-// ErrNoAgent says that the server treats recipes as the corrupt files that they
-// are to a server without the agent.
+// ErrNoAgent says that the server has no agent: it refused a recipe as a corrupt state file.
 var ErrNoAgent = errors.New("no agent in the server: start llama-server with LD_PRELOAD=libsemshare-agent.so to have tokens recomputed inside it")
 
 // ErrLost says that the server broke off while the agent was at work in it, as it does
@@ -101,8 +100,8 @@ func (b *Backend) Cook(ctx context.Context, slot int, recipe string, tokens int)
 	return reply, nil
 }
 
-// makeReply makes the empty file that the agent writes its reply to, anew. It is made here,
-// since what the server's user makes this one may not be able to read.
+// makeReply creates the empty file that the agent writes its reply to. The sidecar creates it
+// because it may not be able to read files of the server's user.
 func makeReply(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -114,8 +113,9 @@ func makeReply(path string) error {
 	return f.Close()
 }
 
-// unheard is what it means that a recipe's restore ended in err and no agent replied. That
-// there are no cells a server without the agent says of any file that it cannot read.
+// unheard returns the error for a recipe whose restore ended in err without an agent's reply.
+// An answer of the server means that it has no agent: to a file that it cannot read, as a
+// recipe is then, it answers that it has no cells.
 func unheard(ctx context.Context, err error) error {
 	var answer *BackendError
 	var network *net.OpError
@@ -130,9 +130,8 @@ func unheard(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrLost, err)
 }
 
-// readReply reads a reply. Where no agent wrote there is none.
-func readReply(path string) (AgentReply, bool) {
-	var r AgentReply
+// readReply reads a reply; ok is false if no agent wrote one.
+func readReply(path string) (r AgentReply, ok bool) {
 	data, err := os.ReadFile(path)
 	return r, err == nil && json.Unmarshal(data, &r) == nil
 }

@@ -84,11 +84,12 @@ func GoKernels() *Kernels { return &Kernels{name: "go"} }
 func (k *Kernels) Name() string { return k.name }
 
 // Compose gathers the rows of all runs into all layers' K and V, turning the keys
-// by each run's delta and converting what comes from retyped sources, with up to threads threads (0 means one for each CPU). Rows
-// that no run names keep what they hold. Destinations may be memory-mapped; they
-// must not overlap sources, nor runs' destinations one another. rope may be nil
-// where every Delta is 0. On an error that wraps ErrKernelInput nothing was
-// written. It allocates little and keeps no reference to its arguments.
+// by each run's delta and converting rows of retyped sources, with up to threads
+// threads (0 means one for each CPU). Rows that no run names keep their content.
+// Destinations may be memory-mapped; they must not overlap sources, nor runs'
+// destinations one another. rope may be nil if every Delta is 0. On an error that
+// wraps ErrKernelInput nothing was written. It allocates little and keeps no
+// reference to its arguments.
 func (k *Kernels) Compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) error {
 	if err := validateCompose(jobs, runs, rope); err != nil {
 		return err

@@ -121,7 +121,7 @@ func (p Prober) compare(path string, want *State, rope *RoPE) error {
 	return nil
 }
 
-// off is how far a layer's keys and values are from those wanted, as relativeError.
+// off returns the relative errors of a layer's keys and values.
 func (p Prober) off(got, want *State, layer int) (keys, values float64, err error) {
 	gotK, gotV, err := p.byPosition(got, layer)
 	if err != nil {
@@ -151,8 +151,8 @@ func (p Prober) byPosition(s *State, layer int) (keys, values []float32, err err
 	return keys, values, err
 }
 
-// inOrder returns x, elements of the cells of s in rows or columns, cell by cell in the
-// order of the positions.
+// inOrder returns the elements x of the cells of s, which lie in rows or columns, cell by cell
+// in the order of the positions.
 func inOrder(s *State, x []float32, columns bool) ([]float32, error) {
 	n := s.Cells()
 	width := len(x) / n

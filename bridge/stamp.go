@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileStamp tells whether a file is still what it was.
+// fileStamp identifies the content of a file: if it is unchanged, so is the file.
 type fileStamp struct {
 	size, mtime int64
 	inode       uint64
 }
 
-// stampOf is that of the file itself, targetStamp of what a link leads to, openStamp of an
-// open file.
+// stampOf returns the stamp of the file itself, targetStamp that of the file a link leads to,
+// openStamp that of an open file.
 func stampOf(path string) (fileStamp, error)     { return stampBy(unix.Lstat, path) }
 func targetStamp(path string) (fileStamp, error) { return stampBy(unix.Stat, path) }
 func openStamp(f *os.File) (fileStamp, error) {

@@ -91,9 +91,9 @@ func (l *Layout) valueHeaderBytes() int64 {
 	return keyHeaderBytes
 }
 
-// Equal returns nil where the server would take a state of one layout for one of
-// the other, and else an error that names the first difference. The stream is no
-// difference: each slot has its own.
+// Equal returns nil if the server takes states of both layouts alike, and otherwise
+// an error that names the first difference. The stream does not count: each slot has
+// its own.
 func (l *Layout) Equal(m *Layout) error {
 	if err := l.sameFrame(m); err != nil {
 		return err

@@ -37,8 +37,8 @@ func (s *Store) writeMeta(e *entry) error {
 	return nil
 }
 
-// writeStamped writes a file, and returns its stamp from before it has another name: what
-// is there then may be another sidecar's.
+// writeStamped writes a file and returns its stamp. It is taken before the caller renames the
+// file: under the new name another sidecar's file may stand by then.
 func writeStamped(path string, data []byte) (fileStamp, error) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		return fileStamp{}, err
@@ -46,9 +46,9 @@ func writeStamped(path string, data []byte) (fileStamp, error) {
 	return stampOf(path)
 }
 
-// updateMeta writes the metadata of a reference anew, with what others wrote meanwhile,
-// unless another sidecar has removed it: what is gone must not come back. The caller holds
-// s.mu.
+// updateMeta writes the metadata of a reference, merged with the changes of other sidecars.
+// If another sidecar has removed the reference, nothing is written: it must not come back.
+// The caller holds s.mu.
 func (s *Store) updateMeta(e *entry) {
 	stamp, err := stampOf(s.metaPath(e.meta.ID))
 	if err != nil {

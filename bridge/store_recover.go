@@ -39,9 +39,9 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// adopt takes over the reference of that id, of whose metadata reading made rec or err, if
-// it is whole; else it drops it, unless what others made is to be left alone. The caller
-// holds s.mu, and ends with unlock.
+// adopt adds the reference id, given the result of reading its metadata. If they are damaged
+// (err) the reference is dropped instead, unless other runs' references are to be left alone.
+// The caller holds s.mu, and ends with unlock.
 func (s *Store) adopt(id string, rec record, err error) *entry {
 	e := &entry{meta: rec.Meta, earned: rec.Earned, noted: rec.stamp, saved: s.o.Now()}
 	if err == nil {
@@ -55,8 +55,8 @@ func (s *Store) adopt(id string, rec record, err error) *entry {
 	return nil
 }
 
-// removed tells whether the metadata of id are gone. A listing may miss a file that
-// another sidecar renames over meanwhile.
+// removed reports whether the metadata file of id is gone. A listing alone does not show
+// this: it may miss a file over which another sidecar renames a new one.
 func (s *Store) removed(id string) bool {
 	_, err := os.Lstat(s.metaPath(id))
 	return errors.Is(err, fs.ErrNotExist)

@@ -20,7 +20,8 @@ type runLock struct {
 
 func newRun(dir string) (*runLock, error) { return newRunAs(dir, "") }
 
-// newRunAs is newRun of an id that none that lives has, or of a new one where it is "".
+// newRunAs takes the lock of a run named as, which no living run may have, or of a random
+// name if as is "".
 func newRunAs(dir, as string) (*runLock, error) {
 	id := as
 	if id == "" {
@@ -71,7 +72,7 @@ func (r *runs) alive(run string) bool {
 	return lives
 }
 
-// bury takes the lock of a run that ended. It returns false where the run may live.
+// bury takes the lock of a run that has ended. It returns false if the run may be alive.
 func (r *runs) bury(run string) bool {
 	f, err := os.Open(filepath.Join(r.dir, lockName(run)))
 	if err != nil {
