@@ -108,7 +108,7 @@ func (k *kitchen) try(r *Recipe, slot int) (AgentReply, error) {
 	if err := os.WriteFile(filepath.Join(k.lab.SlotDir, "a.recipe"), b.Bytes(), 0o600); err != nil {
 		k.t.Fatal(err)
 	}
-	reply, err := k.backend.Cook(context.Background(), slot, k.lab.SlotDir, "a.recipe", len(r.Tokens))
+	reply, err := k.backend.Cook(context.Background(), slot, filepath.Join(k.lab.SlotDir, "a.recipe"), len(r.Tokens))
 	k.t.Logf("%+v", reply)
 	return reply, err
 }
@@ -373,7 +373,7 @@ func TestAgentRepliesOnlyWhereItIsAsked(t *testing.T) {
 	if text, err := os.ReadFile(other); err != nil || string(text) != "as it was" {
 		t.Errorf("the agent followed a link, and wrote %q (%v)", text, err)
 	}
-	_, err := k.backend.Cook(ctx, 1, k.lab.SlotDir, "a.recipe", 1)
+	_, err := k.backend.Cook(ctx, 1, filepath.Join(k.lab.SlotDir, "a.recipe"), 1)
 	if err == nil || !strings.Contains(err.Error(), "the agent could not carry out the recipe") {
 		t.Errorf("%v: expected the agent's reason", err)
 	}

@@ -26,7 +26,7 @@ func TestARecipeThatAServerWithoutTheAgentRefuses(t *testing.T) {
 	}
 	backend := NewBackend(b.URL, "", time.Second)
 	defer backend.Close()
-	_, err := backend.Cook(context.Background(), 1, b.SlotDir, "a.recipe", 1)
+	_, err := backend.Cook(context.Background(), 1, filepath.Join(b.SlotDir, "a.recipe"), 1)
 	if !errors.Is(err, ErrNoAgent) || errors.Is(err, ErrNoCells) {
 		t.Errorf("%v: expected that there is no agent", err)
 	}
@@ -84,7 +84,7 @@ func TestTheAgentsCountIsComparedWithTheRecipes(t *testing.T) {
 		defer server.Close()
 		b := NewBackend(server.URL, "", time.Second)
 		defer b.Close()
-		if _, err := b.Cook(t.Context(), 0, dir, "a.recipe", 8); !errors.Is(err, want) {
+		if _, err := b.Cook(t.Context(), 0, filepath.Join(dir, "a.recipe"), 8); !errors.Is(err, want) {
 			t.Errorf("restored %d of a recipe of 8: error %v, expected %v", restored, err, want)
 		}
 	}

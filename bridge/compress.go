@@ -30,9 +30,9 @@ func ParseCompression(s string) (*Compression, error) {
 	return &Compression{k, v}, nil
 }
 
-// Layout is l with what it has in f32, f16 or bf16 stored in c's types, values in
-// rows. Packed keys and values stay as they are, as does what c's blocks do not
-// divide or would make larger.
+// Layout returns l with its f32, f16 and bf16 halves stored in c's types, values in rows. A
+// half stays as it is if it is packed already, or if c's blocks do not divide its rows or
+// would make them larger.
 func (c *Compression) Layout(l *Layout) *Layout {
 	out := *l
 	out.Layers = append([]LayerLayout(nil), l.Layers...)

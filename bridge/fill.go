@@ -45,8 +45,8 @@ type FilledStep struct {
 	Prefill Prefilled     // zero in the last
 }
 
-// ErrNotTaken says that the server's cache_n shows that it did not take what it
-// said it restored.
+// ErrNotTaken says that the server did not use a state that it claimed to have restored, as
+// its cache_n shows.
 var ErrNotTaken = errors.New("the backend did not take the restored state")
 
 // ErrUnsent says that a fill failed before the backend was asked to restore anything: the
@@ -203,15 +203,8 @@ func (g *gather) add(s *State, r Run) {
 		if !ok {
 			continue
 		}
-		dst := int32(len(g.pos))
+		g.runs = AppendRun(g.runs, Run{Ref: r.Ref, Src: int32(row), Dst: int32(len(g.pos)), Len: 1, Delta: r.Delta})
 		g.pos = append(g.pos, r.Dst+i)
-		if k := len(g.runs) - 1; k >= 0 {
-			if l := &g.runs[k]; l.Ref == r.Ref && l.Delta == r.Delta && l.Src+l.Len == int32(row) {
-				l.Len++
-				continue
-			}
-		}
-		g.runs = append(g.runs, Run{Ref: r.Ref, Src: int32(row), Dst: dst, Len: 1, Delta: r.Delta})
 	}
 }
 
@@ -256,9 +249,9 @@ func (p *progress) stage(ctx context.Context, st FillStage) (Prefilled, error) {
 	return got, p.reopen(st)
 }
 
-// save has the server write the slot to savedIn. It waits for the answer though the
-// client may be gone: the server carries out what it was asked for in any case, and the
-// file could be another request's by then. Without an answer nobody gets it again.
+// save has the server write the slot to savedIn. It waits for the answer even if the client
+// is gone: the server saves in any case, when the file could be another request's already.
+// If no answer comes, the file is abandoned.
 func (p *progress) save(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.f.SaveWithin)
 	defer cancel()

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Inspect prints what is in the state file at path, and whether and why not it can
-// be shared, which also depends on the model (modelPath, "" where it is not known).
-// A file that cannot be read as a state is described as such; the error, which wraps
-// ErrCorrupt or ErrUnsupported, says what is wrong with it. It prints no text of the prompt, and nothing where the
+// Inspect prints the content of the state file at path, and whether it can be shared
+// or why not, which also depends on the model (modelPath, "" if it is not known). If
+// the file is no valid state it says so; the error, which wraps ErrCorrupt or
+// ErrUnsupported, has the reason. It prints no text of the prompt, and nothing if the
 // file cannot be read at all.
 func Inspect(w io.Writer, path, modelPath string) error {
 	p := &lines{w: w}

@@ -18,6 +18,19 @@ type Run struct {
 	Delta         int32
 }
 
+// AppendRun appends r to runs, or lengthens the last of them if r goes on where it ends.
+func AppendRun(runs []Run, r Run) []Run {
+	if len(runs) == 0 {
+		return append(runs, r)
+	}
+	last := &runs[len(runs)-1]
+	if last.Ref != r.Ref || last.Delta != r.Delta || last.Src+last.Len != r.Src || last.Dst+last.Len != r.Dst {
+		return append(runs, r)
+	}
+	last.Len += r.Len
+	return runs
+}
+
 // LayerSource holds one reference's keys and values of one layer, as they lie in
 // its state file. It is only read.
 type LayerSource struct {
@@ -71,11 +84,12 @@ func GoKernels() *Kernels { return &Kernels{name: "go"} }
 func (k *Kernels) Name() string { return k.name }
 
 // Compose gathers the rows of all runs into all layers' K and V, turning the keys
-// by each run's delta and converting what comes from retyped sources, with up to threads threads (0 means one for each CPU). Rows
-// that no run names keep what they hold. Destinations may be memory-mapped; they
-// must not overlap sources, nor runs' destinations one another. rope may be nil
-// where every Delta is 0. On an error that wraps ErrKernelInput nothing was
-// written. It allocates little and keeps no reference to its arguments.
+// by each run's delta and converting rows of retyped sources, with up to threads
+// threads (0 means one for each CPU). Rows that no run names keep their content.
+// Destinations may be memory-mapped; they must not overlap sources, nor runs'
+// destinations one another. rope may be nil if every Delta is 0. On an error that
+// wraps ErrKernelInput nothing was written. It allocates little and keeps no
+// reference to its arguments.
 func (k *Kernels) Compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) error {
 	if err := validateCompose(jobs, runs, rope); err != nil {
 		return err

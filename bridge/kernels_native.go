@@ -178,13 +178,18 @@ func pin[T any](p *pins, s []T) *T {
 	return at
 }
 
+// cRuns returns runs as C and the agent's recipes have them.
+func cRuns(runs []Run) []cRun {
+	out := make([]cRun, len(runs))
+	for i, r := range runs {
+		out[i] = cRun{int32(r.Ref), r.Src, r.Dst, r.Len, r.Delta}
+	}
+	return out
+}
+
 func (n *native) compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) error {
 	var p pins
 	defer p.Unpin()
-	cRuns := make([]cRun, len(runs))
-	for i, r := range runs {
-		cRuns[i] = cRun{int32(r.Ref), r.Src, r.Dst, r.Len, r.Delta}
-	}
 	cJobs := make([]cJob, len(jobs))
 	for i := range jobs {
 		cJobs[i] = jobs[i].toC(&p)
@@ -194,7 +199,7 @@ func (n *native) compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) e
 		cR = &cRope{neox: b2i(rope.NEOX), headDim: int32(rope.HeadDim), dims: int32(rope.Dims), freqs: pin(&p, rope.Freqs)}
 		p.Pin(cR)
 	}
-	status := n.semshareCompose(pin(&p, cJobs), int32(len(jobs)), pin(&p, cRuns), int32(len(runs)), cR, int32(threads))
+	status := n.semshareCompose(pin(&p, cJobs), int32(len(jobs)), pin(&p, cRuns(runs)), int32(len(runs)), cR, int32(threads))
 	return n.failure("compose", status)
 }
 

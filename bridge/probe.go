@@ -127,8 +127,8 @@ func (p Prober) Probe(ctx context.Context) (out *Probed, err error) {
 // while the slot is at work, and the sidecar may be waiting to end.
 const clearTimeout = 2 * time.Second
 
-// clear empties a slot, also where ctx has ended. Where it fails the next request only
-// finds a foreign prefix.
+// clear empties a slot, even if ctx has ended. If it fails, the next request merely finds a
+// foreign prefix.
 func (p Prober) clear(ctx context.Context, slot int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
 	defer cancel()
@@ -243,7 +243,8 @@ func (p Prober) inspect(ctx context.Context, out *Probed, files []string, tokens
 	return nil
 }
 
-// taken: what the server saved is another's prompt, and not a part of the tokens.
+// taken reports whether the saved state is of another's prompt: it holds other tokens than
+// the beginning of these.
 func taken(s *State, tokens []int32) bool {
 	n := len(s.Tokens)
 	return n > len(tokens) || !slices.Equal(s.Tokens, tokens[:n])
@@ -314,8 +315,8 @@ func (p Prober) volatile(ctx context.Context, file string, tokens []int32) (bool
 	return got.CacheN != len(tokens), err
 }
 
-// foundTries: that the server does not find all that was restored is believed when it shows
-// so often in a row, since another request may have taken the slot and left it.
+// foundTries is the number of tries, in a row, in which the server must have found less than
+// was restored before that is believed: another request may have taken the slot and left it.
 const foundTries = 2
 
 // found restores the prompt, has something be done, and computes a token behind it.
@@ -344,7 +345,7 @@ func (p Prober) foundOnce(ctx context.Context, file string, tokens []int32, do f
 	return p.Backend.Prefill(ctx, p.Slot, append(tokens[:len(tokens):len(tokens)], tokens[0]))
 }
 
-// only: the slot holds n tokens, or was emptied, and nobody is using it.
+// only reports whether the slot holds n tokens, or was emptied, and nobody is using it.
 func (s slotNow) only(n int) bool { return !s.busy && (s.held == n || s.held == 0) }
 
 // untaken returns ErrTaken where /slots shows another in the slot than what was restored, n

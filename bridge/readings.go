@@ -51,8 +51,9 @@ func readingLengths(long int) []int { return []int{long, 1, 8, 64} }
 // fast reports whether a backend is worth being timed more closely.
 func (r Reading) fast() bool { return r.PerToken() < fastTokenMS }
 
-// warm is the first prefill, or that of another prompt as long where it took long though
-// a single token then did not: on a GPU the first is mostly start-up.
+// warm returns the reading of the first prefill, or, if that was slow though a single token
+// behind it was not, of a second prefill of the same length: on a GPU the first is mostly
+// start-up.
 func (p Prober) warm(ctx context.Context, first, single Reading) (Reading, error) {
 	if first.fast() || single.MS > fastSingleMS {
 		return first, nil

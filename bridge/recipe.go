@@ -126,7 +126,7 @@ func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
 	put(pos)
 	put(r.depths(pos))
 	put(r.passages(pos))
-	put(runs)
+	put(cRuns(runs))
 	put(r.RoPE.Freqs)
 	out := b.Bytes()
 	binary.LittleEndian.PutUint64(out[8:], uint64(len(out)))
@@ -198,39 +198,25 @@ func (r *Recipe) types() []uint32 {
 }
 
 // cells returns the runs as rows of references and cells, and the position of each
-// cell. What the reference has no cell for is left out, unless it is computed.
-func (r *Recipe) cells() ([]cRun, []int32) {
-	type source struct{ ref, row, delta int32 }
-	sources := make([]source, len(r.Tokens))
-	for i := range sources {
-		sources[i].ref = -1
-	}
+// cell. A position whose reference has no cell for it gets one only if it is computed.
+func (r *Recipe) cells() (runs []Run, pos []int32) {
+	sources := make([]Run, len(r.Tokens)) // of a single row, or of none
 	for _, run := range r.Runs {
 		for i := range run.Len {
 			if row, ok := r.Refs[run.Ref].Row(run.Src + i); ok {
-				sources[run.Dst+i] = source{int32(run.Ref), int32(row), run.Delta}
+				sources[run.Dst+i] = Run{Ref: run.Ref, Src: int32(row), Len: 1, Delta: run.Delta}
 			}
 		}
 	}
-	var runs []cRun
-	var pos []int32
 	for p, s := range sources {
-		if s.ref < 0 && int(r.Depth[p]) < r.layers() {
+		if s.Len == 0 && int(r.Depth[p]) < r.layers() {
 			continue
 		}
-		cell := int32(len(pos))
+		s.Dst = int32(len(pos))
 		pos = append(pos, int32(p))
-		if s.ref < 0 {
-			continue
+		if s.Len > 0 {
+			runs = AppendRun(runs, s)
 		}
-		if k := len(runs) - 1; k >= 0 {
-			l := &runs[k]
-			if l.ref == s.ref && l.delta == s.delta && l.src+l.len == s.row && l.dst+l.len == cell {
-				l.len++
-				continue
-			}
-		}
-		runs = append(runs, cRun{ref: s.ref, src: s.row, dst: cell, len: 1, delta: s.delta})
 	}
 	return runs, pos
 }

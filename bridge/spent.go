@@ -41,7 +41,8 @@ func dialer(timeout time.Duration) func(ctx context.Context, network, addr strin
 	}
 }
 
-// tracked returns a context for one request over HTTP/1, and what spends its connection.
+// tracked returns a context for one request over HTTP/1, and a function that spends its
+// connection.
 func tracked(ctx context.Context) (_ context.Context, spend func()) {
 	var got net.Conn
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { got = info.Conn }}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // ErrCorrupt is wrapped by errors about files that say what cannot be, such as a
@@ -89,9 +91,9 @@ func (l *Layout) valueHeaderBytes() int64 {
 	return keyHeaderBytes
 }
 
-// Equal returns nil where the server would take a state of one layout for one of
-// the other, and else an error that names the first difference. The stream is no
-// difference: each slot has its own.
+// Equal returns nil if the server takes states of both layouts alike, and otherwise
+// an error that names the first difference. The stream does not count: each slot has
+// its own.
 func (l *Layout) Equal(m *Layout) error {
 	if err := l.sameFrame(m); err != nil {
 		return err
@@ -223,6 +225,9 @@ func (s *State) Layer(i int) LayerSource {
 	l := &s.Layout.Layers[i]
 	return LayerSource{K: s.bytes(s.keys[i]), V: s.bytes(s.vals[i]), KType: l.KType, VType: l.VType, VTrans: s.Layout.VTrans}
 }
+
+// checksum returns the xxHash64 of the whole file.
+func (s *State) checksum() uint64 { return xxhash.Sum64(s.m.data) }
 
 func (s *State) bytes(p span) []byte { return s.m.data[p.off : p.off+p.len : p.off+p.len] }
 

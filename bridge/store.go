@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -82,7 +81,7 @@ type StoreStats struct {
 // several sidecars may share a directory and what a killed one left behind is
 // known. A Store is safe for concurrent use.
 type Store struct {
-	recipes atomic.Int64 // how many were written
+	recipes atomic.Int64 // how many were given a path
 	dir     string
 	o       StoreOptions
 	run     *runLock
@@ -270,10 +269,6 @@ func (s *Store) Close() error {
 	s.scratch.close()
 	return s.run.release()
 }
-
-func (s *Store) statePath(id string) string { return filepath.Join(s.dir, stateName(id)) }
-func (s *Store) savedPath(id string) string { return filepath.Join(s.dir, savedName(id)) }
-func (s *Store) metaPath(id string) string  { return filepath.Join(s.dir, metaName(id)) }
 
 // freeSpace is how many bytes the directory's filesystem has left for us.
 func freeSpace(dir string) (int64, error) {

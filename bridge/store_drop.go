@@ -35,8 +35,8 @@ func (s *Store) Drop(id, reason string) {
 	}
 }
 
-// dropLost drops a reference that cannot be read because of err. What may pass leaves it
-// for a while.
+// dropLost drops a reference whose reading failed with err. If the failure may pass, the
+// reference stays for a while (unreadableFor).
 func (s *Store) dropLost(id string, err error) {
 	reason := s.lostBy(id, err)
 	if reason == "" && s.failingFor(id) > unreadableFor {
@@ -47,8 +47,8 @@ func (s *Store) dropLost(id string, err error) {
 	}
 }
 
-// lostBy is why the reference of that id is lost where reading it failed with err; "" where
-// that may pass.
+// lostBy returns the reason for dropping the reference id after reading it failed with err,
+// or "" if the failure may pass.
 func (s *Store) lostBy(id string, err error) string {
 	switch {
 	case s.removed(id):
@@ -63,7 +63,7 @@ func (s *Store) lostBy(id string, err error) string {
 	return ""
 }
 
-// failingFor is for how long the reference of that id could not be read, now neither.
+// failingFor returns the time for which the reference id has been unreadable, up to now.
 func (s *Store) failingFor(id string) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -134,7 +134,7 @@ func (s *Store) verify(state *State, want Meta) error {
 	if state.Size != want.Bytes || len(state.Tokens) != want.Tokens {
 		return fmt.Errorf("%w: %d bytes and %d tokens: expected %d and %d", ErrCorrupt, state.Size, len(state.Tokens), want.Bytes, want.Tokens)
 	}
-	if sum := checksum(state); sum != want.Checksum {
+	if sum := state.checksum(); sum != want.Checksum {
 		return fmt.Errorf("%w: checksum %016x: expected %016x", ErrCorrupt, sum, want.Checksum)
 	}
 	if s.o.Check == nil {

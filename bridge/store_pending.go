@@ -109,7 +109,7 @@ func (p *Pending) commit() (*Reference, error) {
 		return nil, err
 	}
 	m := p.meta
-	m.Tokens, m.Bytes, m.Checksum = len(state.Tokens), state.Size, checksum(state)
+	m.Tokens, m.Bytes, m.Checksum = len(state.Tokens), state.Size, state.checksum()
 	m.Created = s.o.Now()
 	m.Used, m.Hits, m.SavedTokens = m.Created, 0, 0
 	e := &entry{meta: m, state: state, tokens: state.Tokens, checked: stamp, pins: 1}

@@ -3,7 +3,12 @@ package bridge
 import (
 	"os"
 	"path/filepath"
+	"time"
 )
+
+// metaInterval is how long hits stay unwritten: a crash loses them, and other sidecars do
+// not know of them yet.
+const metaInterval = 30 * time.Second
 
 // Refresh takes note of what other sidecars put into the directory, took out of it and
 // wrote about what is there, so that the budget holds for all of them together and each
@@ -43,8 +48,9 @@ func (s *Store) list() (listing, error) {
 	return l, err
 }
 
-// news is what reading the metadata of a reference made, and as what the store knew them
-// before: where it knows them otherwise by now, it has read or written newer ones.
+// news is the result of reading one metadata file without the lock. was is the stamp the
+// store had then; if it has another now, something newer was read or written and this result
+// is dropped.
 type news struct {
 	id  string
 	was fileStamp
@@ -74,8 +80,8 @@ func (s *Store) unread(l listing) []news {
 	return all
 }
 
-// noted is as what the metadata of id were last read or written, zero where they were
-// neither. The caller holds s.mu.
+// noted returns the stamp of id's metadata file when this store last read or wrote it, or
+// zero. The caller holds s.mu.
 func (s *Store) noted(id string) fileStamp {
 	if e := s.entries[id]; e != nil {
 		return e.noted
@@ -83,8 +89,8 @@ func (s *Store) noted(id string) fileStamp {
 	return fileStamp{}
 }
 
-// note takes over what was read. Both that and the listing may be older than what the store
-// did since.
+// note brings the store up to a listing and the news about it. Both may be older than what
+// the store did since.
 func (s *Store) note(l listing, all []news) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -108,8 +114,8 @@ func (s *Store) note(l listing, all []news) {
 	}
 }
 
-// take takes over one reference's metadata. Of one that is known, damaged ones change
-// nothing. The caller holds s.mu, and ends with unlock.
+// take brings one reference up to its news. If the store knows the reference already, damaged
+// metadata change nothing. The caller holds s.mu, and ends with unlock.
 func (s *Store) take(n news) {
 	switch e := s.entries[n.id]; {
 	case e == nil && n.err == nil && s.removed(n.id): // since it was read
@@ -120,8 +126,9 @@ func (s *Store) take(n news) {
 	}
 }
 
-// late tells whether a file was saved after its reservation had ended, or was given up: the
-// backend makes the file anew that was deleted. The caller holds s.mu.
+// late reports whether the backend saved this file after its reservation had ended or its
+// user had abandoned it: the backend then creates a file anew that was deleted. The caller
+// holds s.mu.
 func (s *Store) late(name string) bool {
 	switch filepath.Ext(name) {
 	case ".bin", ".saved":

@@ -43,7 +43,7 @@ func (p *scratchPool) get(bytes int64) (*ScratchFile, error) {
 		}
 		sf.discard()
 	}
-	path := filepath.Join(p.s.dir, fmt.Sprintf("ssk-%s-s%d.scratch", p.s.run.id, len(p.all)))
+	path := filepath.Join(p.s.dir, scratchName(p.s.run.id, len(p.all)))
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package bridge
 import (
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -11,4 +12,19 @@ import (
 func Used(dir string) bool {
 	files, err := os.ReadDir(dir)
 	return err != nil || slices.ContainsFunc(files, func(f fs.DirEntry) bool { return fileName.MatchString(f.Name()) })
+}
+
+// ReferenceBytes is what the states of references in dir take, whoever made them.
+func ReferenceBytes(dir string) int64 {
+	files, _ := os.ReadDir(dir)
+	var n int64
+	for _, f := range files {
+		if filepath.Ext(f.Name()) != ".bin" || !fileName.MatchString(f.Name()) {
+			continue
+		}
+		if st, err := f.Info(); err == nil {
+			n += st.Size()
+		}
+	}
+	return n
 }

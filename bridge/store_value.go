@@ -41,15 +41,16 @@ func (e earnings) plus(o earnings, now time.Time) earnings {
 // seen is how often the prompt behind a reference was asked, itself included.
 func (e earnings) seen() int { return 1 + int(math.Round(e.Hits)) }
 
-// gains are what a reference saved in this store since its metadata were last written: what
-// no other sidecar knows of.
+// gains are a reference's hits and savings in this store since its metadata were last
+// written: no other sidecar knows of them.
 type gains struct {
 	hits, tokens int64
 	earned       earnings
 }
 
-// merge has e count what other sidecars wrote, and what this one did not yet. What the
-// reference is, and whose, stays as it was when it was found. The caller holds Store.mu.
+// merge sets e's counts to the sum of those in rec, which include other sidecars', and of this
+// one's gains. The reference's other metadata stay as they were when it was found. The caller
+// holds Store.mu.
 func (e *entry) merge(rec record, now time.Time) {
 	e.meta.Hits, e.meta.SavedTokens = rec.Hits+e.own.hits, rec.SavedTokens+e.own.tokens
 	e.earned = rec.Earned.plus(e.own.earned, now)

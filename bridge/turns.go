@@ -46,22 +46,22 @@ const (
 	turnStep = 0.25
 )
 
-// pairTurn is what the server makes of a pair of RoPE in terms of what the model's RoPE does.
+// pairTurn compares the server's rotation of one RoPE pair with the rotation expected from
+// the model file: gain is their quotient, 1 if equal.
 type pairTurn struct {
-	// gain is by how much it is longer, and turned further; 1 where it is the same.
 	gain complex128
 	// slack is how far from 1 rounding may take the gain.
 	slack float64
 }
 
-// turning is that of all pairs, over a number of positions.
+// turning holds the comparisons of all pairs, over a distance in positions.
 type turning struct {
 	over   int32
 	pairs  []pairTurn
 	strays int // pairs that may be off
 }
 
-// other tells whether the server turns otherwise.
+// other reports whether the server rotates keys by another RoPE than the model file's.
 func (t *turning) other() bool { return t.off() > t.strays }
 
 // off counts the pairs that rounding does not explain.
@@ -127,8 +127,9 @@ func nearTurning(k *Kernels, s *State, rope *RoPE) (turning, error) {
 	return compareTurns(k, rope, stretch{s, 0, n}, stretch{s, int32(alike) - n, n})
 }
 
-// farTurning compares the probe's token with those behind a prompt as long as a slot has room
-// for. Where that is no longer than the probe's own there is nothing to compare.
+// farTurning compares the keys of the probe's token at the start of s with its keys behind as
+// long a prompt as a slot has room for. The result is zero if that prompt would be no longer
+// than the probe's own.
 func (p Prober) farTurning(ctx context.Context, s *State, files []string) (turning, error) {
 	at := min(farthest, p.Props.Context-turnTokens-1)
 	if at <= probeTokens {
@@ -152,9 +153,9 @@ func (p Prober) farTurning(ctx context.Context, s *State, files []string) (turni
 	return compareTurns(p.Kernels, p.Model.RoPE, stretch{s, 0, turnTokens}, stretch{far, int32(at), turnTokens})
 }
 
-// writeEnds writes a state of those tokens, all but the first and the last of whose cells are
-// missing: the server continues from the last. What the two hold, the first cells of s, plays no
-// part in the first layer's keys.
+// writeEnds writes a state of the tokens with two cells, for the first and the last token: the
+// server continues behind the last. They hold the first cells of s, whose content does not
+// affect the first layer's keys of later tokens.
 func writeEnds(path string, k *Kernels, s *State, tokens []int32) error {
 	w, err := CreateState(path, &s.Layout, 0, tokens, []int32{0, int32(len(tokens) - 1)})
 	if err != nil {
@@ -233,8 +234,9 @@ func compareTurns(k *Kernels, rope *RoPE, from, to stretch) (turning, error) {
 	return out, nil
 }
 
-// measure sets what the pairs b are in terms of a: of all heads and tokens together, and so
-// weighted by their length. packed are those of a after they were packed once more.
+// measure sets the quotient of b and a for each pair, over all heads and tokens and so
+// weighted by length. packed are the pairs of a after one more packing, which shows how much
+// an error may come from that.
 func (t *turning) measure(rope *RoPE, a, b, packed []complex128) {
 	t.pairs = make([]pairTurn, len(rope.Freqs))
 	mean := math.Sqrt(squared(a) / float64(len(t.pairs)))

@@ -1,5 +1,7 @@
 package matcher
 
+import "slices"
+
 // Reason says why a target token is reused or recomputed.
 type Reason uint8
 
@@ -68,4 +70,28 @@ func (p *Plan) Recomputed() int {
 		}
 	}
 	return n
+}
+
+// Used returns how many tokens the plan takes from its reference i.
+func (p *Plan) Used(i int) int {
+	n := 0
+	for _, t := range p.Tokens {
+		if int(t.Ref) == i && (t.Reason == Reused || t.Reason == Fuzzy) {
+			n++
+		}
+	}
+	return n
+}
+
+// Composed reports whether the resulting KV may differ from the model's own. It does not if
+// an exact prefix of one reference is all that the plan takes.
+func (p *Plan) Composed() bool {
+	prefix := 0
+	for i, t := range p.Tokens {
+		if t.Reason != Reused || int(t.Pos) != i || t.Ref != p.Tokens[0].Ref {
+			break
+		}
+		prefix++
+	}
+	return slices.ContainsFunc(p.Tokens[prefix:], func(t PlanToken) bool { return !t.Reason.Recomputed() })
 }

@@ -128,7 +128,7 @@ func (d *decision) shared(p *planned, done bridge.Filled) {
 	d.sh.metrics.Tokens.WithLabelValues("reused").Add(float64(n - recomputed))
 	d.sh.metrics.Tokens.WithLabelValues("recomputed").Add(float64(recomputed))
 	for i, id := range p.Refs {
-		if saved := usedOf(p.Plan, i); saved > 0 {
+		if saved := p.Used(i); saved > 0 {
 			d.lv.store.Hit(id, saved)
 		}
 	}
@@ -143,9 +143,13 @@ const slotSteps = 2
 // also with an error.
 func (d *decision) open(p *planned) ([]*bridge.Reference, error) {
 	var out []*bridge.Reference
-	step := composed(p.Plan)
-	if !p.recipe {
-		step *= slotSteps
+	step := 0
+	switch {
+	case !p.Composed():
+	case p.recipe:
+		step = 1
+	default:
+		step = slotSteps
 	}
 	for i, id := range p.Refs {
 		ref, err := d.lv.store.Get(id)
@@ -156,7 +160,7 @@ func (d *decision) open(p *planned) ([]*bridge.Reference, error) {
 		if ref.Tenant != d.req.Tenant || ref.Model != d.lv.refKey {
 			return out, fmt.Errorf("reference %s belongs to another tenant or model", id)
 		}
-		if usedOf(p.Plan, i) > 0 {
+		if p.Used(i) > 0 {
 			d.generation = max(d.generation, ref.Generation+step)
 		}
 	}
@@ -179,37 +183,6 @@ func release(refs []*bridge.Reference) {
 	}
 }
 
-// usedOf counts the tokens taken from the plan's reference i.
-func usedOf(p *matcher.Plan, i int) int {
-	n := 0
-	for _, t := range p.Tokens {
-		if int(t.Ref) == i && (t.Reason == matcher.Reused || t.Reason == matcher.Fuzzy) {
-			n++
-		}
-	}
-	return n
-}
-
-// composed is 0 where the plan only takes an exact prefix of one reference, whose
-// KV is what the model itself would compute, and 1 otherwise.
-func composed(p *matcher.Plan) int {
-	for i, t := range p.Tokens {
-		if t.Reason.Recomputed() {
-			// Behind the prefix everything must be computed.
-			for _, u := range p.Tokens[i:] {
-				if !u.Reason.Recomputed() {
-					return 1
-				}
-			}
-			return 0
-		}
-		if t.Reason != matcher.Reused || int(t.Pos) != i || t.Ref != p.Tokens[0].Ref {
-			return 1
-		}
-	}
-	return 0
-}
-
 // stages turns the schedule into what the bridge carries out.
 func stages(p *planned) []bridge.FillStage {
 	var out []bridge.FillStage
@@ -229,11 +202,7 @@ func runs(tokens []matcher.PlanToken, from, to int) []bridge.Run {
 		if t.Reason == matcher.Hole || t.Ref < 0 {
 			continue
 		}
-		if k := len(out) - 1; k >= 0 && out[k].Ref == int(t.Ref) && out[k].Src+out[k].Len == t.Pos && out[k].Dst+out[k].Len == int32(i) {
-			out[k].Len++
-			continue
-		}
-		out = append(out, bridge.Run{Ref: int(t.Ref), Src: t.Pos, Dst: int32(i), Len: 1, Delta: int32(i) - t.Pos})
+		out = bridge.AppendRun(out, bridge.Run{Ref: int(t.Ref), Src: t.Pos, Dst: int32(i), Len: 1, Delta: int32(i) - t.Pos})
 	}
 	return out
 }

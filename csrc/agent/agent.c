@@ -1,78 +1,37 @@
 #include "agent.h"
 
 #include "attended.h"
-#include "cache.h"
-#include "cuda.h"
 #include "draft.h"
+#include "job.h"
 #include "linear.h"
-#include "recipe.h"
-#include "recompute.h"
+#include "references.h"
+#include "reply.h"
 #include "resident.h"
 #include "retain.h"
-#include "state.h"
+#include "room.h"
+#include "rows.h"
 #include "tokenized.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
-/* The memory files in which states are made that cannot be made in the cache: as composed,
- * and with fewer cells. They are kept, since their pages cost more to get than to fill. */
-enum { WHOLE, THINNED };
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t turn; /* of the recipe or saving under way, or the last */
 
-static struct {
-    pthread_mutex_t lock;
-    int fd[2];
-    uint64_t turn; /* of the recipe or saving under way, or the last */
-} memory = {PTHREAD_MUTEX_INITIALIZER, {-1, -1}, 0};
+void agent_lock(void) { pthread_mutex_lock(&lock); }
 
-/* One recipe being carried out. */
-struct job {
-    const struct abi * abi;
-    struct llama_context * ctx;
-    struct recipe recipe;
-    struct state * refs; /* n_refs */
-    struct state made;
-    struct cache cache;  /* in which made's rows lie, if they do */
-    bool in_cache;
-    struct state * residents; /* of refs, where rows lie in a device's memory */
-    const struct cuda * cuda; /* where they lie in a device's memory, else null */
-    int32_t device;
-    int32_t brought; /* references that had to be brought to the device */
-    struct error aside;  /* why they do not lie in the cache */
-    bool no_cells;       /* why it failed: the server had none for the sequence */
-    struct model * model;
-    struct recomputed did;
-    struct attention attention; /* of an answer, where one is drafted */
-    const char * kernels; /* that computed; null where nothing was */
-    double compose_ms, recompute_ms, restore_ms;
-    char path[32]; /* of the memory file that holds made */
-};
+void agent_unlock(void) { pthread_mutex_unlock(&lock); }
 
-void agent_lock(void) { pthread_mutex_lock(&memory.lock); }
-
-void agent_unlock(void) { pthread_mutex_unlock(&memory.lock); }
-
-uint64_t agent_turn(void) { return ++memory.turn; }
-
-static void forget_memory(int * fd) {
-    if (*fd >= 0) {
-        close(*fd);
-    }
-    *fd = -1;
-}
+uint64_t agent_turn(void) { return ++turn; }
 
 void agent_forget(const struct abi * abi) {
     agent_lock();
     resident_drop_all();
     engine_forget(abi);
-    forget_memory(&memory.fd[WHOLE]);
-    forget_memory(&memory.fd[THINNED]);
+    room_forget();
     agent_unlock();
 }
 
@@ -80,196 +39,6 @@ static double now_ms(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double) t.tv_sec * 1e3 + (double) t.tv_nsec / 1e6;
-}
-
-/* ---- references ---- */
-
-int agent_open_dir(const char * path) {
-    const char * slash = strrchr(path, '/');
-    char dir[4096] = ".";
-    if (slash != NULL) {
-        snprintf(dir, sizeof dir, "%.*s", (int) (slash - path + 1), path);
-    }
-    return open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
-static bool open_refs(struct job * j, const char * path, struct error * err) {
-    const struct recipe * r = &j->recipe;
-    j->refs = calloc(r->head.n_refs, sizeof *j->refs);
-    j->residents = calloc(r->head.n_refs, sizeof *j->residents);
-    const int dir = agent_open_dir(path);
-    bool ok = (j->refs != NULL && j->residents != NULL && dir >= 0) || fail(err, "cannot open the recipe's directory");
-    for (uint32_t i = 0; ok && i < r->head.n_refs; i++) {
-        ok = state_open(&j->refs[i], dir, r->refs[i].name, r->refs[i].size, err);
-        if (ok && !state_layout_takes(&j->refs[0].layout, &j->refs[i].layout)) {
-            ok = fail(err, "reference %s does not fit %s", r->refs[i].name, r->refs[0].name);
-        }
-    }
-    if (dir >= 0) {
-        close(dir);
-    }
-    return ok;
-}
-
-/* ---- the new state ---- */
-
-/* Maps size bytes of a memory file for a state. The lock is held. */
-static bool map_memory(struct job * j, int which, struct state * s, size_t size, struct error * err) {
-    int * fd = &memory.fd[which];
-    if (*fd < 0) {
-        *fd = memfd_create("semshare-state", MFD_CLOEXEC);
-    }
-    if (*fd < 0 || ftruncate(*fd, (off_t) size) != 0) {
-        return fail(err, "cannot make a memory file of %zu bytes", size);
-    }
-    void * data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-    if (data == MAP_FAILED) {
-        return fail(err, "cannot map a memory file of %zu bytes", size);
-    }
-    s->data = data;
-    s->size = size;
-    snprintf(j->path, sizeof j->path, "/proc/self/fd/%d", *fd);
-    return true;
-}
-
-/* The stream of a sequence. */
-static uint32_t stream_of(const struct state_layout * l, int32_t seq) { return l->streams == 1 ? 0 : (uint32_t) seq; }
-
-/* Cells of the state, those of tokens that are only drafted included. */
-static uint32_t all_cells(const struct recipe * r) { return r->head.n_cells + recipe_beyond(r); }
-
-/* Writes all of the state but its rows, into memory of state_bytes. */
-static bool write_state(struct job * j, uint32_t stream, struct error * err) {
-    const struct recipe_head * h = &j->recipe.head;
-    const struct state_layout layout = j->made.layout;
-    const uint32_t n = all_cells(&j->recipe);
-    int32_t * pos = malloc(n * sizeof *pos);
-    if (pos == NULL) {
-        return fail(err, "out of memory");
-    }
-    memcpy(pos, j->recipe.pos, h->n_cells * sizeof *pos);
-    for (uint32_t i = h->n_cells; i < n; i++) {
-        pos[i] = (int32_t) (h->n_tokens + i - h->n_cells);
-    }
-    state_write(&j->made, &layout, stream, j->recipe.tokens, h->n_tokens, pos, n);
-    free(pos);
-    return true;
-}
-
-/* Checks what the state will be like. */
-static bool begin_state(struct job * j, int32_t seq, struct error * err) {
-    const struct recipe_head * h = &j->recipe.head;
-    struct state_layout * l = &j->made.layout;
-    if (j->refs[0].layout.n_layers != h->n_layers) {
-        return fail(err, "a recipe for %u layers, and references of %u", h->n_layers, j->refs[0].layout.n_layers);
-    }
-    if (!state_retype(l, &j->refs[0].layout, (h->flags & RECIPE_V_TRANS) != 0, j->recipe.types, err)) {
-        return false;
-    }
-    return (seq >= 0 && (l->streams == 1 || (uint32_t) seq < l->streams)) || fail(err, "sequence %d: the references have %u streams", seq, l->streams);
-}
-
-/* ---- in the cache ---- */
-
-/* Address space for a state of which only what is not rows is written: it takes a page a
- * layer. */
-static bool map_outline(struct job * j, struct error * err) {
-    const size_t size = state_bytes(&j->made.layout, j->recipe.head.n_tokens, all_cells(&j->recipe));
-    void * data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) {
-        return fail(err, "cannot map %zu bytes", size);
-    }
-    j->made.data = data;
-    j->made.size = size;
-    return true;
-}
-
-static bool in_host_memory(const struct job * j) {
-    for (uint32_t i = 0; i < j->made.layout.n_layers; i++) {
-        if (!j->abi->ggml_backend_buffer_is_host(j->cache.k[i]->buffer) || !j->abi->ggml_backend_buffer_is_host(j->cache.v[i]->buffer)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool wants_computing(const struct recipe * r) {
-    for (uint32_t i = 0; i < r->head.n_cells; i++) {
-        if (recipe_depth(r, i) > 0) {
-            return true;
-        }
-    }
-    return r->head.share_first > 0 || recipe_drafts(r);
-}
-
-/* Checks that all rows lie in the memory of one device that the CUDA library runs on. */
-static bool in_device_memory(struct job * j, struct error * err) {
-    const struct cuda * cuda = cuda_for(j->made.k[0], &j->device, err);
-    if (cuda == NULL) {
-        return false;
-    }
-    for (uint32_t i = 0; i < j->made.layout.n_layers; i++) {
-        if (cuda->device_of(j->made.k[i]) != j->device || cuda->device_of(j->made.v[i]) != j->device) {
-            return fail(err, "the server's cache does not lie on one CUDA device");
-        }
-    }
-    if (wants_computing(&j->recipe) && !rows_plain(&j->made)) {
-        return fail(err, "rows of this cache are not computed on the device: its types, or values in columns");
-    }
-    j->cuda = cuda;
-    return true;
-}
-
-/* Has references lie in the device's memory too. */
-static bool take_residents(struct job * j, struct error * err) {
-    for (uint32_t i = 0; i < j->recipe.head.n_refs; i++) {
-        if (!resident_take(j->cuda, j->device, memory.turn, j->recipe.refs[i].name, &j->refs[i], &j->residents[i], &j->brought, err)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void empty_sequence(const struct job * j, int32_t seq, int32_t from) {
-    j->abi->llama_memory_seq_rm(j->abi->llama_get_memory(j->ctx), seq, from, -1);
-}
-
-static bool lay_in_cache(struct job * j, int32_t seq, struct error * err) {
-    if (recipe_thins(&j->recipe)) {
-        return fail(err, "only some of the cells are to be kept");
-    }
-    if (!map_outline(j, err) || !write_state(j, stream_of(&j->made.layout, seq), err) || !cache_find(&j->cache, j->abi, j->ctx, seq, &j->made, err)) {
-        return false;
-    }
-    if (in_host_memory(j) || (in_device_memory(j, err) && take_residents(j, err))) {
-        return true;
-    }
-    empty_sequence(j, seq, -1);
-    return false;
-}
-
-/* Has the rows lie in a memory file, whatever was laid out before. */
-static bool lay_aside(struct job * j, int32_t seq, struct error * err) {
-    const struct state_layout * l = &j->made.layout;
-    j->in_cache = false;
-    j->cuda = NULL;
-    state_close(&j->made);
-    return map_memory(j, WHOLE, &j->made, state_bytes(l, j->recipe.head.n_tokens, all_cells(&j->recipe)), err) && write_state(j, stream_of(l, seq), err);
-}
-
-/* Finds room for the rows: in the cache where that can be, else aside, to be restored from
- * there. Where the server has no cells for the whole state, it will have none for it later;
- * but what was drafted goes before. */
-static bool lay_out(struct job * j, int32_t seq, struct error * err) {
-    j->in_cache = lay_in_cache(j, seq, &j->aside);
-    if (j->in_cache) {
-        return true;
-    }
-    if (j->cache.no_cells && !recipe_drafts(&j->recipe)) {
-        j->no_cells = true;
-        return fail(err, "%s", j->aside.text);
-    }
-    return lay_aside(j, seq, err);
 }
 
 /* ---- composing ---- */
@@ -378,7 +147,7 @@ static bool take_kept(struct job * j, uint32_t stream, const uint8_t * keep, uin
         }
     }
     j->made.data = NULL;
-    bool ok = map_memory(j, THINNED, &j->made, state_bytes(&whole.layout, h->n_tokens, n_kept), err);
+    bool ok = room_map(j, ROOM_THINNED, state_bytes(&whole.layout, h->n_tokens, n_kept), err);
     if (ok) {
         state_write(&j->made, &whole.layout, stream, j->recipe.tokens, h->n_tokens, pos, n_kept);
         ok = compose(j, &j->made, &whole, 1, runs, n_runs, err);
@@ -409,8 +178,8 @@ static bool compose_refs(struct job * j, int32_t seq, struct error * err) {
         if (compose(j, &j->made, j->residents, r->head.n_refs, r->runs, r->head.n_runs, &j->aside)) {
             return true;
         }
-        empty_sequence(j, seq, -1);
-        if (!lay_aside(j, seq, err)) {
+        room_empty(j, seq, -1);
+        if (!room_aside(j, seq, err)) {
             return false;
         }
     }
@@ -428,7 +197,7 @@ static bool make_rows(struct job * j, int32_t seq, struct error * err) {
     }
     const double composed = now_ms();
     j->compose_ms = composed - start;
-    if (wants_computing(&j->recipe) && !compute(j, err)) {
+    if (recipe_computes(&j->recipe) && !compute(j, err)) {
         return false;
     }
     j->recompute_ms = now_ms() - composed;
@@ -449,7 +218,7 @@ static size_t give_tokens(const struct job * j, int32_t * tokens, size_t capacit
 /* What was drafted goes again; the rest stays where it is. */
 static size_t finish_in_cache(struct job * j, int32_t seq, int32_t * tokens, size_t capacity, size_t * count, struct error * err) {
     if (recipe_drafts(&j->recipe)) {
-        empty_sequence(j, seq, (int32_t) j->recipe.head.n_tokens);
+        room_empty(j, seq, (int32_t) j->recipe.head.n_tokens);
         j->made.cells = j->recipe.head.n_cells;
     }
     *count = give_tokens(j, tokens, capacity);
@@ -462,7 +231,7 @@ static size_t finish_in_cache(struct job * j, int32_t seq, int32_t * tokens, siz
 
 /* Has the server restore what was made aside, without what was drafted or is not kept. */
 static size_t finish_aside(struct job * j, int32_t seq, int32_t * tokens, size_t capacity, size_t * count, struct error * err) {
-    if (recipe_drafts(&j->recipe) && !thin(j, stream_of(&j->made.layout, seq), err)) {
+    if (recipe_drafts(&j->recipe) && !thin(j, state_stream(&j->made.layout, seq), err)) {
         return 0;
     }
     const size_t got = j->abi->load_file(j->ctx, j->path, seq, tokens, capacity, count);
@@ -475,7 +244,7 @@ static size_t finish_aside(struct job * j, int32_t seq, int32_t * tokens, size_t
 
 static size_t carry_out(struct job * j, int32_t seq, int32_t * tokens, size_t capacity, size_t * count, struct error * err) {
     const double begun = now_ms();
-    if (!lay_out(j, seq, err)) {
+    if (!room_find(j, seq, err)) {
         return 0;
     }
     j->restore_ms = now_ms() - begun;
@@ -486,52 +255,37 @@ static size_t carry_out(struct job * j, int32_t seq, int32_t * tokens, size_t ca
         j->restore_ms += now_ms() - start;
     }
     if (got == 0 && j->in_cache) {
-        empty_sequence(j, seq, -1);
+        room_empty(j, seq, -1);
     }
     return got;
 }
 
-/* ---- the reply ---- */
-
-/* Error texts hold names from files: keep what JSON would want escaped out of it. */
-static void plain(char * text) {
-    for (; *text != 0; text++) {
-        if ((unsigned char) *text < ' ' || *text == '"' || *text == '\\') {
-            *text = '?';
-        }
-    }
-}
-
-/* The file is the sidecar's, which made it before it asked: the server's user may be another
- * one, whose files the sidecar could neither read nor tell from those of others. */
-static void reply(struct job * j, const char * path, struct error * err) {
-    char name[4096];
-    if (snprintf(name, sizeof name, "%s.reply", path) >= (int) sizeof name) {
-        return;
-    }
-    const int fd = open(name, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
-    FILE * f = fd < 0 ? NULL : fdopen(fd, "w");
-    if (f == NULL) {
-        return; /* nobody asked, or no longer; the sidecar sees the result anyway */
-    }
-    plain(err->text);
-    plain(j->aside.text);
-    fprintf(f, "{\"drafted\":[");
-    for (uint32_t i = 0; i < j->did.n_drafted; i++) {
-        fprintf(f, i > 0 ? ",%d" : "%d", j->did.drafted[i]);
-    }
-    fprintf(f, "],\"agent\":%d,\"arch\":\"%s\",\"layers\":%d,\"cells\":%u,\"keys\":%lld,\"through\":%lld,\"compose_ms\":%.3f,\"recompute_ms\":%.3f,\"restore_ms\":%.3f,\"cache\":\"%s\",\"aside\":\"%s\",\"brought\":%d,\"kernels\":\"%s\",\"spared\":%lld,\"no_cells\":%s,\"error\":\"%s\"}\n",
-            AGENT_VERSION, j->model != NULL ? j->model->arch : "", j->model != NULL ? j->model->n_layers : 0, j->made.cells, (long long) j->did.keys, (long long) j->did.layers, j->compose_ms, j->recompute_ms, j->restore_ms, !j->in_cache ? "aside" : j->cuda != NULL ? "cuda" : "host", j->in_cache ? "" : j->aside.text, j->brought, j->kernels != NULL ? j->kernels : "", (long long) tokenized_spared(), j->no_cells ? "true" : "false", err->text);
-    fclose(f);
-}
-
 /* ---- a recipe, start to end ---- */
+
+static bool open_references(struct job * j, const char * path, struct error * err) {
+    j->refs = calloc(j->recipe.head.n_refs, sizeof *j->refs);
+    j->residents = calloc(j->recipe.head.n_refs, sizeof *j->residents);
+    return ((j->refs != NULL && j->residents != NULL) || fail(err, "out of memory")) && references_open(j->refs, &j->recipe, path, err);
+}
+
+/* Checks what the state will be like. */
+static bool begin_state(struct job * j, int32_t seq, struct error * err) {
+    const struct recipe_head * h = &j->recipe.head;
+    struct state_layout * l = &j->made.layout;
+    if (j->refs[0].layout.n_layers != h->n_layers) {
+        return fail(err, "a recipe for %u layers, and references of %u", h->n_layers, j->refs[0].layout.n_layers);
+    }
+    if (!state_retype(l, &j->refs[0].layout, (h->flags & RECIPE_V_TRANS) != 0, j->recipe.types, err)) {
+        return false;
+    }
+    return (seq >= 0 && (l->streams == 1 || (uint32_t) seq < l->streams)) || fail(err, "sequence %d: the references have %u streams", seq, l->streams);
+}
 
 static bool prepare(struct job * j, const char * path, int32_t seq, struct error * err) {
     if (j->abi->missing != NULL) {
         return fail(err, "the server has no function %s", j->abi->missing);
     }
-    return recipe_read(&j->recipe, path, err) && open_refs(j, path, err) && begin_state(j, seq, err);
+    return recipe_read(&j->recipe, path, err) && open_references(j, path, err) && begin_state(j, seq, err);
 }
 
 static void job_free(struct job * j) {
@@ -563,7 +317,7 @@ size_t agent_restore(const struct abi * abi, struct llama_context * ctx, const c
     j->ctx = ctx;
     agent_lock();
     bool ok = prepare(j, path, seq, &err);
-    agent_turn();
+    j->turn = agent_turn();
     /* Newer servers first ask, with no room for tokens, how many there are. */
     const bool asks = tokens == NULL;
     if (ok && asks) {
@@ -576,7 +330,7 @@ size_t agent_restore(const struct abi * abi, struct llama_context * ctx, const c
         }
     }
     if (!ok || !asks) {
-        reply(j, path, &err);
+        reply_write(j, path, &err);
     }
     if (!ok) {
         fprintf(stderr, "semshare-agent: %s: %s\n", path, err.text);

@@ -24,7 +24,4 @@ uint64_t agent_turn(void);
 /* Gives back what is kept from one recipe to the next: memory, devices, references on them. */
 void agent_forget(const struct abi * abi);
 
-/* Opens the directory of a file; below 0 where that fails. */
-int agent_open_dir(const char * path);
-
 #endif

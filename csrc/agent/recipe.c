@@ -239,3 +239,12 @@ void recipe_free(struct recipe * r) {
     free(r->bytes);
     memset(r, 0, sizeof *r);
 }
+
+bool recipe_computes(const struct recipe * r) {
+    for (uint32_t i = 0; i < r->head.n_cells; i++) {
+        if (recipe_depth(r, i) > 0) {
+            return true;
+        }
+    }
+    return r->head.share_first > 0 || recipe_drafts(r);
+}

@@ -113,8 +113,14 @@ static inline bool recipe_drafts(const struct recipe * r) { return r->head.n_fol
 /* Cells of tokens that are computed behind the recipe's, and not kept. */
 static inline uint32_t recipe_beyond(const struct recipe * r) { return r->head.n_following + r->head.n_drafted; }
 
+/* All cells, those of tokens that are only drafted included. */
+static inline uint32_t recipe_all_cells(const struct recipe * r) { return r->head.n_cells + recipe_beyond(r); }
+
 /* In how many layers the cell is computed anew. */
 static inline uint32_t recipe_depth(const struct recipe * r, uint32_t cell) { return r->depth[cell] & ~(uint32_t) (RECIPE_KEEP | RECIPE_SAMPLE | RECIPE_DISPLACED); }
+
+/* Whether anything is computed: cells, or an answer. */
+bool recipe_computes(const struct recipe * r);
 
 static inline bool recipe_is_sample(const struct recipe * r, uint32_t cell) { return (r->depth[cell] & RECIPE_SAMPLE) != 0; }
 

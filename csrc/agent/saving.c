@@ -1,6 +1,7 @@
 #include "saving.h"
 
 #include "agent.h"
+#include "references.h"
 #include "resident.h"
 
 #include <fcntl.h>
@@ -99,7 +100,7 @@ static void keep_file(const struct saving * s, const char * path) {
     const char * slash = strrchr(path, '/');
     const char * name = slash == NULL ? path : slash + 1;
     struct state * ref = malloc(sizeof *ref);
-    const int dir = agent_open_dir(path);
+    const int dir = references_dir(path);
     const int64_t size = dir >= 0 ? bytes_of(dir, name) : -1;
     if (ref != NULL && size > 0) {
         if (state_open(ref, dir, name, (uint64_t) size, &err)) {

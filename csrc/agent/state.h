@@ -64,6 +64,9 @@ int64_t state_row_bytes(uint32_t type, int64_t width);
  * v_trans says so. It fails where rows cannot be of such a type. */
 bool state_retype(struct state_layout * l, const struct state_layout * from, bool v_trans, const struct state_types * types, struct error * err);
 
+/* The stream of a sequence. */
+static inline uint32_t state_stream(const struct state_layout * l, int32_t seq) { return l->streams == 1 ? 0 : (uint32_t) seq; }
+
 /* Whether rows of one can become rows of the other: types may differ. */
 bool state_layout_takes(const struct state_layout * l, const struct state_layout * from);
 
