@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"iter"
 	"path"
 	"regexp"
 	"slices"
@@ -160,29 +161,25 @@ var (
 	optNoSlots    = option{[]string{"--no-slots"}, "LLAMA_ARG_NO_ENDPOINT_SLOTS"}
 )
 
-// name is a word as llama-server reads an option's name, without any value that
-// is joined to it.
+// name is a word as llama-server compares it with the names of its options.
 func name(word string) string {
-	if !strings.HasPrefix(word, "--") {
-		return word
+	if strings.HasPrefix(word, "--") {
+		return strings.ReplaceAll(word, "_", "-")
 	}
-	n, _, _ := strings.Cut(word, "=")
-	return strings.ReplaceAll(n, "_", "-")
+	return word
 }
 
-// each calls f with the index of every word that holds the option's value. A
-// value that is joined to the name begins after offset bytes.
-func (cmd *command) each(o option, f func(i, offset int)) {
-	for i := cmd.first; i < len(cmd.words); i++ {
-		w := cmd.words[i]
-		if !slices.Contains(o.names, name(w)) {
-			continue
-		}
-		if at := strings.IndexByte(w, '='); at >= 0 {
-			f(i, at+1)
-		} else if i+1 < len(cmd.words) {
-			i++
-			f(i, 0)
+// values are the words that hold the option's value, which follow its name:
+// llama-server takes none that "=" joins to the name.
+func (cmd *command) values(o option) iter.Seq[*string] {
+	return func(yield func(*string) bool) {
+		for i := cmd.first; i+1 < len(cmd.words); i++ {
+			if !slices.Contains(o.names, name(cmd.words[i])) {
+				continue
+			}
+			if i++; !yield(&cmd.words[i]) {
+				return
+			}
 		}
 	}
 }
@@ -192,10 +189,10 @@ func (cmd *command) each(o option, f func(i, offset int)) {
 // seen here.
 func (cmd *command) value(o option) (v string, given, known bool) {
 	known = true
-	cmd.each(o, func(i, offset int) {
+	for word := range cmd.values(o) {
 		given = true
-		v, known = cmd.env.expand(cmd.words[i][offset:])
-	})
+		v, known = cmd.env.expand(*word)
+	}
 	if given {
 		return v, true, known
 	}
@@ -217,10 +214,10 @@ func (cmd *command) has(o option) bool {
 func (cmd *command) set(o option, v string) {
 	v = strings.ReplaceAll(v, "$(", "$$(")
 	found := false
-	cmd.each(o, func(i, offset int) {
+	for word := range cmd.values(o) {
 		found = true
-		cmd.words[i] = cmd.words[i][:offset] + v
-	})
+		*word = v
+	}
 	if !found {
 		cmd.words = append(cmd.words, o.names[len(o.names)-1], v)
 	}

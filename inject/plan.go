@@ -434,13 +434,12 @@ func (p *planner) arrangeKey() error {
 		return nil
 	}
 	variable := optKey.env
-	p.cmd.each(optKey, func(i, offset int) {
-		word := p.cmd.words[i][offset:]
+	for word := range p.cmd.values(optKey) {
 		variable = ""
-		if strings.HasPrefix(word, "$(") && strings.HasSuffix(word, ")") {
-			variable = word[2 : len(word)-1]
+		if strings.HasPrefix(*word, "$(") && strings.HasSuffix(*word, ")") {
+			variable = (*word)[2 : len(*word)-1]
 		}
-	})
+	}
 	key := corev1.EnvVar{Name: keyVariable, Value: strings.ReplaceAll(v, "$", "$$")}
 	for _, e := range p.c.Env {
 		if e.Name == variable && e.ValueFrom != nil {

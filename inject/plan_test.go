@@ -122,7 +122,8 @@ func TestWhatStandsInTheServersCommandIsHeeded(t *testing.T) {
 	moved := "--host 127.0.0.1 --port 18080 --slot-save-path /semsharekv/slots"
 	f(args("-m", "/m"), ":8080", "", "-m /m "+moved)
 	f(args("--port", "9000"), ":9000", "", "--port 18080 --host 127.0.0.1 --slot-save-path /semsharekv/slots")
-	f(args("--port=9000", "--host=::"), "[::]:9000", "", "--port=18080 --host=127.0.0.1 --slot-save-path /semsharekv/slots")
+	f(args("--port", "9000", "--host", "::"), "[::]:9000", "", "--port 18080 --host 127.0.0.1 --slot-save-path /semsharekv/slots")
+	f(args("--port=9000"), ":8080", "", "--port=9000 "+moved) // llama-server ends at this word, as it would have
 	f(args("--port", "1", "--port", "9000"), ":9000", "", "--port 18080 --port 18080 --host 127.0.0.1 --slot-save-path /semsharekv/slots")
 	f(args("--host", "localhost"), "127.0.0.1:8080", "", "--host 127.0.0.1 --port 18080 --slot-save-path /semsharekv/slots")
 	f(args("--host", "0.0.0.0,::"), ":8080", "", "--host 127.0.0.1 --port 18080 --slot-save-path /semsharekv/slots")
@@ -286,7 +287,7 @@ func TestAServerThatMayHaveAModelIsInjected(t *testing.T) {
 		}))
 		sidecar(t, after)
 	}
-	for _, words := range []string{"-m /m", "--model=/m", "-hf a/b", "--hf_repo a/b", "-dr gemma3", "--gpt-oss-20b-default", "--port $(PORT)"} {
+	for _, words := range []string{"-m /m", "-hf a/b", "--hf_repo a/b", "-dr gemma3", "--gpt-oss-20b-default", "--port $(PORT)"} {
 		f(func(c *corev1.Container) {
 			c.Args, c.Env = strings.Fields(words), []corev1.EnvVar{{Name: "PORT", Value: "8080"}}
 		})
