@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"net"
 	"path"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // Names and paths of what is injected.
@@ -147,30 +149,30 @@ func (p *planner) findServer() error {
 // checkServer refuses what cannot be shared, or not through the sidecar.
 func (p *planner) checkServer() error {
 	for _, o := range []struct {
-		option
+		llamaserver.Option
 		why string
 	}{
-		{optTLSKey, "the sidecar reaches the server without TLS"},
-		{optTLSCert, "the sidecar reaches the server without TLS"},
-		{optPrefix, "the sidecar knows the server's paths without a prefix"},
-		{optModelsDir, "a server of several models does not save slots"},
-		{optPreset, "a server of several models does not save slots"},
-		{optKeyFile, "the sidecar cannot read the keys; want LLAMA_API_KEY from a Secret"},
+		{llamaserver.TLSKey, "the sidecar reaches the server without TLS"},
+		{llamaserver.TLSCert, "the sidecar reaches the server without TLS"},
+		{llamaserver.Prefix, "the sidecar knows the server's paths without a prefix"},
+		{llamaserver.ModelsDir, "a server of several models does not save slots"},
+		{llamaserver.ModelsPreset, "a server of several models does not save slots"},
+		{llamaserver.KeyFile, "the sidecar cannot read the keys; want LLAMA_API_KEY from a Secret"},
 	} {
-		if _, given, _ := p.cmd.value(o.option); given {
-			return refuse(kindServer, "the server has %s: %s", o.names[0], o.why)
+		if _, given, _ := p.cmd.value(o.Option); given {
+			return refuse(kindServer, "the server has %s: %s", o.Names[0], o.why)
 		}
 	}
 	for _, o := range []struct {
-		option
+		llamaserver.Option
 		why string
 	}{
-		{optEmbeddings, "embeddings reuse no KV cache"},
-		{optReranking, "reranking reuses no KV cache"},
-		{optNoSlots, "the sidecar needs /slots"},
+		{llamaserver.Embeddings, "embeddings reuse no KV cache"},
+		{llamaserver.Reranking, "reranking reuses no KV cache"},
+		{llamaserver.NoSlots, "the sidecar needs /slots"},
 	} {
-		if p.cmd.has(o.option) {
-			return refuse(kindServer, "the server has %s: %s", o.names[0], o.why)
+		if p.cmd.has(o.Option) {
+			return refuse(kindServer, "the server has %s: %s", o.Names[0], o.why)
 		}
 	}
 	return nil
@@ -222,11 +224,16 @@ func (p *planner) arrangePorts() error {
 		}
 		taken[*own.port] = true
 	}
-	p.cmd.set(optHost, "127.0.0.1")
-	p.cmd.set(optPort, strconv.Itoa(p.backend))
-	p.note("listen=%s:%d", p.listenHost, p.listen)
+	p.cmd.set(llamaserver.Host, "127.0.0.1")
+	p.cmd.set(llamaserver.Port, strconv.Itoa(p.backend))
+	p.note("listen=%s", p.clientAddress())
 	p.note("backend=127.0.0.1:%d", p.backend)
 	return nil
+}
+
+// clientAddress is where the sidecar listens for clients.
+func (p *planner) clientAddress() string {
+	return net.JoinHostPort(p.listenHost, strconv.Itoa(p.listen))
 }
 
 func (p *planner) declaredPorts() map[int]bool {
@@ -247,7 +254,7 @@ func (p *planner) clientPort() (int, error) {
 	if p.s.ListenPort != 0 {
 		return p.s.ListenPort, nil
 	}
-	v, given, known := p.cmd.value(optPort)
+	v, given, known := p.cmd.value(llamaserver.Port)
 	if given {
 		var n int
 		if !known || port(&n, v) != nil {
@@ -289,7 +296,7 @@ func (p *planner) checkPrivilege() error {
 // arrangeSlots mounts the slot directory in both containers: the server's own
 // where it has one, else one in memory.
 func (p *planner) arrangeSlots() error {
-	dir, given, known := p.cmd.value(optSlots)
+	dir, given, known := p.cmd.value(llamaserver.SlotPath)
 	if given {
 		return p.shareSlots(dir, known)
 	}
@@ -299,7 +306,7 @@ func (p *planner) arrangeSlots() error {
 			return refuse(kindVolume, "container %q has a volume at %s; want annotation %sslot-path to name a path that is free", p.c.Name, m.MountPath, Prefix)
 		}
 	}
-	p.cmd.set(optSlots, p.slotDir)
+	p.cmd.set(llamaserver.SlotPath, p.slotDir)
 	size := p.s.SlotSize.DeepCopy()
 	p.volumes = append(p.volumes, corev1.Volume{Name: slotsVolume, VolumeSource: corev1.VolumeSource{
 		EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &size}}})
@@ -397,7 +404,7 @@ func overlap(a, b string) bool { return inside(a, b) || inside(b, a) }
 // keepIdleSlots asks the server not to put away slots that were just filled. It
 // does so by a variable: servers that do not know the option would end at a flag.
 func (p *planner) keepIdleSlots() {
-	const variable = "LLAMA_ARG_CACHE_IDLE_SLOTS"
+	variable := llamaserver.IdleSlots.Env
 	if _, given, _ := p.cmd.env.get(variable); !given {
 		p.env = append(p.env, corev1.EnvVar{Name: variable, Value: "0"})
 	}
@@ -429,12 +436,12 @@ func (p *planner) arrangeUser() error {
 
 // arrangeKey hands the server's API key to the sidecar, for its own requests.
 func (p *planner) arrangeKey() error {
-	v, given, known := p.cmd.value(optKey)
+	v, given, known := p.cmd.value(llamaserver.APIKey)
 	if !given {
 		return nil
 	}
-	variable := optKey.env
-	for word := range p.cmd.values(optKey) {
+	variable := llamaserver.APIKey.Env
+	for word := range llamaserver.APIKey.Values(p.cmd.options()) {
 		variable = ""
 		if strings.HasPrefix(*word, "$(") && strings.HasSuffix(*word, ")") {
 			variable = (*word)[2 : len(*word)-1]
@@ -468,7 +475,7 @@ func optional(from *corev1.EnvVarSource) bool {
 // showModel lets the sidecar read the model file, for its token embeddings.
 // Without it matching knows identical tokens only.
 func (p *planner) showModel() {
-	file, _, known := p.cmd.value(optModel)
+	file, _, known := p.cmd.value(llamaserver.Model)
 	m := p.mountOf(file)
 	if !known || !path.IsAbs(file) || m == nil || m.SubPathExpr != "" || overlap(m.MountPath, programPath) {
 		p.note("model=not visible to the sidecar")
@@ -510,8 +517,8 @@ func (p *planner) addPullSecret() {
 // tenants, unless it was given a size: a ConfigMap, which nobody sees here, may keep
 // them apart.
 func (p *planner) separate() {
-	if _, given, _ := p.cmd.value(optCacheRAM); p.s.Config != "" && !given {
-		p.env = append(p.env, corev1.EnvVar{Name: optCacheRAM.env, Value: "0"})
+	if _, given, _ := p.cmd.value(llamaserver.CacheRAM); p.s.Config != "" && !given {
+		p.env = append(p.env, corev1.EnvVar{Name: llamaserver.CacheRAM.Env, Value: "0"})
 	}
 }
 
@@ -520,7 +527,7 @@ func (p *planner) serve() []string {
 	args := []string{"serve",
 		"--backend", fmt.Sprintf("http://127.0.0.1:%d", p.backend),
 		"--slot-dir", p.slotDir,
-		"--listen", fmt.Sprintf("%s:%d", p.listenHost, p.listen),
+		"--listen", p.clientAddress(),
 		"--admin", fmt.Sprintf(":%d", p.admin),
 	}
 	add := func(flag, value string) {
