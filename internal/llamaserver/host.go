@@ -4,6 +4,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"github.com/semsharekv/semsharekv/configs"
 )
 
 // OneAddress is the host on which a sidecar, which has one address, stands in for a server
@@ -20,7 +22,7 @@ func OneAddress(hosts string) (host string, ok bool) {
 		return all[0], true
 	case slices.ContainsFunc(all, isUnspecified):
 		return "", true
-	case !slices.ContainsFunc(all, func(h string) bool { return !isLoopback(h) }):
+	case !slices.ContainsFunc(all, func(h string) bool { return !configs.IsLoopback(h) }):
 		return all[0], true
 	}
 	return "", false
@@ -29,9 +31,4 @@ func OneAddress(hosts string) (host string, ok bool) {
 func isUnspecified(host string) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsUnspecified()
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -16,6 +16,7 @@ func TestOneAddressIsNoMoreThanTheServers(t *testing.T) {
 	f("localhost", "localhost", true)
 	f("127.0.0.1,::1", "127.0.0.1", true)
 	f("[::1], localhost", "::1", true)
+	f("LocalHost,127.0.0.2", "LocalHost", true)
 	f("0.0.0.0,::", "", true)
 	f("192.0.2.1,[::]", "", true)
 	f("192.0.2.1,192.0.2.2", "", false)
