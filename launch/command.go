@@ -35,8 +35,8 @@ type Place struct {
 	URL string
 }
 
-// Check refuses, by name, what cannot be run behind a sidecar. listens says that the
-// sidecar was given an address of its own, and does not take the server's.
+// Check refuses, by name, what cannot be run behind a sidecar. listens is true if
+// the sidecar was given an address of its own, and does not take the server's.
 func (c *Command) Check(listens bool) error {
 	if len(c.Args) == 0 {
 		return errors.New("no command to start: write it behind --, as in: -- llama-server -m model.gguf")

@@ -2,8 +2,8 @@ package llamaserver
 
 import "path"
 
-// Program is how many words run the server where it begins with the first of them, 0 if
-// another program does: llama-server, or llama.cpp's one program for all, llama serve.
+// Program is the number of words that run the server, if words begin with it, else 0: one is
+// llama-server, two are llama serve, of llama.cpp's one program for all.
 func Program(words []string) int {
 	switch {
 	case len(words) > 0 && path.Base(words[0]) == "llama-server":
