@@ -84,7 +84,8 @@ func beside(ctx context.Context, o besideOptions) error {
 // that was named, if one was, and what the sidecar's configuration must be for all that.
 // Nothing is made yet.
 func arrange(c *launch.Command, o *besideOptions) (slots string, put func(cfg *configs.Config, slots string), err error) {
-	if err := c.Check(); err != nil {
+	listen := o.settings.given("listen")
+	if err := c.Check(listen); err != nil {
 		return "", nil, err
 	}
 	given, err := o.settings.preview()
@@ -108,7 +109,6 @@ func arrange(c *launch.Command, o *besideOptions) (slots string, put func(cfg *c
 	if o.settings.file != "" { // which may keep tenants apart, if not now then once it is reloaded
 		c.Separate()
 	}
-	listen := o.settings.given("listen")
 	return slots, func(cfg *configs.Config, slots string) {
 		o.settings.override(cfg)
 		cfg.Backend.URL, cfg.Backend.SlotDir = place.URL, slots

@@ -74,7 +74,14 @@ func sameAddress(a, b string) bool {
 // in particular.
 func here(host string) bool {
 	ip := net.ParseIP(host)
-	return host == "" || strings.EqualFold(host, "localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
+	return host == "" || IsLoopback(host) || ip != nil && ip.IsUnspecified()
+}
+
+// IsLoopback reports whether a host, as it stands in an address, can be reached from this
+// machine only. Of names localhost alone counts; none is looked up.
+func IsLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // redact hides the password of a URL that is shown. Where none is found, an @ may

@@ -63,9 +63,7 @@ func (x *examination) sidecarRuns() bool {
 // tenant: clients of the outside are rarely all one.
 func (x *examination) tenant() {
 	host, _, err := net.SplitHostPort(x.cfg.Listen)
-	ip := net.ParseIP(host)
-	local := host == "localhost" || ip != nil && ip.IsLoopback()
-	if err == nil && !local && x.cfg.Defaults.Tenant.Source == "shared" {
+	if err == nil && !configs.IsLoopback(host) && x.cfg.Defaults.Tenant.Source == "shared" {
 		x.add(Warning, "tenants", "set defaults.tenant.source to header or api_key unless all clients trust one another",
 			"%s is open to other machines, and all clients are one tenant", x.cfg.Listen)
 		return

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // command is the command line of a llama-server container: the words of the
@@ -43,7 +45,7 @@ func runsServer(c *corev1.Container) bool {
 		return slices.ContainsFunc(words, serverLine.MatchString)
 	}
 	for i := range words {
-		if serverAt(words[i:]) > 0 {
+		if llamaserver.Program(words[i:]) > 0 {
 			return true
 		}
 	}
@@ -52,18 +54,6 @@ func runsServer(c *corev1.Container) bool {
 
 // serverLine is a shell line that runs a llama-server.
 var serverLine = regexp.MustCompile(`llama-server|(^|[\s/;&])llama\s+serve(\s|$)`)
-
-// serverAt is how many words run the server where it begins here, 0 where another program
-// does: llama-server, or llama.cpp's one program for all, llama serve.
-func serverAt(words []string) int {
-	switch {
-	case len(words) > 0 && path.Base(words[0]) == "llama-server":
-		return 1
-	case len(words) > 1 && path.Base(words[0]) == "llama" && words[1] == "serve":
-		return 2
-	}
-	return 0
-}
 
 func startsServer(word string) bool { return word == "--server" || word == "-s" }
 
@@ -87,13 +77,13 @@ func parseCommand(c *corev1.Container, named bool) (*command, error) {
 		return nil, refuse(kindCommand, "container %q runs a shell line (%s); want the llama-server and its options as a list", c.Name, program(c.Command))
 	}
 	for i, w := range cmd.words {
-		if n := serverAt(cmd.words[i:]); n > 0 {
+		if n := llamaserver.Program(cmd.words[i:]); n > 0 {
 			cmd.first = i + n
 			return cmd, nil
 		}
 		base := path.Base(w)
 		switch {
-		case base == "env" && serverAt(cmd.words[i+1:]) == 0:
+		case base == "env" && llamaserver.Program(cmd.words[i+1:]) == 0:
 			return nil, refuse(kindCommand, "container %q has env change its variables (%s), which nobody sees here; want them in the container's env", c.Name, program(c.Command))
 		case i == 0 && !slices.Contains(wrappers, base):
 			return nil, refuse(kindCommand, "container %q runs %s, which is not llama-server; want its command to name it in a word of its own", c.Name, program(c.Command))
@@ -134,95 +124,43 @@ func program(words []string) string {
 	return name
 }
 
-// option is one of llama-server's: its names and the variable that stands for it
-// where it is not given.
-type option struct {
-	names []string
-	env   string
-}
-
-var (
-	optHost      = option{[]string{"--host"}, "LLAMA_ARG_HOST"}
-	optPort      = option{[]string{"--port"}, "LLAMA_ARG_PORT"}
-	optSlots     = option{[]string{"--slot-save-path"}, "LLAMA_ARG_SLOT_SAVE_PATH"}
-	optModel     = option{[]string{"-m", "--model"}, "LLAMA_ARG_MODEL"}
-	optKey       = option{[]string{"--api-key"}, "LLAMA_API_KEY"}
-	optKeyFile   = option{[]string{"--api-key-file"}, "LLAMA_ARG_API_KEY_FILE"}
-	optTLSKey    = option{[]string{"--ssl-key-file"}, "LLAMA_ARG_SSL_KEY_FILE"}
-	optTLSCert   = option{[]string{"--ssl-cert-file"}, "LLAMA_ARG_SSL_CERT_FILE"}
-	optPrefix    = option{[]string{"--api-prefix"}, "LLAMA_ARG_API_PREFIX"}
-	optModelsDir = option{[]string{"--models-dir"}, "LLAMA_ARG_MODELS_DIR"}
-	optCacheRAM  = option{[]string{"-cram", "--cache-ram"}, "LLAMA_ARG_CACHE_RAM"}
-	optPreset    = option{[]string{"--models-preset"}, "LLAMA_ARG_MODELS_PRESET"}
-
-	optEmbeddings = option{[]string{"--embedding", "--embeddings"}, "LLAMA_ARG_EMBEDDINGS"}
-	optReranking  = option{[]string{"--rerank", "--reranking"}, "LLAMA_ARG_RERANKING"}
-	optNoSlots    = option{[]string{"--no-slots"}, "LLAMA_ARG_NO_ENDPOINT_SLOTS"}
-)
-
-// name is a word as llama-server reads an option's name, without any value that
-// is joined to it.
-func name(word string) string {
-	if !strings.HasPrefix(word, "--") {
-		return word
-	}
-	n, _, _ := strings.Cut(word, "=")
-	return strings.ReplaceAll(n, "_", "-")
-}
-
-// each calls f with the index of every word that holds the option's value. A
-// value that is joined to the name begins after offset bytes.
-func (cmd *command) each(o option, f func(i, offset int)) {
-	for i := cmd.first; i < len(cmd.words); i++ {
-		w := cmd.words[i]
-		if !slices.Contains(o.names, name(w)) {
-			continue
-		}
-		if at := strings.IndexByte(w, '='); at >= 0 {
-			f(i, at+1)
-		} else if i+1 < len(cmd.words) {
-			i++
-			f(i, 0)
-		}
-	}
-}
+// options are the words behind those that run the server.
+func (cmd *command) options() []string { return cmd.words[cmd.first:] }
 
 // value is what the server takes the option to be: the last of the words, else
 // the environment's. known is false where it comes from somewhere that cannot be
 // seen here.
-func (cmd *command) value(o option) (v string, given, known bool) {
+func (cmd *command) value(o llamaserver.Option) (v string, given, known bool) {
 	known = true
-	cmd.each(o, func(i, offset int) {
+	for word := range o.Values(cmd.options()) {
 		given = true
-		v, known = cmd.env.expand(cmd.words[i][offset:])
-	})
+		v, known = cmd.env.expand(*word)
+	}
 	if given {
 		return v, true, known
 	}
-	return cmd.env.get(o.env)
+	return cmd.env.get(o.Env)
 }
 
 // has reports whether an option without a value is given.
-func (cmd *command) has(o option) bool {
-	for _, w := range cmd.words[cmd.first:] {
-		if slices.Contains(o.names, name(w)) {
-			return true
-		}
+func (cmd *command) has(o llamaserver.Option) bool {
+	if slices.ContainsFunc(cmd.options(), o.Is) {
+		return true
 	}
-	v, given, _ := cmd.env.get(o.env)
+	v, given, _ := cmd.env.get(o.Env)
 	return given && !slices.Contains([]string{"", "0", "false", "off", "disabled"}, strings.ToLower(v))
 }
 
 // set gives the option the value, in place where it stands, else at the end.
-func (cmd *command) set(o option, v string) {
+func (cmd *command) set(o llamaserver.Option, v string) {
 	v = strings.ReplaceAll(v, "$(", "$$(")
 	found := false
-	cmd.each(o, func(i, offset int) {
+	for word := range o.Values(cmd.options()) {
 		found = true
-		cmd.words[i] = cmd.words[i][:offset] + v
-	})
+		*word = v
+	}
 	if !found {
-		cmd.words = append(cmd.words, o.names[len(o.names)-1], v)
+		cmd.words = append(cmd.words, o.Name(), v)
 	}
 }
 

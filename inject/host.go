@@ -1,13 +1,14 @@
 package inject
 
 import (
-	"net"
 	"regexp"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // Hosts that the sidecar listens on.
@@ -23,16 +24,20 @@ var openImage = regexp.MustCompile(`(^|/)llama\.cpp:server[^/]*$`)
 // clientHost is the address that clients use: where the server would listen, and never
 // more, since a server that only its own pod can reach may be open to all who do.
 func (p *planner) clientHost() (string, error) {
-	v, given, known := p.cmd.value(optHost)
+	v, given, known := p.cmd.value(llamaserver.Host)
 	switch {
 	case strings.Contains(v, ".sock") || strings.Contains(v, "/"):
 		return "", refuse(kindServer, "the server listens on a Unix socket (--host %s); want an address", v)
 	case p.s.ListenHost != "":
-		return bracketed(p.s.ListenHost), nil
+		return literal(p.s.ListenHost), nil
 	case given && (!known || v == "" || strings.Contains(v, "$(")):
 		return "", refuse(kindServer, "the server's --host %q cannot be told; want annotation %slisten-host", v, Prefix)
 	case given:
-		return listed(v)
+		host, ok := llamaserver.OneAddress(v)
+		if !ok {
+			return "", refuse(kindServer, "the server listens on %s, and the sidecar on one address; want annotation %slisten-host", v, Prefix)
+		}
+		return literal(host), nil
 	case openImage.MatchString(p.c.Image) || p.seenFromOutside():
 		return allInterfaces, nil
 	}
@@ -40,36 +45,11 @@ func (p *planner) clientHost() (string, error) {
 	return loopback, nil
 }
 
-// listed is the one address for a list of them.
-func listed(v string) (string, error) {
-	hosts := strings.Split(v, ",")
-	for i := range hosts {
-		hosts[i] = strings.Trim(strings.TrimSpace(hosts[i]), "[]")
-	}
-	isAny := func(h string) bool { ip := net.ParseIP(h); return ip != nil && ip.IsUnspecified() }
-	switch {
-	case len(hosts) == 1:
-		return bracketed(hosts[0]), nil
-	case slices.ContainsFunc(hosts, isAny):
-		return allInterfaces, nil
-	case !slices.ContainsFunc(hosts, func(h string) bool { return !isLoopback(h) }):
-		return bracketed(hosts[0]), nil
-	}
-	return "", refuse(kindServer, "the server listens on %s, and the sidecar on one address; want annotation %slisten-host", v, Prefix)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// bracketed is a host as it stands before a port.
-func bracketed(host string) string {
-	switch {
-	case host == "localhost":
+// literal is the loopback address for its name, and any other host as it is: nothing is
+// looked up in the sidecar's image.
+func literal(host string) string {
+	if host == "localhost" {
 		return loopback
-	case strings.Contains(host, ":"):
-		return "[" + host + "]"
 	}
 	return host
 }

@@ -2,15 +2,13 @@ package inject
 
 import (
 	"fmt"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"github.com/semsharekv/semsharekv/configs"
+	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // Names and paths of what is injected.
@@ -25,13 +23,6 @@ const (
 	configKey     = "semsharekv.yaml"
 	programPath   = "/opt/semsharekv" // of the sidecar's image
 	keyVariable   = "SEMSHAREKV_API_KEY"
-)
-
-// Usual ports.
-const (
-	serverPort  = 8080 // llama-server's own
-	backendPort = 18080
-	adminPort   = 8090
 )
 
 // change is what injection does to a pod. Nothing of the pod is taken away, and
@@ -64,7 +55,7 @@ type planner struct {
 	slotDir                string
 	ownSlots               bool              // the slot directory is the one that is injected
 	slotMemory             resource.Quantity // of the slot directory, where it lies in memory
-	budget                 int64
+	budget                 int64             // bytes; 0: the sidecar's own choice
 	user                   corev1.SecurityContext
 	sidecarEnv             []corev1.EnvVar
 	sidecarMounts          []corev1.VolumeMount
@@ -77,7 +68,7 @@ func plan(pod *corev1.Pod, defaults Settings) (*change, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{pod: pod, s: s}
+	p := &planner{pod: pod, s: s, budget: s.Budget.Value()}
 	for _, step := range []func() error{
 		p.checkPod, p.findServer, p.checkServer, p.checkModel, p.checkNames,
 		p.arrangePorts, p.checkPrivilege, p.arrangeSlots, p.arrangeUser, p.arrangeKey,
@@ -147,30 +138,30 @@ func (p *planner) findServer() error {
 // checkServer refuses what cannot be shared, or not through the sidecar.
 func (p *planner) checkServer() error {
 	for _, o := range []struct {
-		option
+		llamaserver.Option
 		why string
 	}{
-		{optTLSKey, "the sidecar reaches the server without TLS"},
-		{optTLSCert, "the sidecar reaches the server without TLS"},
-		{optPrefix, "the sidecar knows the server's paths without a prefix"},
-		{optModelsDir, "a server of several models does not save slots"},
-		{optPreset, "a server of several models does not save slots"},
-		{optKeyFile, "the sidecar cannot read the keys; want LLAMA_API_KEY from a Secret"},
+		{llamaserver.TLSKey, "the sidecar reaches the server without TLS"},
+		{llamaserver.TLSCert, "the sidecar reaches the server without TLS"},
+		{llamaserver.Prefix, "the sidecar knows the server's paths without a prefix"},
+		{llamaserver.ModelsDir, "a server of several models does not save slots"},
+		{llamaserver.ModelsPreset, "a server of several models does not save slots"},
+		{llamaserver.KeyFile, "the sidecar cannot read the keys; want LLAMA_API_KEY from a Secret"},
 	} {
-		if _, given, _ := p.cmd.value(o.option); given {
-			return refuse(kindServer, "the server has %s: %s", o.names[0], o.why)
+		if _, given, _ := p.cmd.value(o.Option); given {
+			return refuse(kindServer, "the server has %s: %s", o.Names[0], o.why)
 		}
 	}
 	for _, o := range []struct {
-		option
+		llamaserver.Option
 		why string
 	}{
-		{optEmbeddings, "embeddings reuse no KV cache"},
-		{optReranking, "reranking reuses no KV cache"},
-		{optNoSlots, "the sidecar needs /slots"},
+		{llamaserver.Embeddings, "embeddings reuse no KV cache"},
+		{llamaserver.Reranking, "reranking reuses no KV cache"},
+		{llamaserver.NoSlots, "the sidecar needs /slots"},
 	} {
-		if p.cmd.has(o.option) {
-			return refuse(kindServer, "the server has %s: %s", o.names[0], o.why)
+		if p.cmd.has(o.Option) {
+			return refuse(kindServer, "the server has %s: %s", o.Names[0], o.why)
 		}
 	}
 	return nil
@@ -193,311 +184,6 @@ func (p *planner) checkNames() error {
 	return nil
 }
 
-// arrangePorts gives the server's port to the sidecar and moves the server to
-// another one on the loopback address. The declaration of the port stays with
-// the server's container: Services, probes, NetworkPolicies and host ports find
-// it there by name, and a declaration does not say who listens.
-func (p *planner) arrangePorts() error {
-	var err error
-	if p.listen, err = p.clientPort(); err != nil {
-		return err
-	}
-	if p.listenHost, err = p.clientHost(); err != nil {
-		return err
-	}
-	taken := p.declaredPorts()
-	taken[p.listen] = true
-	for _, own := range []struct {
-		port   *int
-		wanted int
-		usual  int
-		name   string
-	}{{&p.backend, p.s.BackendPort, backendPort, "backend-port"}, {&p.admin, p.s.AdminPort, adminPort, "admin-port"}} {
-		*own.port = own.wanted
-		if own.wanted == 0 {
-			for *own.port = own.usual; taken[*own.port]; *own.port++ {
-			}
-		} else if taken[own.wanted] {
-			return refuse(kindPort, "annotation %s%s: port %d is in use in the pod", Prefix, own.name, own.wanted)
-		}
-		taken[*own.port] = true
-	}
-	p.cmd.set(optHost, "127.0.0.1")
-	p.cmd.set(optPort, strconv.Itoa(p.backend))
-	p.note("listen=%s:%d", p.listenHost, p.listen)
-	p.note("backend=127.0.0.1:%d", p.backend)
-	return nil
-}
-
-func (p *planner) declaredPorts() map[int]bool {
-	ports := map[int]bool{}
-	for _, list := range [][]corev1.Container{p.pod.Spec.InitContainers, p.pod.Spec.Containers} {
-		for i := range list {
-			for _, port := range list[i].Ports {
-				ports[int(port.ContainerPort)] = true
-			}
-		}
-	}
-	return ports
-}
-
-// clientPort is the port that clients use: the annotation's, the server's, or
-// where neither is given the one that is declared.
-func (p *planner) clientPort() (int, error) {
-	if p.s.ListenPort != 0 {
-		return p.s.ListenPort, nil
-	}
-	v, given, known := p.cmd.value(optPort)
-	if given {
-		var n int
-		if !known || port(&n, v) != nil {
-			return 0, refuse(kindPort, "the server's port %q cannot be told; want annotation %slisten-port", v, Prefix)
-		}
-		return n, nil
-	}
-	switch declared := p.serverPorts(); {
-	case len(declared) == 0 || slices.Contains(declared, serverPort):
-		return serverPort, nil
-	case len(declared) == 1:
-		return declared[0], nil
-	}
-	return 0, refuse(kindPort, "the server's port is not given and container %q declares several; want annotation %slisten-port", p.c.Name, Prefix)
-}
-
-// serverPorts are the TCP ports that the server's container declares.
-func (p *planner) serverPorts() (ports []int) {
-	for _, port := range p.c.Ports {
-		if port.Protocol == corev1.ProtocolTCP || port.Protocol == "" {
-			ports = append(ports, int(port.ContainerPort))
-		}
-	}
-	return ports
-}
-
-// checkPrivilege refuses a port that a server which is root may listen on and the
-// sidecar, which has no capabilities, may not. Another server needs the node's leave
-// for such a port already.
-func (p *planner) checkPrivilege() error {
-	uid, _ := effective(p.pod, p.c)
-	root := uid == nil && !runsAsNonRoot(p.pod, p.c) || uid != nil && *uid == 0
-	if root && p.listen < firstFreePort(p.pod) && hasCapability(p.c, "NET_BIND_SERVICE") {
-		return refuse(kindPort, "the server listens on port %d as root, and the sidecar, which has no capabilities, may not; want a port of 1024 or more, or the sysctl %s in the pod's securityContext", p.listen, portSysctl)
-	}
-	return nil
-}
-
-// arrangeSlots mounts the slot directory in both containers: the server's own
-// where it has one, else one in memory.
-func (p *planner) arrangeSlots() error {
-	dir, given, known := p.cmd.value(optSlots)
-	if given {
-		return p.shareSlots(dir, known)
-	}
-	p.slotDir, p.ownSlots = p.s.SlotPath, true
-	for _, m := range p.c.VolumeMounts {
-		if overlap(p.slotDir, m.MountPath) {
-			return refuse(kindVolume, "container %q has a volume at %s; want annotation %sslot-path to name a path that is free", p.c.Name, m.MountPath, Prefix)
-		}
-	}
-	p.cmd.set(optSlots, p.slotDir)
-	size := p.s.SlotSize.DeepCopy()
-	p.volumes = append(p.volumes, corev1.Volume{Name: slotsVolume, VolumeSource: corev1.VolumeSource{
-		EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &size}}})
-	mount := corev1.VolumeMount{Name: slotsVolume, MountPath: p.slotDir}
-	p.mounts = append(p.mounts, mount)
-	p.sidecarMounts = append(p.sidecarMounts, mount)
-	p.slotMemory = size
-	if p.s.ServerMemory == "raise" {
-		p.raiseServerMemory()
-	} else {
-		p.resources = p.c.Resources
-	}
-	p.keepIdleSlots()
-	p.note("slots=%s (%s)", p.slotDir, size.String())
-	return p.fitBudget(size)
-}
-
-// fitBudget takes half of the slot directory's size for the budget, where none is given.
-func (p *planner) fitBudget(size resource.Quantity) error {
-	if p.s.Budget.Cmp(size) > 0 {
-		return refuse(kindAnnotation, "the budget of %s exceeds the slot directory's %s", p.s.Budget.String(), size.String())
-	}
-	p.budget = size.Value() / 2
-	return nil
-}
-
-// shareSlots lets the sidecar see the directory that the server already has.
-func (p *planner) shareSlots(dir string, known bool) error {
-	if !known || !path.IsAbs(dir) {
-		return refuse(kindVolume, "the server's --slot-save-path %q cannot be told; want an absolute path", dir)
-	}
-	p.slotDir, p.resources = path.Clean(dir), p.c.Resources
-	m := p.mountOf(p.slotDir)
-	switch {
-	case m == nil:
-		return refuse(kindVolume, "the server's --slot-save-path %s is on no volume that the sidecar could see", dir)
-	case m.ReadOnly:
-		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume mounted read-only", dir)
-	case m.SubPathExpr != "":
-		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume mounted with subPathExpr %q, which holds for its container only", dir, m.SubPathExpr)
-	}
-	if overlap(m.MountPath, programPath) {
-		return refuse(kindVolume, "the server's --slot-save-path %s is on a volume at %s, where the sidecar has its program", dir, m.MountPath)
-	}
-	mount := *m
-	p.sidecarMounts = append(p.sidecarMounts, mount)
-	p.keepIdleSlots()
-	p.note("slots=%s (the server's own)", p.slotDir)
-	return p.measureVolume(m.Name)
-}
-
-// measureVolume takes the budget, and what the sidecar may write to memory, from the
-// size of the server's own volume.
-func (p *planner) measureVolume(name string) error {
-	for _, v := range p.pod.Spec.Volumes {
-		if v.Name != name || v.EmptyDir == nil {
-			continue
-		}
-		memory, size := v.EmptyDir.Medium == corev1.StorageMediumMemory, v.EmptyDir.SizeLimit
-		if memory && size == nil {
-			return refuse(kindVolume, "the server's --slot-save-path %s is on volume %q in memory, which counts as the sidecar's; want a sizeLimit", p.slotDir, name)
-		}
-		if memory {
-			p.slotMemory = *size
-		}
-		if size != nil {
-			return p.fitBudget(*size)
-		}
-	}
-	return nil
-}
-
-// mountOf is the server's volume mount that a path lies on, or nil.
-func (p *planner) mountOf(file string) *corev1.VolumeMount {
-	var best *corev1.VolumeMount
-	for i := range p.c.VolumeMounts {
-		m := &p.c.VolumeMounts[i]
-		if inside(file, m.MountPath) && (best == nil || len(m.MountPath) > len(best.MountPath)) {
-			best = m
-		}
-	}
-	return best
-}
-
-// inside reports whether a path is dir or lies in it.
-func inside(file, dir string) bool {
-	file, dir = path.Clean(file), path.Clean(dir)
-	return file == dir || dir == "/" || strings.HasPrefix(file, dir+"/")
-}
-
-// overlap reports whether one of two paths lies in the other, so that what is mounted there
-// would hide it, or be the same.
-func overlap(a, b string) bool { return inside(a, b) || inside(b, a) }
-
-// keepIdleSlots asks the server not to put away slots that were just filled. It
-// does so by a variable: servers that do not know the option would end at a flag.
-func (p *planner) keepIdleSlots() {
-	const variable = "LLAMA_ARG_CACHE_IDLE_SLOTS"
-	if _, given, _ := p.cmd.env.get(variable); !given {
-		p.env = append(p.env, corev1.EnvVar{Name: variable, Value: "0"})
-	}
-}
-
-// arrangeUser finds a user for the sidecar whose files the server can read and
-// write, and the other way round. States hold what was asked, so their files are
-// their user's alone: it must be the server's user, or the server must be root, and
-// the directory ours: one that root made in a volume of its own is root's alone too.
-func (p *planner) arrangeUser() error {
-	uid, gid := effective(p.pod, p.c)
-	root := uid == nil || *uid == 0
-	switch {
-	case p.s.RunAsUser != nil:
-		uid = p.s.RunAsUser
-	case uid == nil && runsAsNonRoot(p.pod, p.c):
-		return refuse(kindUser, "container %q has runAsNonRoot but no runAsUser, and the sidecar must run as the same user; want one of them, or annotation %srun-as-user", p.c.Name, Prefix)
-	case root && p.ownSlots && hasCapability(p.c, "DAC_OVERRIDE"):
-		own := int64(sidecarUser)
-		uid, gid = &own, &own
-	case root:
-		own := int64(0)
-		uid = &own
-	}
-	p.user = restricted(*uid, gid)
-	p.note("user=%d", *uid)
-	return nil
-}
-
-// arrangeKey hands the server's API key to the sidecar, for its own requests.
-func (p *planner) arrangeKey() error {
-	v, given, known := p.cmd.value(optKey)
-	if !given {
-		return nil
-	}
-	variable := optKey.env
-	p.cmd.each(optKey, func(i, offset int) {
-		word := p.cmd.words[i][offset:]
-		variable = ""
-		if strings.HasPrefix(word, "$(") && strings.HasSuffix(word, ")") {
-			variable = word[2 : len(word)-1]
-		}
-	})
-	key := corev1.EnvVar{Name: keyVariable, Value: strings.ReplaceAll(v, "$", "$$")}
-	for _, e := range p.c.Env {
-		if e.Name == variable && e.ValueFrom != nil {
-			key, known = corev1.EnvVar{Name: keyVariable, ValueFrom: e.ValueFrom}, true
-		}
-	}
-	if !known {
-		return refuse(kindServer, "the server's --api-key cannot be told; want LLAMA_API_KEY from a Secret")
-	}
-	if optional(key.ValueFrom) {
-		return refuse(kindServer, "the server's API key is optional, and the sidecar does not start without; want it from a Secret that must be there")
-	}
-	p.sidecarEnv = append(p.sidecarEnv, key)
-	return nil
-}
-
-// optional tells whether a variable may be left unset.
-func optional(from *corev1.EnvVarSource) bool {
-	if from == nil {
-		return false
-	}
-	yes := func(b *bool) bool { return b != nil && *b }
-	return from.SecretKeyRef != nil && yes(from.SecretKeyRef.Optional) || from.ConfigMapKeyRef != nil && yes(from.ConfigMapKeyRef.Optional)
-}
-
-// showModel lets the sidecar read the model file, for its token embeddings.
-// Without it matching knows identical tokens only.
-func (p *planner) showModel() {
-	file, _, known := p.cmd.value(optModel)
-	m := p.mountOf(file)
-	if !known || !path.IsAbs(file) || m == nil || m.SubPathExpr != "" || overlap(m.MountPath, programPath) {
-		p.note("model=not visible to the sidecar")
-		return
-	}
-	for _, have := range p.sidecarMounts {
-		if have.MountPath == m.MountPath {
-			return
-		}
-	}
-	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: m.Name, MountPath: m.MountPath, SubPath: m.SubPath, ReadOnly: true})
-}
-
-func (p *planner) addConfig() error {
-	if p.s.Config == "" {
-		return nil
-	}
-	for _, m := range p.sidecarMounts {
-		if overlap(m.MountPath, configPath) {
-			return refuse(kindVolume, "container %q has a volume at %s, where the sidecar has its configuration", p.c.Name, m.MountPath)
-		}
-	}
-	p.volumes = append(p.volumes, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{
-		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: p.s.Config}}}})
-	p.sidecarMounts = append(p.sidecarMounts, corev1.VolumeMount{Name: configVolume, MountPath: configPath, ReadOnly: true})
-	return nil
-}
-
 // addPullSecret lets the pod pull the sidecar's image. The secrets of its ServiceAccount are
 // in the pod already.
 func (p *planner) addPullSecret() {
@@ -511,37 +197,7 @@ func (p *planner) addPullSecret() {
 // tenants, unless it was given a size: a ConfigMap, which nobody sees here, may keep
 // them apart.
 func (p *planner) separate() {
-	if _, given, _ := p.cmd.value(optCacheRAM); p.s.Config != "" && !given {
-		p.env = append(p.env, corev1.EnvVar{Name: optCacheRAM.env, Value: "0"})
+	if _, given, _ := p.cmd.value(llamaserver.CacheRAM); p.s.Config != "" && !given {
+		p.env = append(p.env, corev1.EnvVar{Name: llamaserver.CacheRAM.Env, Value: "0"})
 	}
-}
-
-// serve is the sidecar's command line.
-func (p *planner) serve() []string {
-	args := []string{"serve",
-		"--backend", fmt.Sprintf("http://127.0.0.1:%d", p.backend),
-		"--slot-dir", p.slotDir,
-		"--listen", fmt.Sprintf("%s:%d", p.listenHost, p.listen),
-		"--admin", fmt.Sprintf(":%d", p.admin),
-	}
-	add := func(flag, value string) {
-		if value != "" {
-			args = append(args, flag, value)
-		}
-	}
-	if p.s.Config != "" {
-		add("--config", path.Join(configPath, configKey))
-	}
-	if budget := p.s.Budget.Value(); budget > 0 {
-		p.budget = budget
-	}
-	if p.budget > 0 {
-		add("--budget", configs.FormatSize(p.budget))
-	}
-	add("--reuse", p.s.Reuse)
-	add("--log-level", p.s.LogLevel)
-	if len(p.sidecarEnv) > 0 {
-		add("--api-key-env", keyVariable)
-	}
-	return args
 }

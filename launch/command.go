@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // llama-server's own defaults.
@@ -25,25 +28,31 @@ type Command struct {
 
 // Place is where the sidecar stands and where the server went.
 type Place struct {
-	// Listen is the address that the user meant the server to have.
+	// Listen is the address that the user meant the server to have, or "" if that
+	// was several.
 	Listen string
 	// URL is the server's base URL.
 	URL string
 }
 
-// Check refuses, by name, what cannot be run behind a sidecar.
-func (c *Command) Check() error {
+// Check refuses, by name, what cannot be run behind a sidecar. listens is true if
+// the sidecar was given an address of its own, and does not take the server's.
+func (c *Command) Check(listens bool) error {
 	if len(c.Args) == 0 {
 		return errors.New("no command to start: write it behind --, as in: -- llama-server -m model.gguf")
 	}
-	if _, ok := optTLS.value(c.Args, c.Env); ok {
-		return fmt.Errorf("%s: the sidecar speaks plain HTTP to clients and server; put TLS in front of it", optTLS.name)
+	if _, ok := c.value(llamaserver.TLSKey); ok {
+		return fmt.Errorf("%s: the sidecar speaks plain HTTP to clients and server; put TLS in front of it", llamaserver.TLSKey.Name())
 	}
-	if p, _ := optPrefix.value(c.Args, c.Env); p != "" {
-		return fmt.Errorf("%s %s: the sidecar knows the server's paths without a prefix; put the prefix in front of it", optPrefix.name, p)
+	if p, _ := c.value(llamaserver.Prefix); p != "" {
+		return fmt.Errorf("%s %s: the sidecar knows the server's paths without a prefix; put the prefix in front of it", llamaserver.Prefix.Name(), p)
 	}
-	if h, _ := optHost.value(c.Args, c.Env); strings.HasSuffix(h, ".sock") {
-		return fmt.Errorf("%s %s: the sidecar listens on TCP only", optHost.name, h)
+	if h, _ := c.value(llamaserver.Host); strings.HasSuffix(h, ".sock") {
+		return fmt.Errorf("%s %s: the sidecar listens on TCP only", llamaserver.Host.Name(), h)
+	}
+	if _, ok := c.host(); !ok && !listens {
+		h, _ := c.value(llamaserver.Host)
+		return fmt.Errorf("%s %s: the sidecar listens on one address; want --listen to name it", llamaserver.Host.Name(), h)
 	}
 	return c.checkRouter()
 }
@@ -66,35 +75,38 @@ func (c *Command) Find() error {
 
 // SlotDir is the directory that the user gave for slots, or "".
 func (c *Command) SlotDir() string {
-	dir, _ := optSlotPath.value(c.Args, c.Env)
+	dir, _ := c.value(llamaserver.SlotPath)
 	return dir
 }
 
 // APIKey is a key that the server will accept, or "" where it asks for none.
 func (c *Command) APIKey() (string, error) {
-	if keys, ok := optKey.value(c.Args, c.Env); ok && keys != "" {
+	if keys, ok := c.value(llamaserver.APIKey); ok && keys != "" {
 		first, _, _ := strings.Cut(keys, ",")
 		return strings.TrimSpace(first), nil
 	}
-	file, ok := optKeyFile.value(c.Args, c.Env)
+	file, ok := c.value(llamaserver.KeyFile)
 	if !ok {
 		return "", nil
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("cannot read the server's %s: %w", optKeyFile.name, err)
+		return "", fmt.Errorf("cannot read the server's %s: %w", llamaserver.KeyFile.Name(), err)
 	}
 	for line := range strings.Lines(string(text)) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			return line, nil
 		}
 	}
-	return "", fmt.Errorf("the server's %s %s holds no key", optKeyFile.name, file)
+	return "", fmt.Errorf("the server's %s %s holds no key", llamaserver.KeyFile.Name(), file)
 }
 
-// secrets are the options, and the variables that env or a script may be given, whose
-// values are not to be seen.
-var secrets = []string{optKey.name, optKey.env, "--hf-token", "-hft", "HF_TOKEN"}
+// isSecret tells whether a name is that of an option, or of a variable that env or a script
+// may be given, whose value is not to be seen.
+func isSecret(name string) bool {
+	return slices.ContainsFunc([]llamaserver.Option{llamaserver.APIKey, llamaserver.HFToken},
+		func(o llamaserver.Option) bool { return o.Is(name) || name == o.Env })
+}
 
 // shown is the command line as it may be logged: without keys and tokens.
 func (c *Command) shown() []string {
@@ -103,7 +115,7 @@ func (c *Command) shown() []string {
 	for i, arg := range c.Args {
 		name, _, joined := strings.Cut(arg, "=")
 		switch {
-		case !slices.Contains(secrets, spelled(name)):
+		case !isSecret(name):
 		case joined:
 			args[i] = name + "=" + withheld
 		case i+1 < len(args):
@@ -116,50 +128,42 @@ func (c *Command) shown() []string {
 // Move gives the server a free port on the loopback address and returns where it
 // went and which address is free for the sidecar now.
 func (c *Command) Move() (Place, error) {
-	host, ok := optHost.value(c.Args, c.Env)
-	if !ok || host == "" {
-		host = serverHost
-	}
-	port, ok := optPort.value(c.Args, c.Env)
-	if !ok || port == "" {
-		port = serverPort
-	}
 	free, err := freePort()
 	if err != nil {
 		return Place{}, err
 	}
-	c.Args, c.Env = optHost.set(c.Args, c.Env, serverHost)
-	c.Args, c.Env = optPort.set(c.Args, c.Env, free)
-	return Place{Listen: net.JoinHostPort(listenHost(host), port), URL: "http://" + net.JoinHostPort(serverHost, free)}, nil
+	place := Place{URL: "http://" + net.JoinHostPort(serverHost, free)}
+	if host, ok := c.host(); ok {
+		port, _ := c.value(llamaserver.Port)
+		place.Listen = net.JoinHostPort(host, cmp.Or(port, serverPort))
+	}
+	c.set(llamaserver.Host, serverHost)
+	c.set(llamaserver.Port, free)
+	return place, nil
 }
 
-// listenHost is where the sidecar listens instead of a server with these hosts, which
-// commas separate: it has one address only, so it is all of them where one of the hosts
-// means that, and else the first, never more than was asked for.
-func listenHost(hosts string) string {
-	first, _, several := strings.Cut(hosts, ",")
-	all := func(h string) bool { return h == "0.0.0.0" || strings.Trim(h, "[]") == "::" }
-	if several && slices.ContainsFunc(strings.Split(hosts, ","), all) {
-		return ""
-	}
-	return strings.Trim(first, "[]")
+// host is where the sidecar listens instead of the server; ok is false if that is on
+// several addresses.
+func (c *Command) host() (host string, ok bool) {
+	hosts, _ := c.value(llamaserver.Host)
+	return llamaserver.OneAddress(cmp.Or(hosts, serverHost))
 }
 
 // Share gives the server what sharing needs: where to save slots, and not to
 // clear idle ones. The latter goes through the environment, which a server that
 // does not know it ignores.
 func (c *Command) Share(slotDir string) {
-	c.Args, c.Env = optSlotPath.set(c.Args, c.Env, slotDir)
-	if !optIdleSlots.given(c.Args, c.Env) {
-		c.Env = setenv(c.Env, optIdleSlots.env, "0")
+	c.set(llamaserver.SlotPath, slotDir)
+	if !c.given(llamaserver.IdleSlots) {
+		c.Env = setenv(c.Env, llamaserver.IdleSlots.Env, "0")
 	}
 }
 
 // Separate has the server keep no prompts in a cache of its own, which knows no tenants,
 // unless it was given a size.
 func (c *Command) Separate() {
-	if !optCacheRAM.given(c.Args, c.Env) {
-		c.Env = setenv(c.Env, optCacheRAM.env, "0")
+	if !c.given(llamaserver.CacheRAM) {
+		c.Env = setenv(c.Env, llamaserver.CacheRAM.Env, "0")
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 func command(line string, env ...string) *Command {
@@ -28,14 +30,17 @@ func TestMoveTakesTheServersPlace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, value := range map[option]string{optHost: u.Hostname(), optPort: u.Port()} {
-			if got, _ := name.value(c.Args, c.Env); got != value {
-				t.Errorf("%v: %s is %q, want %q", c, name.name, got, value)
+		g := func(o llamaserver.Option, want string) {
+			t.Helper()
+			if got, _ := c.value(o); got != want {
+				t.Errorf("%v: %s is %q, want %q", c, o.Name(), got, want)
 			}
-			if _, left := lookup(c.Env, name.env); left {
-				t.Errorf("%v: %s is left in the environment", c, name.env)
+			if _, left := lookup(c.Env, o.Env); left {
+				t.Errorf("%v: %s is left in the environment", c, o.Env)
 			}
 		}
+		g(llamaserver.Host, u.Hostname())
+		g(llamaserver.Port, u.Port())
 		if n := strings.Count(strings.Join(c.Args, " "), "--port"); n != 1 {
 			t.Errorf("%v: --port is given %d times", c.Args, n)
 		}
@@ -46,6 +51,7 @@ func TestMoveTakesTheServersPlace(t *testing.T) {
 	f(command("llama-server", "LLAMA_ARG_PORT=9001", "LLAMA_ARG_HOST=::1"), "[::1]:9001")
 	f(command("llama-server --host 127.0.0.1,::1"), "127.0.0.1:8080")
 	f(command("llama-server --host 192.0.2.1,0.0.0.0"), ":8080")
+	f(command("llama-server --host 192.0.2.1,192.0.2.2"), "")
 	f(command("llama-server --host 0.0.0.0,::"), ":8080")
 	f(command("llama-server --host [::1]"), "[::1]:8080")
 	f(command("llama serve -m x --port 9000"), "127.0.0.1:9000")
@@ -59,8 +65,8 @@ func TestShareRespectsWhatTheUserSaid(t *testing.T) {
 		if got := c.SlotDir(); got != "/slots" {
 			t.Errorf("%v: slot directory %q", c, got)
 		}
-		if got, _ := lookup(c.Env, optIdleSlots.env); got != idle {
-			t.Errorf("%v: %s is %q, want %q", c, optIdleSlots.env, got, idle)
+		if got, _ := lookup(c.Env, llamaserver.IdleSlots.Env); got != idle {
+			t.Errorf("%v: %s is %q, want %q", c, llamaserver.IdleSlots.Env, got, idle)
 		}
 	}
 	f(command("llama-server -m x"), "0")
@@ -74,12 +80,13 @@ func TestSeparateRespectsWhatTheUserSaid(t *testing.T) {
 	f := func(c *Command, want string) {
 		t.Helper()
 		c.Separate()
-		if got, _ := lookup(c.Env, optCacheRAM.env); got != want {
-			t.Errorf("%v: %s is %q, want %q", c, optCacheRAM.env, got, want)
+		if got, _ := lookup(c.Env, llamaserver.CacheRAM.Env); got != want {
+			t.Errorf("%v: %s is %q, want %q", c, llamaserver.CacheRAM.Env, got, want)
 		}
 	}
 	f(command("llama-server -m x"), "0")
 	f(command("llama-server --cache-ram 100"), "")
+	f(command("llama-server -cram 4096"), "")
 	f(command("llama-server", "LLAMA_ARG_CACHE_RAM=100"), "100")
 }
 
@@ -106,7 +113,7 @@ func TestAPIKeyIsOneThatTheServerTakes(t *testing.T) {
 func TestCheckRefusesByName(t *testing.T) {
 	f := func(c *Command, want string) {
 		t.Helper()
-		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := c.Check(false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v does not name %s", c, err, want)
 		}
 	}
@@ -114,8 +121,12 @@ func TestCheckRefusesByName(t *testing.T) {
 	f(command("llama-server --ssl-key-file k --ssl-cert-file c"), "--ssl-key-file")
 	f(command("llama-server", "LLAMA_ARG_API_PREFIX=/x"), "--api-prefix")
 	f(command("llama-server --host /run/x.sock"), "--host")
-	if err := command("llama-server -m x").Check(); err != nil {
+	f(command("llama-server --host 192.0.2.1,192.0.2.2"), "want --listen")
+	if err := command("llama-server -m x").Check(false); err != nil {
 		t.Error(err)
+	}
+	if err := command("llama-server -m x --host 192.0.2.1,192.0.2.2").Check(true); err != nil {
+		t.Errorf("with an address of the sidecar's own: %v", err)
 	}
 }
 

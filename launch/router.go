@@ -3,46 +3,18 @@ package launch
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
-)
 
-// A llama-server that is told of no model is a router: it starts a server for each of
-// several, and has no slots of its own.
-
-// What tells a llama-server its model (llama.cpp: common/arg.cpp). modelPresets end the
-// options that name one of llama.cpp's own choice, as --gpt-oss-20b-default.
-var (
-	modelOptions   = []string{"-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo", "-dr", "--docker-repo"}
-	modelVariables = []string{"LLAMA_ARG_MODEL", "LLAMA_ARG_MODEL_URL", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_DOCKER_REPO"}
-	modelPresets   = []string{"-default", "-spec"}
+	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // namesModel tells whether anything may tell the server its model.
 func (c *Command) namesModel() bool {
-	tells := func(arg string) bool {
-		name, _, _ := strings.Cut(spelled(arg), "=")
-		return slices.Contains(modelOptions, name) || strings.HasPrefix(name, "--") &&
-			slices.ContainsFunc(modelPresets, func(end string) bool { return strings.HasSuffix(name, end) })
-	}
-	isSet := func(variable string) bool {
-		_, ok := lookup(c.Env, variable)
+	isSet := func(o llamaserver.Option) bool {
+		_, ok := lookup(c.Env, o.Env)
 		return ok
 	}
-	return slices.ContainsFunc(c.Args, tells) || slices.ContainsFunc(modelVariables, isSet)
-}
-
-// isServer tells whether the program is llama-server itself, or llama with the word serve. A
-// script may add arguments.
-func (c *Command) isServer() bool {
-	switch filepath.Base(c.Args[0]) {
-	case "llama-server":
-		return true
-	case "llama":
-		return len(c.Args) > 1 && c.Args[1] == "serve"
-	}
-	return false
+	return slices.ContainsFunc(c.Args, llamaserver.NamesModel) || slices.ContainsFunc(llamaserver.ModelOptions, isSet)
 }
 
 // checkRouter refuses a server that is certain to be a router.
@@ -51,12 +23,12 @@ func (c *Command) checkRouter() error {
 	if c.namesModel() {
 		return nil
 	}
-	for _, o := range []option{optModelsDir, optModelsPreset} {
-		if v, ok := o.value(c.Args, c.Env); ok {
-			return fmt.Errorf("%s %s: %s", o.name, v, why)
+	for _, o := range []llamaserver.Option{llamaserver.ModelsDir, llamaserver.ModelsPreset} {
+		if v, ok := c.value(o); ok {
+			return fmt.Errorf("%s %s: %s", o.Name(), v, why)
 		}
 	}
-	if c.isServer() {
+	if llamaserver.Program(c.Args) > 0 { // a script may add arguments
 		return errors.New("the server's command names no model: " + why)
 	}
 	return nil

@@ -1,0 +1,36 @@
+package llamaserver
+
+import (
+	"regexp"
+	"slices"
+)
+
+// A llama-server that is told of no model is a router: it starts a server for each of
+// several, and has no slots of its own.
+
+// The options of a router.
+var (
+	ModelsDir    = Option{Names: []string{"--models-dir"}, Env: "LLAMA_ARG_MODELS_DIR"}
+	ModelsPreset = Option{Names: []string{"--models-preset"}, Env: "LLAMA_ARG_MODELS_PRESET"}
+)
+
+// Model is the option that names the model's file.
+var Model = Option{Names: []string{"-m", "--model"}, Env: "LLAMA_ARG_MODEL"}
+
+// ModelOptions tell a llama-server its model.
+var ModelOptions = []Option{
+	Model,
+	{Names: []string{"-mu", "--model-url"}, Env: "LLAMA_ARG_MODEL_URL"},
+	{Names: []string{"-hf", "-hfr", "--hf-repo"}, Env: "LLAMA_ARG_HF_REPO"},
+	{Names: []string{"-dr", "--docker-repo"}, Env: "LLAMA_ARG_DOCKER_REPO"},
+}
+
+// choice is an option that names a model of llama.cpp's own choice, as
+// --gpt-oss-20b-default.
+var choice = regexp.MustCompile(`^--.*-(default|spec)$`)
+
+// NamesModel reports whether a word, or the one behind it, tells the server its model.
+func NamesModel(word string) bool {
+	return choice.MatchString(spelled(word)) ||
+		slices.ContainsFunc(ModelOptions, func(o Option) bool { return o.Is(word) })
+}
