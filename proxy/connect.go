@@ -30,6 +30,7 @@ type watch struct {
 	taken   int    // how often in a row others' requests spoilt the probe
 	// probeRun is in the names of the probe's files, so that these are always the same.
 	probeRun string
+	bookFrom time.Time // when to try again to begin a book (keepBook)
 }
 
 // run keeps the sharer's live true: it probes until the backend answers, and again whenever
@@ -72,11 +73,12 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 	case w.refused.stands(props, model):
 		w.renewBook(ctx, props)
 		return probeEvery
-	case !w.endBook(ctx):
+	case w.refused.same(props, model) && !w.refused.overdue() && w.bookInUse(), !w.endBook(ctx):
 		return probeEvery
 	case err != nil:
 		return w.failed(ctx, err, props, model)
 	}
+	sh.noBook.Store(nil)
 	doubts := sh.doubts.Load()
 	defer sh.hold.end()
 	lv, err := w.probe(ctx, props)

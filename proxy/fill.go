@@ -28,7 +28,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	if p != nil {
 		least = len(d.tokens) + 1 // the oldest: what others hold may still serve them
 	}
-	sl, prefix := d.lv.slots.acquire(wait, d.req.Tenant, d.tokens, least, d.maxGeneration())
+	sl, prefix := d.book.acquire(wait, d.req.Tenant, d.tokens, least, d.maxGeneration())
 	if sl == nil {
 		d.leaveToBackend(ctx, late(ctx, coldBusy))
 		return
@@ -41,7 +41,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	// Who saves a slot waits at the gate too: whoever is in must not wait for a slot.
 	if d.lv.probed.Volatile {
 		if d.gated = d.lv.gate.enter(ctx); !d.gated {
-			d.lv.slots.giveBack(sl)
+			d.book.giveBack(sl)
 			d.slot = nil
 			d.cold(coldClientGone)
 			return

@@ -36,6 +36,9 @@ func (r *refusal) stands(props bridge.Props, model string) bool {
 	return r.same(props, model) && time.Now().Before(r.until)
 }
 
+// overdue: it was left alone for twice as long as it was to be.
+func (r *refusal) overdue() bool { return time.Since(r.until) > r.pause }
+
 func (r *refusal) same(props bridge.Props, model string) bool {
 	return r.props.Differs(props) == "" && r.model == model
 }

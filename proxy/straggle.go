@@ -63,8 +63,11 @@ func (d *decision) awaitIdle(ctx context.Context, o outcome) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	if d.lv != nil {
+	switch {
+	case d.lv != nil:
 		defer context.AfterFunc(d.lv.ctx, cancel)()
+	case d.unshared != nil:
+		defer context.AfterFunc(d.unshared.ctx, cancel)()
 	}
 	for wait, quiet := lookAfter, 0; ; wait = min(2*wait, lookAtMost) {
 		busy, ok := d.sh.backend.Busy(ctx)

@@ -43,6 +43,12 @@ func (t *tracker) close() {
 	t.closed = true
 }
 
+func (t *tracker) isIdle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n == 0
+}
+
 func (t *tracker) isClosed() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/crc32"
 	"net/http"
+	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
 )
@@ -17,7 +18,18 @@ import (
 type unshared struct {
 	slots *slots
 	users tracker // requests that go by the book; closed once it is not to be believed any more
+	ctx   context.Context
+	end   context.CancelFunc
 }
+
+func newUnshared(n int) *unshared {
+	u := &unshared{slots: newSlots(n)}
+	u.ctx, u.end = context.WithCancel(context.Background())
+	return u
+}
+
+// bookRetry is how long after one that failed another try is made at a book.
+const bookRetry = 10 * time.Second
 
 // keepBook begins a book of a backend that was refused, where its slots can be kept apart.
 func (w *watch) keepBook(ctx context.Context, props bridge.Props) {
@@ -25,34 +37,36 @@ func (w *watch) keepBook(ctx context.Context, props bridge.Props) {
 		return
 	}
 	doubts := w.sh.doubts.Load()
-	why := w.mixes(ctx, props)
-	w.sh.noBook.Store(&why)
-	if why != "" {
-		w.sh.log.Warn().Str("why", why).Msg("tenants are kept apart, and nothing is shared: every prompt is computed from its first token, and /v1/messages is refused")
-	} else {
-		u := &unshared{slots: newSlots(props.Slots)}
-		w.sh.unshared.Store(u)
-		if w.sh.doubts.Load() != doubts { // meanwhile
-			u.users.close()
-		}
+	why, err := w.mixes(ctx, props)
+	if err != nil {
+		why = "whether llama-server loads others' prompts from its memory could not be found out: " + err.Error()
 	}
+	if said := w.sh.noBook.Swap(&why); why != "" && (said == nil || *said != why) {
+		w.sh.log.Warn().Str("why", why).Msg("tenants are kept apart, and nothing is shared: every prompt is computed from its first token, and /v1/messages is refused")
+	}
+	if why != "" && err == nil {
+		return
+	}
+	u := newUnshared(props.Slots)
+	if err != nil || w.sh.doubts.Load() != doubts { // meanwhile
+		u.users.close()
+		w.bookFrom = time.Now().Add(bookRetry)
+	}
+	w.sh.unshared.Store(u)
 }
 
 // mixes is why the backend may find another tenant's prompt for a request in a slot that holds
 // its own tenant's, or "".
-func (w *watch) mixes(ctx context.Context, props bridge.Props) string {
+func (w *watch) mixes(ctx context.Context, props bridge.Props) (string, error) {
 	if props.Start == "" { // llama.cpp #20671 came shortly before servers marked their starts
-		return "llama-server is from before April 2026: with a sliding window it may go on from the prompt before; use a newer one"
+		return "llama-server is from before April 2026: with a sliding window it may go on from the prompt before; use a newer one", nil
 	}
 	slot, _, _ := w.sh.backend.Idle(ctx, -1) // the first, where it tells nothing of its slots
 	loads, err := w.sh.backend.Remembers(ctx, slot)
-	switch {
-	case err != nil:
-		return "whether llama-server loads others' prompts from its memory could not be found out: " + err.Error()
-	case loads:
-		return "llama-server loads what it keeps of others' prompts in memory; start it with --cache-ram 0"
+	if loads && err == nil {
+		return "llama-server loads what it keeps of others' prompts in memory; start it with --cache-ram 0", nil
 	}
-	return ""
+	return "", err
 }
 
 // unknownSlots is why a request is refused while there is no book.
@@ -63,11 +77,19 @@ func (sh *Sharer) unknownSlots() string {
 	return unknownSlots
 }
 
-// renewBook begins another book of a backend that was refused, where the last one is doubted.
+// renewBook begins another book of a backend that was refused, where the last one is doubted or
+// could not be begun.
 func (w *watch) renewBook(ctx context.Context, props bridge.Props) {
-	if u := w.sh.unshared.Load(); u != nil && u.users.isClosed() {
+	if u := w.sh.unshared.Load(); u != nil && u.users.isClosed() && time.Now().After(w.bookFrom) {
 		w.keepBook(ctx, props)
 	}
+}
+
+// bookInUse: requests go by the book. It is not ended for a refusal that merely lapsed, as that
+// would make all others' prompts cold until the longest answer is over.
+func (w *watch) bookInUse() bool {
+	u := w.sh.unshared.Load()
+	return u != nil && !u.users.isClosed() && !u.users.isIdle()
 }
 
 // endBook ends the book and waits until nobody goes by it: what would come after it could not
@@ -78,6 +100,7 @@ func (w *watch) endBook(ctx context.Context) bool {
 		return true
 	}
 	u.users.close()
+	u.end()
 	if u.users.wait(ctx) != nil {
 		return false
 	}
