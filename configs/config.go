@@ -53,7 +53,8 @@ type Backend struct {
 	// Model is the GGUF file as seen by the sidecar. Empty: the path that the
 	// backend's /props names.
 	Model string `yaml:"model" json:"model"`
-	// APIKey is sent to the backend with the sidecar's own requests.
+	// APIKey is sent to the backend with the sidecar's own requests. Of a list,
+	// with commas between, it is the first.
 	APIKey string `yaml:"api_key" json:"api_key"`
 	// Connect bounds the dialling of one connection.
 	Connect time.Duration `yaml:"connect_timeout" json:"connect_timeout"`

@@ -105,11 +105,16 @@ func TestAKeyIsOne(t *testing.T) {
 	f("s3cret\x00", false)
 	f("s3cret\x7f", false)
 
-	t.Setenv("SEMSHARE_TEST_KEY", "s3cret\r\n") // a Secret that was made from a file
-	c, err := Parse("f", []byte("backend: {url: http://h:1, slot_dir: /d, api_key: '${SEMSHARE_TEST_KEY}'}"), nil)
-	if err != nil || c.Backend.APIKey != "s3cret" {
-		t.Errorf("a key with a line break at its end: %+v, %v", c, err)
+	secret := func(text string) {
+		t.Helper()
+		t.Setenv("SEMSHARE_TEST_KEY", text)
+		c, err := Parse("f", []byte("backend: {url: http://h:1, slot_dir: /d, api_key: '${SEMSHARE_TEST_KEY}'}"), nil)
+		if err != nil || c.Backend.APIKey != "s3cret" {
+			t.Errorf("%q: %+v, %v", text, c, err)
+		}
 	}
+	secret("s3cret\r\n") // that was made from a file
+	secret("s3cret, another\n")
 }
 
 func TestEveryErrorIsReportedWithItsLine(t *testing.T) {
