@@ -244,7 +244,7 @@ func TestServeEndsWhenTheServerCannotBeStarted(t *testing.T) {
 	}
 	f("cannot start /nowhere/llama-server", "/nowhere/llama-server", "-m", "x")
 	f("ended before it was ready: exit status 1", program, "-m", "/nowhere/model.gguf")
-	f("ended before it was ready: exit status 1", program, "--no-such-option")
+	f("ended before it was ready: exit status 1", program, "-m", "x", "--no-such-option")
 }
 
 func TestServeBoundsTheBudgetByTheRoom(t *testing.T) {

@@ -122,7 +122,7 @@ func testDrafts(t *testing.T, k *kitchen, following int) {
 // TestAgentGivesBackWhatItKeepsWhenTheServerSleeps: the memory is for others then.
 func TestAgentGivesBackWhatItKeepsWhenTheServerSleeps(t *testing.T) {
 	const n = 300
-	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 4096, Sleep: 2})
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 4096, Sleep: 4, Threads: 1})
 	prompt := randomTokens(n, 3)
 	half := func(ref *State) {
 		k.cook(&Recipe{Tokens: prompt, Depth: make([]uint16, n), Runs: []Run{{Len: n}}, Layout: &ref.Layout, Refs: []*State{ref}, RoPE: k.model.RoPE, Retention: 0.5, Following: []int32{1}})
@@ -136,7 +136,7 @@ func TestAgentGivesBackWhatItKeepsWhenTheServerSleeps(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	if files := k.memoryFiles(); files > 0 {
-		t.Errorf("the agent still has %d memory files after 30 s: the server sleeps after 2", files)
+		t.Errorf("the agent still has %d memory files after 30 s: the server sleeps after 4", files)
 	}
 	half(k.cold("again", prompt))
 }
