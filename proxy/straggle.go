@@ -57,11 +57,7 @@ func (d *decision) awaitIdle(ctx context.Context, o outcome) {
 	if o.Err == nil || d.isUnpinned || d.slot == nil && !d.all {
 		return
 	}
-	most := keptAtMost
-	if d.req.Conversation {
-		most = conversedAtMost
-	}
-	ctx, cancel := context.WithTimeout(ctx, most)
+	ctx, cancel := context.WithTimeout(ctx, d.goesOnFor())
 	defer cancel()
 	switch {
 	case d.lv != nil:
@@ -88,6 +84,14 @@ func (d *decision) awaitIdle(ctx context.Context, o outcome) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// goesOnFor is the longest that the request is taken to go on after it broke.
+func (d *decision) goesOnFor() time.Duration {
+	if d.req.Conversation {
+		return conversedAtMost
+	}
+	return keptAtMost
 }
 
 // atWork reports whether a slot that the request has is busy at the backend.

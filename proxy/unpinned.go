@@ -58,11 +58,7 @@ func (d *decision) overUnpinned(ctx context.Context, o outcome) {
 		d.sh.unpinned.adapted.Add(-d.adapters())
 		d.sh.unpinned.sent.Add(-1)
 	default:
-		most := keptAtMost
-		if d.req.Conversation {
-			most = conversedAtMost
-		}
-		d.sh.whenOver(ctx, o, most, func() { d.mixed(ctx) })
+		d.sh.whenOver(ctx, o, d.goesOnFor(), func() { d.mixed(ctx) })
 	}
 }
 
