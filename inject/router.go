@@ -14,11 +14,9 @@ var bareImage = regexp.MustCompile(`^ghcr\.io/gg(ml-org|erganov)/llama\.cpp:`)
 // namesModel tells whether anything in the pod may tell the server its model.
 func (p *planner) namesModel() bool {
 	return len(p.c.EnvFrom) > 0 ||
-		slices.ContainsFunc(p.cmd.options(), func(w string) bool {
-			return llamaserver.NamesModel(w) || strings.Contains(w, "$(")
-		}) ||
-		slices.ContainsFunc(llamaserver.ModelOptions, func(o llamaserver.Option) bool {
-			_, given, _ := p.cmd.env.get(o.Env)
+		slices.ContainsFunc(p.cmd.options(), func(w string) bool { return strings.Contains(w, "$(") }) ||
+		llamaserver.NamesModel(p.cmd.options(), func(variable string) bool {
+			_, given, _ := p.cmd.env.get(variable)
 			return given
 		})
 }

@@ -3,18 +3,16 @@ package launch
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // namesModel tells whether anything may tell the server its model.
 func (c *Command) namesModel() bool {
-	isSet := func(o llamaserver.Option) bool {
-		_, ok := lookup(c.Env, o.Env)
+	return llamaserver.NamesModel(c.Args, func(variable string) bool {
+		_, ok := lookup(c.Env, variable)
 		return ok
-	}
-	return slices.ContainsFunc(c.Args, llamaserver.NamesModel) || slices.ContainsFunc(llamaserver.ModelOptions, isSet)
+	})
 }
 
 // checkRouter refuses a server that is certain to be a router.

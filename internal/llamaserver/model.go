@@ -29,8 +29,9 @@ var ModelOptions = []Option{
 // --gpt-oss-20b-default.
 var choice = regexp.MustCompile(`^--.*-(default|spec)$`)
 
-// NamesModel reports whether a word, or the one behind it, tells the server its model.
-func NamesModel(word string) bool {
-	return choice.MatchString(spelled(word)) ||
-		slices.ContainsFunc(ModelOptions, func(o Option) bool { return o.Is(word) })
+// NamesModel reports whether a word of a command line, or a variable, tells the server its
+// model. isSet reports whether a variable of that name is there.
+func NamesModel(words []string, isSet func(variable string) bool) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return choice.MatchString(spelled(w)) }) ||
+		slices.ContainsFunc(ModelOptions, func(o Option) bool { return slices.ContainsFunc(words, o.Is) || isSet(o.Env) })
 }
