@@ -41,16 +41,16 @@ func Parse(file string, text []byte, override func(*Config)) (*Config, error) {
 		return nil, d.errs
 	}
 	override(c)
-	c.Backend.APIKey = oneKey(c.Backend.APIKey)
+	c.Backend.APIKey = OneKey(c.Backend.APIKey)
 	if err := append(d.errs, c.check(file, d.lines)...).err(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// oneKey is the first key of a list, as a Secret may hold for the server's --api-key: the
+// OneKey is the first key of a list, as a Secret may hold for the server's --api-key: the
 // server takes any of them. Secrets tend to end in a line break.
-func oneKey(keys string) string {
+func OneKey(keys string) string {
 	first, _, _ := strings.Cut(keys, ",")
 	return strings.TrimSpace(first)
 }

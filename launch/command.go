@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
@@ -82,8 +83,7 @@ func (c *Command) SlotDir() string {
 // APIKey is a key that the server will accept, or "" where it asks for none.
 func (c *Command) APIKey() (string, error) {
 	if keys, ok := c.value(llamaserver.APIKey); ok && keys != "" {
-		first, _, _ := strings.Cut(keys, ",")
-		return strings.TrimSpace(first), nil
+		return configs.OneKey(keys), nil
 	}
 	file, ok := c.value(llamaserver.KeyFile)
 	if !ok {
