@@ -10,6 +10,9 @@ type Rules struct {
 	// after an unmatched run, after a critical one, and after the source jumps;
 	// after most jumps it is a quarter of Seam (see decider.seam).
 	Followers, CriticalFollowers, Seam int
+	// WordShare is the share of the prompt's tokens that may be recomputed besides, so that
+	// after every change at least CriticalFollowers tokens are.
+	WordShare float64
 	// FirstSeam is Seam where the passage opened its reference and now has other text
 	// before it, which none of its keys and values has seen.
 	FirstSeam int
@@ -17,6 +20,8 @@ type Rules struct {
 	Pieces Pieces
 	// Fixed: keys cannot be moved, so only tokens at the same position match.
 	Fixed bool
+	// nearFollowers are recomputed after a near counterpart.
+	nearFollowers int
 }
 
 // DefaultTokenSimilarity separates, in the embedding tables of the models
@@ -24,12 +29,27 @@ type Rules struct {
 // colours as well) from most that merely stand in the same place.
 const DefaultTokenSimilarity = 0.35
 
+// DefaultWordShare is enough for five words in two thousand tokens.
+const DefaultWordShare = .015
+
 // Decide turns an alignment into a plan: for each target token whether its
 // counterpart's KV may be taken over or the token wants to be recomputed, and
 // why. What a change leaves behind in the tokens right after it is recomputed
 // as well (measured: without them a changed number is answered with the old
-// one). The last token is always the backend's: its logits are the answer.
+// one). The last token is always the backend's: its logits are the answer. Where few words
+// changed, each counts as critical in that: embeddings do not tell an opposite from a
+// synonym, and an answer that is about one reads it off the tokens behind it too (measured).
 func Decide(a *Alignment, r Rules) *Plan {
+	p := decide(a, r)
+	r.Followers = max(r.Followers, r.CriticalFollowers)
+	r.nearFollowers = r.Followers
+	if more := decide(a, r); float64(more.Recomputed()-p.Recomputed()) <= r.WordShare*float64(len(p.Tokens)) {
+		return more
+	}
+	return p
+}
+
+func decide(a *Alignment, r Rules) *Plan {
 	p := &Plan{Tokens: make([]PlanToken, len(a.Matches)), Similarity: a.Similarity(r.TokenSimilarity)}
 	for _, ref := range a.Refs {
 		p.Refs = append(p.Refs, ref.ID)
@@ -70,7 +90,8 @@ func (d *decider) token(i int) {
 		d.demand(d.r.CriticalFollowers, Follows)
 	case Unmatched, LowSimilarity:
 		d.demand(d.r.Followers, Follows)
-	case Fuzzy: // what follows a word of its kind is nearly as it was (measured)
+	case Fuzzy:
+		d.demand(d.r.nearFollowers, Follows)
 	default:
 		if d.owe > 0 {
 			out.Reason = d.why

@@ -103,6 +103,45 @@ func TestDecideFollowsWhatIsUnlike(t *testing.T) {
 	}
 }
 
+// Where few ordinary words differ, are new or are gone, what follows each is recomputed as
+// after a critical one; where many do, it is not.
+func TestDecideFollowsFewChangesAsCriticalOnes(t *testing.T) {
+	const n, behind = 1000, 6
+	ref := ids(1, n)
+	rules := Rules{TokenSimilarity: .5, Followers: 1, CriticalFollowers: behind, Pieces: func(int32) string { return " word" }}
+	recomputed := func(a *Alignment, share float64) int {
+		r := rules
+		r.WordShare = share
+		return Decide(a, r).Recomputed() - 1
+	}
+	near := func(words, want int) {
+		t.Helper()
+		a := &Alignment{Target: ref, Refs: []Reference{{Tokens: ref}}, Matches: make([]Match, n)}
+		for i := range a.Matches {
+			a.Matches[i] = Match{Pos: int32(i), Similarity: 1}
+		}
+		for i := range words {
+			a.Matches[50*(i+1)].Similarity = .8
+		}
+		if got := recomputed(a, .02); got != want {
+			t.Errorf("%d near counterparts: %d tokens recomputed besides the last, want %d", words, got, want)
+		}
+	}
+	near(1, behind)
+	near(3, 3*behind)
+	near(4, 0) // 24 of 1000 tokens are more than .02
+	one := func(change string, target []int32, few, many int) {
+		t.Helper()
+		a := Align(t.Context(), target, []Reference{{Tokens: ref}}, IdentitySigner(1), 64)
+		if f, m := recomputed(a, .02), recomputed(a, 0); f != few || m != many {
+			t.Errorf("a word is %s: %d tokens recomputed where few are followed, %d where none: want %d and %d", change, f, m, few, many)
+		}
+	}
+	one("another", slices.Concat(ref[:500], ids(5000, 1), ref[501:]), 1+behind, 2)
+	one("new", slices.Concat(ref[:500], ids(5000, 1), ref[500:]), 1+behind, 2)
+	one("gone", slices.Concat(ref[:500], ref[501:]), behind, 1)
+}
+
 // Without the tokens' text nothing is known that would make a change harmless.
 func TestDecideTakesWhatItCannotReadForCritical(t *testing.T) {
 	f := func(similarity float32, classes Class) {

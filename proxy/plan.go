@@ -185,6 +185,9 @@ func (lv *live) rules(p *configs.Policy, agent bool) matcher.Rules {
 	if agent {
 		r.Followers, r.FirstSeam = p.AgentFollowers, p.Seam
 	}
+	if p.Unrepaired == configs.UnrepairedCold {
+		r.WordShare = matcher.DefaultWordShare
+	}
 	r.Critical, _ = matcher.ParseClasses(p.Critical) // validated with the configuration
 	if lv.model != nil {
 		r.Pieces = lv.model.Piece
