@@ -8,6 +8,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # exceeded" where the time runs out in the middle of an input.
 FUZZTIME ?= 20000x
 TESTFLAGS ?=
+# Packages whose tests take longest, which begin first: packages run side by side.
+LONGEST := ./proxy ./internal/clients ./eval ./bridge
 OUT ?= eval-out
 PAIRS ?= eval/pairs/small.jsonl
 UNREPAIRED ?= cold
@@ -32,7 +34,7 @@ csrc:
 
 test: build ## all tests; those against a real llama-server and Redis where they can be had
 	$(MAKE) -C csrc test
-	$(GO) test -timeout 20m $(TESTFLAGS) ./...
+	$(GO) test -timeout 30m $(TESTFLAGS) $(LONGEST) ./...
 
 test-race: csrc ## unit tests with the race detector, without real servers
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(TESTFLAGS) ./...

@@ -367,7 +367,7 @@ func TestSharingKeepsTenantsApart(t *testing.T) {
 // TestNoTenantFindsWhatAnotherLeftInASlot: whatever tenant y asked, and however, x's
 // prompt of the same text is computed from its first token.
 func TestNoTenantFindsWhatAnotherLeftInASlot(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 2, NoRAMCache: true}, func(c *configs.Config) {
+	s := startSharing(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 4096, NoRAMCache: true}, func(c *configs.Config) {
 		c.Defaults.Tenant = configs.Tenant{Source: "header", Name: "X-Tenant"}
 		c.Routes = []configs.Route{{Name: "plain", Match: configs.Match{Headers: map[string]string{"X-Plain": "yes"}}, Policy: c.Defaults}}
 		c.Routes[0].Reuse = configs.ReuseOff

@@ -260,7 +260,7 @@ func wait(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// document is a text of some 600 tokens that differs from the others in one
+// document is a text of some 400 tokens that differs from the others in one
 // sentence, in its first half.
 func document(n int) string {
 	topics := []string{
@@ -275,14 +275,14 @@ func document(n int) string {
 	}
 	edits := []string{"painters", "surveyors", "musicians", "botanists", "students", "historians", "carpenters", "visitors"}
 	var text strings.Builder
-	for i := range 3 {
+	for i := range 2 {
 		for j, topic := range topics {
-			if i == 1 && j == 2 {
+			if i == 0 && j == 6 {
 				fmt.Fprintf(&text, "This year a group of %s came to see how the nets are mended and the boats are tarred.\n", edits[n%len(edits)])
 			}
 			fmt.Fprintf(&text, "%s ", topic)
 		}
-		text.WriteString([]string{"\n\nSo it is in summer.\n\n", "\n\nSo it is in autumn.\n\n", ""}[i])
+		text.WriteString([]string{"\n\nSo it is in summer.\n\n", ""}[i])
 	}
 	return text.String()
 }

@@ -8,7 +8,9 @@ import (
 
 // StartBackend runs a llama-server until the test ends. Where it cannot be had
 // the test is skipped, saying why; under CI, or with SEMSHARE_REQUIRE_BACKEND
-// set, it fails instead.
+// set, it fails instead. Unless told otherwise the server computes on one thread:
+// the packages' tests run side by side, and the threads of several servers that wait
+// for each other in loops, as ggml's do, take most of a small machine.
 func StartBackend(t testing.TB, o BackendOptions) *Backend {
 	t.Helper()
 	if testing.Short() {
@@ -17,6 +19,7 @@ func StartBackend(t testing.TB, o BackendOptions) *Backend {
 	if o.Progress == nil {
 		o.Progress = os.Stderr
 	}
+	o.Threads = or(o.Threads, 1)
 	tools, err := Setup(context.Background(), o.Progress)
 	if err != nil {
 		missing(t, err)
