@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -70,6 +69,9 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 	case props.Sleeping:
 		sh.because(asleep)
 		return probeEvery
+	case sh.breaks.lately(buildAndModel(props)):
+		sh.because(backendFatal)
+		return probeEvery
 	case w.refused.stands(props, model):
 		w.renewBook(ctx, props)
 		return probeEvery
@@ -83,6 +85,9 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 	defer sh.hold.end()
 	lv, err := w.probe(ctx, props)
 	if err != nil {
+		if brokeOff(err) {
+			sh.broken(props)
+		}
 		return w.failed(ctx, err, props, model)
 	}
 	w.taken, w.refused = 0, refusal{}
@@ -121,7 +126,7 @@ func (w *watch) failed(ctx context.Context, err error, props bridge.Props, model
 	case taken:
 		w.taken++
 		return probeEvery << min(w.taken-1, maxTakenShift)
-	case bridge.Away(err), errors.Is(err, bridge.ErrLost), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case bridge.Away(err), errors.Is(err, bridge.ErrLost), brokeOff(err):
 		return probeEvery
 	case errors.Is(err, context.DeadlineExceeded):
 		return reprobeAfter

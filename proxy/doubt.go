@@ -3,7 +3,7 @@ package proxy
 import "time"
 
 // What makes the sharer doubt the backend: strikes (fills in a row that it did not take),
-// failures of the agent (way.go) and losses of the server by recipes, flaps (another server
+// failures of the agent (way.go), losses of the server (losses.go), flaps (another server
 // within a minute, again and again, restart.go), and doubts, which count how often it went
 // away, so that a probe meanwhile is not believed.
 

@@ -43,7 +43,8 @@ type Sharer struct {
 	trial    atomic.Pointer[Trial]
 	keepNone atomic.Bool // what is measured becomes no reference
 
-	losses losses
+	losses losses       // of the backend while the agent was at work
+	breaks losses       // while it was tried out, or slots were filled through saved states
 	flaps  atomic.Int32 // how often in a row the backend was another one within a minute
 
 	hold     hold

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -22,10 +21,6 @@ const (
 	// more after it does so again.
 	maxFailures = 3
 	agentRest   = time.Hour
-	// maxLosses of the backend end the agent, if each came within lossMemory of the one before:
-	// some are restarts that have nothing to do with it.
-	maxLosses  = 3
-	lossMemory = time.Hour
 )
 
 // agentFailed counts a recipe that failed, if that may be the agent's doing.
@@ -54,7 +49,7 @@ func (lv *live) dismiss(sh *Sharer, err error) {
 // most one of them ended it, the others waited in it.
 func (lv *live) lostWith(sh *Sharer) {
 	if lv.lost.CompareAndSwap(false, true) {
-		sh.losses.add(lv.buildAndModel())
+		sh.losses.add(buildAndModel(lv.probed.Props))
 	}
 }
 
@@ -78,7 +73,7 @@ func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober)
 // tryAgent has the agent compute something, unless that, or recipes, cost the same backend
 // its life several times: whatever starts it again would do so in vain.
 func (sh *Sharer) tryAgent(ctx context.Context, lv *live, prober bridge.Prober) error {
-	if sh.losses.many(lv.buildAndModel()) {
+	if sh.losses.many(buildAndModel(lv.probed.Props)) {
 		return errAgentFatal
 	}
 	reply, err := prober.Agent(ctx, lv.probed)
@@ -92,29 +87,4 @@ func (sh *Sharer) tryAgent(ctx context.Context, lv *live, prober bridge.Prober) 
 
 func (lv *live) buildAndModel() string {
 	return lv.probed.Props.Build + " " + lv.probed.Props.ModelPath
-}
-
-// losses counts how often a backend was lost while the agent was at work in it, each time
-// within lossMemory.
-type losses struct {
-	mu   sync.Mutex
-	with string // its build and model
-	n    int
-	last time.Time
-}
-
-func (l *losses) add(with string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.with != with || time.Since(l.last) > lossMemory {
-		l.with, l.n = with, 0
-	}
-	l.n++
-	l.last = time.Now()
-}
-
-func (l *losses) many(with string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.with == with && l.n >= maxLosses
 }

@@ -29,6 +29,14 @@ import (
 // restore a recipe. deaths counts.
 func dying(t *testing.T, b *lab.Backend, deaths *int) string {
 	t.Helper()
+	return dyingOf(t, b, deaths, func(action string, file []byte) bool {
+		return action == "restore" && bytes.HasPrefix(file, []byte("sskr"))
+	})
+}
+
+// dyingOf does so where fatal says so of an action and the file that it names.
+func dyingOf(t *testing.T, b *lab.Backend, deaths *int, fatal func(action string, file []byte) bool) string {
+	t.Helper()
 	to, err := url.Parse(b.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +45,7 @@ func dying(t *testing.T, b *lab.Backend, deaths *int) string {
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		file, _ := os.ReadFile(filepath.Join(b.SlotDir, gjson.GetBytes(body, "filename").String()))
-		if r.URL.Query().Get("action") == "restore" && bytes.HasPrefix(file, []byte("sskr")) {
+		if fatal(r.URL.Query().Get("action"), file) {
 			*deaths++
 			b.Kill()
 			if err := b.Launch(context.Background()); err != nil {
@@ -104,7 +112,7 @@ func TestLossesByRecipesEndTheAgent(t *testing.T) {
 	sh := &Sharer{log: zerolog.Nop(), cfg: configs.Default()}
 	for i := range maxLosses {
 		lv := liveOf("b")
-		if sh.losses.many(lv.buildAndModel()) {
+		if sh.losses.many(buildAndModel(lv.probed.Props)) {
 			t.Fatalf("given up after %d losses; want %d", i, maxLosses)
 		}
 		for range maxLosses { // recipes that break off with it, one start of the server's
@@ -114,7 +122,7 @@ func TestLossesByRecipesEndTheAgent(t *testing.T) {
 	if err := sh.tryAgent(context.Background(), liveOf("b"), bridge.Prober{}); !errors.Is(err, errAgentFatal) {
 		t.Errorf("tried again after %d losses: %v", maxLosses, err)
 	}
-	if sh.losses.many(liveOf("another").buildAndModel()) {
+	if sh.losses.many(buildAndModel(liveOf("another").probed.Props)) {
 		t.Error("another build is to blame too")
 	}
 }
@@ -126,7 +134,7 @@ func TestRestartsNowAndThenDoNotEndTheAgent(t *testing.T) {
 			liveOf("b").agentFailed(sh, errRecipeLost)
 			time.Sleep(lossMemory + time.Second)
 		}
-		if sh.losses.many(liveOf("b").buildAndModel()) {
+		if sh.losses.many(buildAndModel(liveOf("b").probed.Props)) {
 			t.Errorf("given up after losses %v apart", lossMemory)
 		}
 	})
