@@ -142,7 +142,7 @@ const atConcurrency = "The incoming connection cannot be served"
 func (s *Server) Serve(ln, admin net.Listener) error {
 	errs := make(chan error, 2)
 	n := 1
-	go func() { errs <- s.http.Serve(ln) }()
+	go func() { errs <- s.http.Serve(&patientListener{Listener: ln, log: s.log}) }()
 	if admin != nil {
 		n++
 		go func() {
