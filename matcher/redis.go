@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -44,23 +45,22 @@ func openRedis(raw string, timeout time.Duration) (redis.UniversalClient, func()
 	if err != nil {
 		return nil, nil, fmt.Errorf("redis URL: %w", err)
 	}
-	files, err := loadFiles(target.Files)
-	if err != nil {
+	if _, err := withFiles(&tls.Config{}, target.Files); err != nil {
 		return nil, nil, fmt.Errorf("redis URL: %w", err)
 	}
 	// Each operation has a deadline of its own; a connection may take longer.
-	db := connect(target, files, max(timeout, leastWriteTimeout))
+	db := connect(target, max(timeout, leastWriteTimeout))
 	return db, db.Close, nil
 }
 
-func connect(t *redisurl.Target, files *tls.Config, timeout time.Duration) redis.UniversalClient {
+func connect(t *redisurl.Target, timeout time.Duration) redis.UniversalClient {
 	switch {
 	case t.Sentinel != nil:
 		o := t.Sentinel
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
 		o.DisableIdentity, o.PipelinePoolSize = true, onePool
-		o.TLSConfig = withFiles(o.TLSConfig, files)
+		o.Dialer = dialer(o.TLSConfig, t.Files, timeout)
 		return redis.NewFailoverClient(o)
 	case t.Cluster != nil:
 		o := t.Cluster
@@ -68,11 +68,11 @@ func connect(t *redisurl.Target, files *tls.Config, timeout time.Duration) redis
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
 		o.DisableIdentity, o.PipelinePoolSize = true, onePool
 		o.MaintNotificationsConfig = noMaintenance()
-		o.TLSConfig = withFiles(o.TLSConfig, files)
+		o.Dialer = dialer(o.TLSConfig, t.Files, timeout)
 		return redis.NewClusterClient(o)
 	}
 	bound(t.Single, timeout)
-	t.Single.TLSConfig = withFiles(t.Single.TLSConfig, files)
+	t.Single.Dialer = dialer(t.Single.TLSConfig, t.Files, timeout)
 	return redis.NewClient(t.Single)
 }
 
@@ -96,12 +96,24 @@ func noMaintenance() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
-// loadFiles reads the files for TLS; nil where the URL names none.
-func loadFiles(f redisurl.Files) (*tls.Config, error) {
-	if f == (redisurl.Files{}) {
-		return nil, nil
+// dialer makes connections with what the files hold by then, as certificates expire and are
+// renewed; nil, which is go-redis' own, where no file is named.
+func dialer(c *tls.Config, f redisurl.Files, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if c == nil || f == (redisurl.Files{}) {
+		return nil
 	}
-	c := &tls.Config{}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		now, err := withFiles(c.Clone(), f)
+		if err != nil {
+			return nil, err
+		}
+		d := tls.Dialer{NetDialer: &net.Dialer{Timeout: timeout}, Config: now}
+		return d.DialContext(ctx, network, addr)
+	}
+}
+
+// withFiles adds to c what the files hold, where they are named.
+func withFiles(c *tls.Config, f redisurl.Files) (*tls.Config, error) {
 	if f.CA != "" {
 		pem, err := os.ReadFile(f.CA)
 		if err != nil {
@@ -120,11 +132,4 @@ func loadFiles(f redisurl.Files) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
-}
-
-func withFiles(c, files *tls.Config) *tls.Config {
-	if c != nil && files != nil {
-		c.RootCAs, c.Certificates = files.RootCAs, files.Certificates
-	}
-	return c
 }

@@ -537,6 +537,29 @@ func TestIndexOverTLS(t *testing.T) {
 	if works(anonymous, "a") == nil {
 		t.Error("no error without the client certificate that the server wants")
 	}
+
+	// A certificate is renewed in its place.
+	renewed := t.TempDir()
+	writeCerts(t, renewed) // by somebody else
+	mine := addr + "?ca_file=" + ca + "&cert_file=" + filepath.Join(renewed, "client.pem") + "&key_file=" + filepath.Join(renewed, "client.key")
+	y := openTest(t, IndexOptions{URL: mine})
+	if works(y, "a") == nil {
+		t.Fatal("no error with a client certificate of another authority")
+	}
+	for _, name := range []string{"client.pem", "client.key"} {
+		text, err := os.ReadFile(file(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(renewed, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(time.Minute); works(y, "a") != nil; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a certificate that was renewed is not used")
+		}
+	}
 }
 
 func TestIndexOverAUnixSocket(t *testing.T) {
