@@ -84,7 +84,3 @@ func (sh *Sharer) tryAgent(ctx context.Context, lv *live, prober bridge.Prober) 
 	}
 	return err
 }
-
-func (lv *live) buildAndModel() string {
-	return lv.probed.Props.Build + " " + lv.probed.Props.ModelPath
-}
