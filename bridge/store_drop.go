@@ -77,12 +77,12 @@ func (s *Store) failingFor(id string) time.Duration {
 	return now.Sub(e.failing)
 }
 
-// detach takes e out of the store and deletes its metadata: from then on the
-// reference does not exist, whatever happens. The caller holds s.mu, and ends with unlock.
+// detach takes e out of the store: it is not found any more, even while its files are still
+// there. The caller holds s.mu, and ends with unlock.
 func (s *Store) detach(e *entry, reason string) {
 	e.gone, e.why = true, reason
 	delete(s.entries, e.meta.ID)
-	_ = os.Remove(s.metaPath(e.meta.ID))
+	s.leaving[e.meta.ID] = true
 	s.detached = append(s.detached, e)
 }
 
@@ -96,11 +96,17 @@ func (s *Store) unlock() {
 	}
 }
 
-// discard deletes the state file of a detached entry and tells who wants to know.
-// Memory in use stays mapped until its last user releases it.
+// discard deletes the files of a detached entry and tells who wants to know. The metadata go
+// first: from then on the reference does not exist, whatever happens. Memory in use stays
+// mapped until its last user releases it.
 func (s *Store) discard(e *entry) {
-	_ = os.Remove(s.statePath(e.meta.ID))
+	id := e.meta.ID
+	s.files.Lock()
+	_ = os.Remove(s.metaPath(id))
+	s.files.Unlock()
+	_ = os.Remove(s.statePath(id))
 	s.mu.Lock()
+	delete(s.leaving, id)
 	unused := e.unmapIfUnused(true)
 	s.mu.Unlock()
 	unused.close()

@@ -56,10 +56,10 @@ func (s *Store) Get(id string) (*Reference, error) {
 func (s *Store) pin(id string) (*entry, error) {
 	s.mu.Lock()
 	defer s.unlock()
+	e := s.lookUp(id)
 	if s.closed {
 		return nil, fmt.Errorf("%w: the store is closed", ErrNoReference)
 	}
-	e := s.lookUp(id)
 	if e == nil {
 		return nil, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
@@ -71,20 +71,17 @@ func (s *Store) pin(id string) (*entry, error) {
 }
 
 // lookUp finds the entry of id, on the disk if need be. Ids come from the index,
-// so that they are checked before they become part of a path. The caller holds s.mu, and
-// ends with unlock.
+// so that they are checked before they become part of a path. The caller holds s.mu, which is
+// released for as long as the disk is read, and ends with unlock.
 func (s *Store) lookUp(id string) *entry {
-	if e := s.entries[id]; e != nil {
+	if e := s.entries[id]; e != nil || !idFormat.MatchString(id) {
 		return e
 	}
-	if !idFormat.MatchString(id) {
-		return nil
-	}
-	if _, pending := s.reserved[id]; pending {
-		return nil
-	}
+	s.mu.Unlock()
 	rec, err := s.readMeta(id)
-	return s.adopt(id, rec, err)
+	s.mu.Lock()
+	s.take(news{id: id, rec: rec, err: err})
+	return s.entries[id]
 }
 
 // open maps and verifies e's state, unless that is done and the file is unchanged.

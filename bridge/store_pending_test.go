@@ -2,8 +2,39 @@ package bridge
 
 import (
 	"errors"
+	"os"
 	"testing"
+	"time"
 )
+
+// A state may be gigabytes, and look-ups wait for the lock.
+func TestWhatIsAbortedIsDeletedWithoutTheLock(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	p, err := s.Reserve(stateBytes, Meta{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	aborted := make(chan struct{})
+	go func() {
+		defer close(aborted)
+		p.Abort()
+	}()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Lstat(p.Path()); err != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Error("the file waits for the lock")
+			break
+		}
+	}
+	s.mu.Unlock()
+	<-aborted
+	if n := s.used(); n != 0 {
+		t.Errorf("%d bytes stay reserved", n)
+	}
+}
 
 // What is being saved takes room from the moment it is reserved.
 func TestReservedBytesCountAgainstTheBudget(t *testing.T) {
