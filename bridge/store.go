@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"cmp"
+	"container/list"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,6 +96,8 @@ type Store struct {
 	entries  map[string]*entry
 	reserved map[string]int64 // bytes of pending references
 	scratch  scratchPool
+	idle     idleStates
+	looked   time.Time // when the directory was last read
 	next     int
 	detached []*entry        // yet to be discarded, by unlock
 	leaving  map[string]bool // detached, and perhaps not deleted yet
@@ -117,33 +120,9 @@ type entry struct {
 	checked fileStamp
 	failing time.Time // since when it cannot be read, zero where it can
 	pins    int
+	idle    *list.Element // in Store.idle, where it is mapped and not pinned
 	gone    bool
 	why     string // it is gone
-}
-
-// states are mappings that nobody uses any more.
-type states []*State
-
-func (all states) close() {
-	for _, s := range all {
-		_ = s.Close()
-	}
-}
-
-// unmapIfUnused returns what can be unmapped once e has no users: its replaced
-// states and, where it is to go altogether, the present one. The caller holds
-// Store.mu.
-func (e *entry) unmapIfUnused(all bool) states {
-	if e.pins > 0 {
-		return nil
-	}
-	unused := e.old
-	e.old = nil
-	if all && e.state != nil {
-		unused = append(unused, e.state)
-		e.state = nil
-	}
-	return unused
 }
 
 // OpenStore opens the store in dir, which is made with mode 0700 where it does not
@@ -163,6 +142,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	s := &Store{
 		dir: dir, o: o, run: run,
 		entries: map[string]*entry{}, reserved: map[string]int64{}, leaving: map[string]bool{},
+		idle: idleStates{most: maxIdle},
 	}
 	s.scratch.s = s
 	s.mu.Lock()
@@ -277,7 +257,7 @@ func (s *Store) end() []string {
 	defer s.mu.Unlock()
 	s.closed = true
 	for _, e := range s.entries {
-		e.unmapIfUnused(true).close()
+		s.unmapIfUnused(e, true).close()
 	}
 	return slices.Collect(maps.Keys(s.reserved))
 }

@@ -107,7 +107,7 @@ func (s *Store) discard(e *entry) {
 	_ = os.Remove(s.statePath(id))
 	s.mu.Lock()
 	delete(s.leaving, id)
-	unused := e.unmapIfUnused(true)
+	unused := s.unmapIfUnused(e, true)
 	s.mu.Unlock()
 	unused.close()
 	if s.o.OnDrop != nil {

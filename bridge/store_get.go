@@ -22,21 +22,21 @@ func (r *Reference) Release() {
 		return
 	}
 	r.s.mu.Lock()
-	r.e.pins--
-	unused := r.e.unmapIfUnused(r.e.gone || r.s.closed)
+	unused := r.s.unpin(r.e)
 	r.s.mu.Unlock()
 	unused.close()
 }
 
 // Get returns the reference of that id, pinned until its Release. Its checksum is
-// verified on the first use and whenever the file's size, time or inode changed.
+// verified when it is mapped: on the first use, whenever the file's size, time or inode
+// changed, and after many others were used.
 // A reference that another sidecar made in the same directory is found too. What is
 // damaged, or refused by Check, is dropped, and the error wraps ErrCorrupt or
 // ErrUnsupported; what is not there, or is another model's, gives ErrNoReference. The
 // operating system's errors leave the reference for some minutes, unless they say that its
 // file is gone.
 func (s *Store) Get(id string) (*Reference, error) {
-	e, err := s.pin(id)
+	e, err := s.use(id)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +52,8 @@ func (s *Store) Get(id string) (*Reference, error) {
 	return ref, nil
 }
 
-// pin finds id, on the disk if need be, and keeps it from being closed.
-func (s *Store) pin(id string) (*entry, error) {
+// use finds id, on the disk if need be, and pins it.
+func (s *Store) use(id string) (*entry, error) {
 	s.mu.Lock()
 	defer s.unlock()
 	e := s.lookUp(id)
@@ -66,7 +66,7 @@ func (s *Store) pin(id string) (*entry, error) {
 	if s.foreign(e) {
 		return nil, fmt.Errorf("%w: %s is of another model or, where only its own are used, another run", ErrNoReference, id)
 	}
-	e.pins++
+	s.pin(e)
 	return e, nil
 }
 

@@ -41,7 +41,7 @@ func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 // reserve makes room, and gives the reference its name.
 func (p *Pending) reserve() error {
 	s := p.s
-	s.Refresh()
+	s.lookForRoom()
 	s.mu.Lock()
 	defer s.unlock()
 	if err := s.makeRoom(p.meta.Bytes, p.frequency); err != nil {
@@ -161,7 +161,7 @@ func (p *Pending) checked() (*State, error) {
 
 // enter makes e a reference in place of its reservation.
 func (s *Store) enter(e *entry, frequency int) error {
-	s.Refresh()
+	s.lookForRoom()
 	if err := s.resize(e.meta, frequency); err != nil {
 		return err
 	}

@@ -10,29 +10,47 @@ import (
 // not know of them yet.
 const metaInterval = 30 * time.Second
 
+// freshFor is how old what is known of the directory may be when room is made in it: reading it
+// takes a look at the file of every reference.
+const freshFor = time.Second
+
 // Refresh takes note of what other sidecars put into the directory, took out of it and
 // wrote about what is there, so that the budget holds for all of them together and each
 // knows what all make use of. It writes what this one's references saved, and deletes what
 // the backend saved too late. Directory and files are read without s.mu, but for a look at
 // whether a file is still there: look-ups do not wait for the disk.
 func (s *Store) Refresh() {
-	l, err := s.list()
-	if err != nil {
-		return
-	}
-	s.note(l, s.readNews(l))
+	s.look()
 	s.writeDue()
+}
+
+func (s *Store) look() {
+	if l, err := s.list(); err == nil {
+		s.note(l, s.readNews(l))
+	}
+}
+
+// lookForRoom takes note of the directory before room is made, unless that was done a moment
+// ago. A slot waits meanwhile, so nothing is written.
+func (s *Store) lookForRoom() {
+	s.mu.Lock()
+	age := s.o.Now().Sub(s.looked)
+	s.mu.Unlock()
+	if age < 0 || age >= freshFor {
+		s.look()
+	}
 }
 
 // listing is which files of any run the directory held a moment ago.
 type listing struct {
+	at       time.Time
 	metadata map[string]fileStamp // by the reference's id
 	others   []string             // the other files' names
 }
 
 func (s *Store) list() (listing, error) {
+	l := listing{at: s.o.Now(), metadata: map[string]fileStamp{}}
 	files, err := os.ReadDir(s.dir)
-	l := listing{metadata: map[string]fileStamp{}}
 	for _, f := range files {
 		name := f.Name()
 		switch {
@@ -105,6 +123,7 @@ func (s *Store) update(l listing, all []news) (late []string) {
 	if s.closed {
 		return nil
 	}
+	s.looked = l.at
 	for _, n := range all {
 		s.take(n)
 	}

@@ -82,6 +82,9 @@ func (s *Store) makeRoom(bytes int64, frequency int) error {
 		return fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
 	}
 	need := s.used() + bytes - s.o.Budget
+	if need <= 0 {
+		return nil
+	}
 	var out []*entry
 	for _, v := range s.victims() {
 		if need <= 0 {
