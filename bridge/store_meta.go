@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // maxMetaBytes is far more than metadata take.
@@ -16,6 +17,16 @@ type record struct {
 	Meta
 	Earned earnings `json:"earned"`
 	stamp  fileStamp
+}
+
+// limit brings times that are yet to come, of a clock that was ahead, down to now: what was
+// earned then would not fade until they came.
+func (r *record) limit(now time.Time) {
+	for _, t := range []*time.Time{&r.Created, &r.Used, &r.Earned.At} {
+		if t.After(now) {
+			*t = now
+		}
+	}
 }
 
 // writeMeta writes e's metadata. Meanwhile e may be used, and may be merged with what another
@@ -116,6 +127,7 @@ func (s *Store) readMeta(id string) (record, error) {
 	if rec.ID != id || rec.Tokens < 0 || rec.Bytes <= 0 || rec.Hits < 0 {
 		return rec, fmt.Errorf("%w: metadata %s are of %q with %d tokens, %d bytes: expected its own", ErrCorrupt, metaName(id), rec.ID, rec.Tokens, rec.Bytes)
 	}
+	rec.limit(s.o.Now())
 	st, err := os.Lstat(s.statePath(id))
 	switch {
 	case err != nil:

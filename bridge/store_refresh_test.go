@@ -66,6 +66,39 @@ func TestNoSidecarEvictsWhatAnotherMakesUseOf(t *testing.T) {
 	f("another model")
 }
 
+// What was earned by a clock that ran ahead fades as all does.
+func TestEarningsOfAFutureTimeFade(t *testing.T) {
+	ahead := &clock{time.Unix(1e9, 0).Add(48 * time.Hour)}
+	c := &clock{time.Unix(1e9, 0)}
+	dir := t.TempDir()
+	other := openStore(t, dir, StoreOptions{Now: ahead.now})
+	id := save(t, other, 1, 1)
+	hits := func(n int) {
+		for range n {
+			other.Hit(id, 100)
+		}
+		ahead.pass(metaInterval)
+		other.Refresh()
+	}
+	var s *Store
+	f := func(what string, seen int) {
+		t.Helper()
+		if m := s.metaOf(id); m.Used.After(c.Time) || m.Created.After(c.Time) {
+			t.Errorf("%s: made at %v and used at %v, which are after %v", what, m.Created, m.Used, c.Time)
+		}
+		c.pass(halfLife)
+		if got := s.seenOf(id); got != seen {
+			t.Errorf("%s and %v later: seen %d times, want %d", what, halfLife, got, seen)
+		}
+	}
+	hits(16)
+	s = openStore(t, dir, StoreOptions{Now: c.now})
+	f("found", 1+8)
+	hits(16)
+	s.Refresh()
+	f("read again", 1+16)
+}
+
 // TestWhatNobodyServesMakesRoom: after a change of model the references of before, however
 // many used them, keep new prompts out for an hour, and those of the model for longer.
 func TestWhatNobodyServesMakesRoom(t *testing.T) {
