@@ -118,7 +118,8 @@ type entry struct {
 	old     []*State // replaced while in use
 	tokens  []int32
 	checked fileStamp
-	failing time.Time // since when it cannot be read, zero where it can
+	failing time.Time // since when it cannot be read
+	failed  time.Time // when it last could not, zero where it can
 	pins    int
 	idle    *list.Element // in Store.idle, where it is mapped and not pinned
 	gone    bool

@@ -23,8 +23,12 @@ const (
 var DropReasons = []string{DropEvicted, DropElsewhere, DropCorrupt, DropUnsupported, DropMissing, DropUnreadable, DropOtherTokens, DropForgotten}
 
 // unreadableFor is how long a reference may be unreadable for reasons that can pass, such
-// as too many open files. Longer, it would keep another from taking its place.
-const unreadableFor = 10 * time.Minute
+// as too many open files. Longer, it would keep another from taking its place. Failures further
+// than failureGap apart are of different times.
+const (
+	unreadableFor = 10 * time.Minute
+	failureGap    = time.Minute
+)
 
 // Drop removes a reference because of reason.
 func (s *Store) Drop(id, reason string) {
@@ -71,9 +75,10 @@ func (s *Store) failingFor(id string) time.Duration {
 	if e == nil {
 		return 0
 	}
-	if e.failing.IsZero() {
+	if now.Sub(e.failed) > failureGap {
 		e.failing = now
 	}
+	e.failed = now
 	return now.Sub(e.failing)
 }
 

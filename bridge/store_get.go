@@ -47,7 +47,7 @@ func (s *Store) Get(id string) (*Reference, error) {
 		return nil, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
-	ref.Meta, ref.State, e.failing = e.meta, e.state, time.Time{}
+	ref.Meta, ref.State, e.failed = e.meta, e.state, time.Time{}
 	s.mu.Unlock()
 	return ref, nil
 }
@@ -173,7 +173,7 @@ func (s *Store) Prompt(id string) (Prompt, error) {
 		return Prompt{}, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
-	e.tokens, p.Tokens = tokens, tokens
+	e.tokens, p.Tokens, e.failed = tokens, tokens, time.Time{}
 	s.mu.Unlock()
 	return p, nil
 }

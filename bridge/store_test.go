@@ -321,6 +321,32 @@ func TestAReferenceOutlivesErrorsThatPass(t *testing.T) {
 	ref.Release()
 }
 
+func TestAReferenceGoesThatCannotBeReadForLong(t *testing.T) {
+	f := func(what string, every time.Duration, readBetween bool, references int) {
+		t.Helper()
+		c := &clock{time.Unix(1e9, 0)}
+		dir := t.TempDir()
+		s := openStore(t, dir, StoreOptions{})
+		id := save(t, s, 1, 1)
+		s.Close()
+		s = openStore(t, dir, StoreOptions{Now: c.now})
+		for start := c.Time; c.Sub(start) <= unreadableFor+every; c.pass(every) {
+			withoutFiles(t, func() { _, _ = s.Get(id) })
+			if readBetween && c.Sub(start) == unreadableFor/2 {
+				if _, err := s.Prompt(id); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		}
+		if n := s.Stats().References; n != references {
+			t.Errorf("%s: %d references are left, want %d", what, n, references)
+		}
+	}
+	f("each time", failureGap, false, 0)
+	f("each time but once", failureGap, true, 1)
+	f("at a few moments", failureGap+time.Second, false, 1)
+}
+
 func TestAReferenceThatCheckRefusesIsDropped(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, StoreOptions{})
