@@ -2,9 +2,11 @@ package bridge
 
 import (
 	"cmp"
+	"container/list"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -86,13 +88,20 @@ type Store struct {
 	o       StoreOptions
 	run     *runLock
 
+	// files is held while metadata are written or deleted, and taken before mu. What holds mu
+	// neither writes nor deletes files: look-ups wait for it, and a disk may stall.
+	files sync.Mutex
+
 	mu       sync.Mutex
 	entries  map[string]*entry
 	reserved map[string]int64 // bytes of pending references
 	scratch  scratchPool
+	idle     idleStates
+	looked   time.Time // when the directory was last read
 	next     int
-	detached []*entry // yet to be discarded, by unlock
-	closed   bool
+	detached []*entry        // yet to be discarded, by unlock
+	leaving  map[string]bool // detached, and perhaps not deleted yet
+	closed   bool            // changed under files too, so that either will do to read it
 }
 
 // entry is one reference. Its fields are guarded by Store.mu, except that load
@@ -109,35 +118,12 @@ type entry struct {
 	old     []*State // replaced while in use
 	tokens  []int32
 	checked fileStamp
-	failing time.Time // since when it cannot be read, zero where it can
+	failing time.Time // since when it cannot be read
+	failed  time.Time // when it last could not, zero where it can
 	pins    int
+	idle    *list.Element // in Store.idle, where it is mapped and not pinned
 	gone    bool
 	why     string // it is gone
-}
-
-// states are mappings that nobody uses any more.
-type states []*State
-
-func (all states) close() {
-	for _, s := range all {
-		_ = s.Close()
-	}
-}
-
-// unmapIfUnused returns what can be unmapped once e has no users: its replaced
-// states and, where it is to go altogether, the present one. The caller holds
-// Store.mu.
-func (e *entry) unmapIfUnused(all bool) states {
-	if e.pins > 0 {
-		return nil
-	}
-	unused := e.old
-	e.old = nil
-	if all && e.state != nil {
-		unused = append(unused, e.state)
-		e.state = nil
-	}
-	return unused
 }
 
 // OpenStore opens the store in dir, which is made with mode 0700 where it does not
@@ -156,7 +142,8 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, o: o, run: run,
-		entries: map[string]*entry{}, reserved: map[string]int64{},
+		entries: map[string]*entry{}, reserved: map[string]int64{}, leaving: map[string]bool{},
+		idle: idleStates{most: maxIdle},
 	}
 	s.scratch.s = s
 	s.mu.Lock()
@@ -237,37 +224,43 @@ func (s *Store) Hit(id string, savedTokens int) {
 		return
 	}
 	now := s.o.Now()
-	hit := earnings{Hits: 1, Tokens: float64(savedTokens), At: now}
+	hit := gains{1, int64(savedTokens), earnings{Hits: 1, Tokens: float64(savedTokens), At: now}}
 	e.meta.Used = now
-	e.meta.Hits++
-	e.meta.SavedTokens += int64(savedTokens)
-	e.earned = e.earned.plus(hit, now)
-	e.own.hits++
-	e.own.tokens += int64(savedTokens)
-	e.own.earned = e.own.earned.plus(hit, now)
+	e.meta.Hits += hit.hits
+	e.meta.SavedTokens += hit.tokens
+	e.earned = e.earned.plus(hit.earned, now)
+	e.own = e.own.plus(hit, now)
 }
 
 // Close writes what is not written yet, and removes this run's scratch. References
 // stay for the next run; no State of the store may be used any more.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.files.Lock()
+	defer s.files.Unlock()
 	if s.closed {
 		return nil
 	}
-	s.closed = true
-	for _, e := range s.entries {
-		if e.own.hits > 0 {
-			s.updateMeta(e)
-		}
-		e.unmapIfUnused(true).close()
+	for _, e := range s.unwritten(0) {
+		s.updateMeta(e)
 	}
-	for id := range s.reserved {
+	for _, id := range s.end() {
 		_ = os.Remove(s.statePath(id))
 		_ = os.Remove(s.savedPath(id))
 	}
 	s.scratch.close()
 	return s.run.release()
+}
+
+// end has the store give out and take in nothing more, and returns the ids of pending
+// references. The caller holds s.files.
+func (s *Store) end() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, e := range s.entries {
+		s.unmapIfUnused(e, true).close()
+	}
+	return slices.Collect(maps.Keys(s.reserved))
 }
 
 // freeSpace is how many bytes the directory's filesystem has left for us.

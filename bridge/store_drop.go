@@ -23,8 +23,12 @@ const (
 var DropReasons = []string{DropEvicted, DropElsewhere, DropCorrupt, DropUnsupported, DropMissing, DropUnreadable, DropOtherTokens, DropForgotten}
 
 // unreadableFor is how long a reference may be unreadable for reasons that can pass, such
-// as too many open files. Longer, it would keep another from taking its place.
-const unreadableFor = 10 * time.Minute
+// as too many open files. Longer, it would keep another from taking its place. Failures further
+// than failureGap apart are of different times.
+const (
+	unreadableFor = 10 * time.Minute
+	failureGap    = time.Minute
+)
 
 // Drop removes a reference because of reason.
 func (s *Store) Drop(id, reason string) {
@@ -71,18 +75,19 @@ func (s *Store) failingFor(id string) time.Duration {
 	if e == nil {
 		return 0
 	}
-	if e.failing.IsZero() {
+	if now.Sub(e.failed) > failureGap {
 		e.failing = now
 	}
+	e.failed = now
 	return now.Sub(e.failing)
 }
 
-// detach takes e out of the store and deletes its metadata: from then on the
-// reference does not exist, whatever happens. The caller holds s.mu, and ends with unlock.
+// detach takes e out of the store: it is not found any more, even while its files are still
+// there. The caller holds s.mu, and ends with unlock.
 func (s *Store) detach(e *entry, reason string) {
 	e.gone, e.why = true, reason
 	delete(s.entries, e.meta.ID)
-	_ = os.Remove(s.metaPath(e.meta.ID))
+	s.leaving[e.meta.ID] = true
 	s.detached = append(s.detached, e)
 }
 
@@ -96,12 +101,18 @@ func (s *Store) unlock() {
 	}
 }
 
-// discard deletes the state file of a detached entry and tells who wants to know.
-// Memory in use stays mapped until its last user releases it.
+// discard deletes the files of a detached entry and tells who wants to know. The metadata go
+// first: from then on the reference does not exist, whatever happens. Memory in use stays
+// mapped until its last user releases it.
 func (s *Store) discard(e *entry) {
-	_ = os.Remove(s.statePath(e.meta.ID))
+	id := e.meta.ID
+	s.files.Lock()
+	_ = os.Remove(s.metaPath(id))
+	s.files.Unlock()
+	_ = os.Remove(s.statePath(id))
 	s.mu.Lock()
-	unused := e.unmapIfUnused(true)
+	delete(s.leaving, id)
+	unused := s.unmapIfUnused(e, true)
 	s.mu.Unlock()
 	unused.close()
 	if s.o.OnDrop != nil {

@@ -22,21 +22,21 @@ func (r *Reference) Release() {
 		return
 	}
 	r.s.mu.Lock()
-	r.e.pins--
-	unused := r.e.unmapIfUnused(r.e.gone || r.s.closed)
+	unused := r.s.unpin(r.e)
 	r.s.mu.Unlock()
 	unused.close()
 }
 
 // Get returns the reference of that id, pinned until its Release. Its checksum is
-// verified on the first use and whenever the file's size, time or inode changed.
+// verified when it is mapped: on the first use, whenever the file's size, time or inode
+// changed, and after many others were used.
 // A reference that another sidecar made in the same directory is found too. What is
 // damaged, or refused by Check, is dropped, and the error wraps ErrCorrupt or
 // ErrUnsupported; what is not there, or is another model's, gives ErrNoReference. The
 // operating system's errors leave the reference for some minutes, unless they say that its
 // file is gone.
 func (s *Store) Get(id string) (*Reference, error) {
-	e, err := s.pin(id)
+	e, err := s.use(id)
 	if err != nil {
 		return nil, err
 	}
@@ -47,44 +47,41 @@ func (s *Store) Get(id string) (*Reference, error) {
 		return nil, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
-	ref.Meta, ref.State, e.failing = e.meta, e.state, time.Time{}
+	ref.Meta, ref.State, e.failed = e.meta, e.state, time.Time{}
 	s.mu.Unlock()
 	return ref, nil
 }
 
-// pin finds id, on the disk if need be, and keeps it from being closed.
-func (s *Store) pin(id string) (*entry, error) {
+// use finds id, on the disk if need be, and pins it.
+func (s *Store) use(id string) (*entry, error) {
 	s.mu.Lock()
 	defer s.unlock()
+	e := s.lookUp(id)
 	if s.closed {
 		return nil, fmt.Errorf("%w: the store is closed", ErrNoReference)
 	}
-	e := s.lookUp(id)
 	if e == nil {
 		return nil, fmt.Errorf("%w: %q", ErrNoReference, id)
 	}
 	if s.foreign(e) {
 		return nil, fmt.Errorf("%w: %s is of another model or, where only its own are used, another run", ErrNoReference, id)
 	}
-	e.pins++
+	s.pin(e)
 	return e, nil
 }
 
 // lookUp finds the entry of id, on the disk if need be. Ids come from the index,
-// so that they are checked before they become part of a path. The caller holds s.mu, and
-// ends with unlock.
+// so that they are checked before they become part of a path. The caller holds s.mu, which is
+// released for as long as the disk is read, and ends with unlock.
 func (s *Store) lookUp(id string) *entry {
-	if e := s.entries[id]; e != nil {
+	if e := s.entries[id]; e != nil || !idFormat.MatchString(id) {
 		return e
 	}
-	if !idFormat.MatchString(id) {
-		return nil
-	}
-	if _, pending := s.reserved[id]; pending {
-		return nil
-	}
+	s.mu.Unlock()
 	rec, err := s.readMeta(id)
-	return s.adopt(id, rec, err)
+	s.mu.Lock()
+	s.take(news{id: id, rec: rec, err: err})
+	return s.entries[id]
 }
 
 // open maps and verifies e's state, unless that is done and the file is unchanged.
@@ -176,7 +173,7 @@ func (s *Store) Prompt(id string) (Prompt, error) {
 		return Prompt{}, fmt.Errorf("reference %s: %w", id, err)
 	}
 	s.mu.Lock()
-	e.tokens, p.Tokens = tokens, tokens
+	e.tokens, p.Tokens, e.failed = tokens, tokens, time.Time{}
 	s.mu.Unlock()
 	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // maxMetaBytes is far more than metadata take.
@@ -18,23 +19,54 @@ type record struct {
 	stamp  fileStamp
 }
 
-// writeMeta writes e's metadata in one step. The caller holds s.mu.
+// limit brings times that are yet to come, of a clock that was ahead, down to now: what was
+// earned then would not fade until they came.
+func (r *record) limit(now time.Time) {
+	for _, t := range []*time.Time{&r.Created, &r.Used, &r.Earned.At} {
+		if t.After(now) {
+			*t = now
+		}
+	}
+}
+
+// writeMeta writes e's metadata. Meanwhile e may be used, and may be merged with what another
+// sidecar wrote: then the next look at the directory merges it with this. The caller holds
+// s.files.
 func (s *Store) writeMeta(e *entry) error {
+	s.mu.Lock()
 	data, err := json.Marshal(record{Meta: e.meta, Earned: e.earned})
+	own, was := e.own, e.noted
+	e.own = gains{}
+	s.mu.Unlock()
+	var stamp fileStamp
+	if err == nil {
+		stamp, err = s.replaceMeta(e.meta.ID, data)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.o.Now()
 	if err != nil {
+		e.own, e.noted = e.own.plus(own, now), fileStamp{} // it is read anew
 		return err
 	}
-	tmp := filepath.Join(s.dir, metaTmpName(s.run.id, e.meta.ID))
+	if e.noted == was {
+		e.noted = stamp
+	}
+	e.saved = now
+	return nil
+}
+
+// replaceMeta puts data in the place of id's metadata in one step.
+func (s *Store) replaceMeta(id string, data []byte) (fileStamp, error) {
+	tmp := filepath.Join(s.dir, metaTmpName(s.run.id, id))
 	stamp, err := writeStamped(tmp, data)
 	if err == nil {
-		err = os.Rename(tmp, s.metaPath(e.meta.ID))
+		err = os.Rename(tmp, s.metaPath(id))
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
-		return err
 	}
-	e.own, e.noted, e.saved = gains{}, stamp, s.o.Now()
-	return nil
+	return stamp, err
 }
 
 // writeStamped writes a file and returns its stamp. It is taken before the caller renames the
@@ -47,19 +79,31 @@ func writeStamped(path string, data []byte) (fileStamp, error) {
 }
 
 // updateMeta writes the metadata of a reference, merged with the changes of other sidecars.
-// If another sidecar has removed the reference, nothing is written: it must not come back.
-// The caller holds s.mu.
+// If the reference was removed, by whichever sidecar, nothing is written: it must not come
+// back. One that this store is about to remove may be written: it deletes the metadata later.
+// The caller holds s.files.
 func (s *Store) updateMeta(e *entry) {
 	stamp, err := stampOf(s.metaPath(e.meta.ID))
 	if err != nil {
 		return
 	}
-	if stamp != e.noted {
-		if rec, err := s.readMeta(e.meta.ID); err == nil {
-			e.merge(rec, s.o.Now())
-		}
+	s.mu.Lock()
+	known := stamp == e.noted
+	s.mu.Unlock()
+	if !known {
+		s.mergeMeta(e)
 	}
 	_ = s.writeMeta(e)
+}
+
+func (s *Store) mergeMeta(e *entry) {
+	rec, err := s.readMeta(e.meta.ID)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.merge(rec, s.o.Now())
 }
 
 // readMeta reads the metadata of id and checks them against the state file.
@@ -83,6 +127,7 @@ func (s *Store) readMeta(id string) (record, error) {
 	if rec.ID != id || rec.Tokens < 0 || rec.Bytes <= 0 || rec.Hits < 0 {
 		return rec, fmt.Errorf("%w: metadata %s are of %q with %d tokens, %d bytes: expected its own", ErrCorrupt, metaName(id), rec.ID, rec.Tokens, rec.Bytes)
 	}
+	rec.limit(s.o.Now())
 	st, err := os.Lstat(s.statePath(id))
 	switch {
 	case err != nil:

@@ -8,6 +8,8 @@ import (
 	"sync"
 )
 
+var errClosed = fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
+
 // Pending is room for a reference that the backend is about to save. Exactly one
 // of Commit and Abort ends it; an Abort after either does nothing.
 type Pending struct {
@@ -39,12 +41,9 @@ func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 // reserve makes room, and gives the reference its name.
 func (p *Pending) reserve() error {
 	s := p.s
-	s.Refresh()
+	s.lookForRoom()
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed {
-		return fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
-	}
 	if err := s.makeRoom(p.meta.Bytes, p.frequency); err != nil {
 		return err
 	}
@@ -160,36 +159,49 @@ func (p *Pending) checked() (*State, error) {
 	return state, nil
 }
 
-// enter makes e a reference in place of its reservation. The state may have become
-// larger than was reserved: then room is made for the difference.
+// enter makes e a reference in place of its reservation.
 func (s *Store) enter(e *entry, frequency int) error {
-	s.Refresh()
-	s.mu.Lock()
-	defer s.unlock()
-	if s.closed {
-		return fmt.Errorf("%w: the store is closed", ErrNotAdmitted)
-	}
-	held := s.reserved[e.meta.ID]
-	delete(s.reserved, e.meta.ID)
-	err := s.makeRoom(e.meta.Bytes, frequency)
-	if err == nil {
-		err = s.writeMeta(e)
-	}
-	if err != nil {
-		s.reserved[e.meta.ID] = held
+	s.lookForRoom()
+	if err := s.resize(e.meta, frequency); err != nil {
 		return err
 	}
+	s.files.Lock()
+	defer s.files.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	if err := s.writeMeta(e); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.reserved, e.meta.ID)
 	s.entries[e.meta.ID] = e
 	return nil
 }
 
-// Abort gives the room back and deletes what was saved.
+// resize makes a reservation as large as the state became, which may be more than was reserved:
+// then room is made for the difference.
+func (s *Store) resize(m Meta, frequency int) error {
+	s.mu.Lock()
+	defer s.unlock()
+	held := s.reserved[m.ID]
+	delete(s.reserved, m.ID)
+	err := s.makeRoom(m.Bytes, frequency)
+	if err == nil {
+		held = m.Bytes
+	}
+	s.reserved[m.ID] = held
+	return err
+}
+
+// Abort deletes what was saved and gives the room back.
 func (p *Pending) Abort() {
 	p.once.Do(func() {
+		_ = os.Remove(p.Path())
+		_ = os.Remove(p.s.statePath(p.meta.ID))
 		p.s.mu.Lock()
 		defer p.s.mu.Unlock()
 		delete(p.s.reserved, p.meta.ID)
-		_ = os.Remove(p.Path())
-		_ = os.Remove(p.s.statePath(p.meta.ID))
 	})
 }

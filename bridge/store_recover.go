@@ -69,6 +69,9 @@ func (s *Store) shrink() {
 		return
 	}
 	over := s.used() - s.o.Budget
+	if over <= 0 {
+		return
+	}
 	for _, v := range s.victims() {
 		if over <= 0 {
 			return

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,6 +64,39 @@ func TestNoSidecarEvictsWhatAnotherMakesUseOf(t *testing.T) {
 	}
 	f("model")
 	f("another model")
+}
+
+// What was earned by a clock that ran ahead fades as all does.
+func TestEarningsOfAFutureTimeFade(t *testing.T) {
+	ahead := &clock{time.Unix(1e9, 0).Add(48 * time.Hour)}
+	c := &clock{time.Unix(1e9, 0)}
+	dir := t.TempDir()
+	other := openStore(t, dir, StoreOptions{Now: ahead.now})
+	id := save(t, other, 1, 1)
+	hits := func(n int) {
+		for range n {
+			other.Hit(id, 100)
+		}
+		ahead.pass(metaInterval)
+		other.Refresh()
+	}
+	var s *Store
+	f := func(what string, seen int) {
+		t.Helper()
+		if m := s.metaOf(id); m.Used.After(c.Time) || m.Created.After(c.Time) {
+			t.Errorf("%s: made at %v and used at %v, which are after %v", what, m.Created, m.Used, c.Time)
+		}
+		c.pass(halfLife)
+		if got := s.seenOf(id); got != seen {
+			t.Errorf("%s and %v later: seen %d times, want %d", what, halfLife, got, seen)
+		}
+	}
+	hits(16)
+	s = openStore(t, dir, StoreOptions{Now: c.now})
+	f("found", 1+8)
+	hits(16)
+	s.Refresh()
+	f("read again", 1+16)
 }
 
 // TestWhatNobodyServesMakesRoom: after a change of model the references of before, however
@@ -201,6 +235,138 @@ func TestLookUpsDoNotWaitForTheDisk(t *testing.T) {
 			p.Abort()
 		}
 	})
+	f("looking up another", func(s *Store) { _, _ = s.Prompt("0123456789abcdef-1") })
+}
+
+// A full pipe in the place of what is written stalls as a disk may.
+func TestLookUpsDoNotWaitForWhatIsWritten(t *testing.T) {
+	f := func(what string, prepare func(s *Store, c *clock) (id string, write func())) {
+		t.Helper()
+		c := &clock{time.Unix(1e9, 0)}
+		s := openStore(t, t.TempDir(), StoreOptions{Now: c.now})
+		id, write := prepare(s, c)
+		pipe := fullPipe(t, filepath.Join(s.dir, metaTmpName(s.run.id, id)))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			write()
+		}()
+		waitForWriter(t, pipe, done)
+		if s.mu.TryLock() {
+			s.mu.Unlock()
+		} else {
+			t.Errorf("%s: the store is locked while it writes a file", what)
+		}
+		unix.Close(pipe)
+		<-done
+	}
+	f("a hit", func(s *Store, c *clock) (string, func()) {
+		id := save(t, s, 1, 1)
+		s.Hit(id, 10)
+		c.pass(metaInterval)
+		return id, func() {
+			refreshed(s, s) // the first time in vain
+			if rec, err := s.readMeta(id); err != nil || rec.Hits != 1 || s.metaOf(id).Hits != 1 {
+				t.Errorf("%d hits written, %v, and %d counted: expected the one that could not be written at first", rec.Hits, err, s.metaOf(id).Hits)
+			}
+		}
+	})
+	f("a capture", func(s *Store, _ *clock) (string, func()) {
+		p, err := s.Reserve(stateBytes, Meta{}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeState(t, p.Path(), storeLayout, 1, storeTokens, 1)
+		return p.meta.ID, func() {
+			if _, err := p.Commit(); err == nil || s.used() != 0 {
+				t.Errorf("what could not be written: %v, and %d bytes stay reserved", err, s.used())
+			}
+		}
+	})
+}
+
+// fullPipe makes a pipe that takes nothing more, and returns the end that reads.
+func fullPipe(t *testing.T, path string) int {
+	t.Helper()
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(write)
+	for page := make([]byte, os.Getpagesize()); err == nil; {
+		_, err = unix.Write(write, page)
+	}
+	return read
+}
+
+// waitForWriter waits until somebody has opened a pipe for writing.
+func waitForWriter(t *testing.T, pipe int, gaveUp <-chan struct{}) {
+	t.Helper()
+	for {
+		look := []unix.PollFd{{Fd: int32(pipe)}}
+		if _, err := unix.Poll(look, 0); err == nil && look[0].Revents&unix.POLLHUP == 0 {
+			return
+		}
+		select {
+		case <-gaveUp:
+			t.Fatal("nobody wrote to the pipe")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// What is dropped is gone at once, though its files go when others are written.
+func TestADroppedReferenceDoesNotComeBackFromFilesThatAreStillThere(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	id := save(t, s, 1, 1)
+	s.files.Lock()
+	var dropped sync.WaitGroup
+	dropped.Go(func() { s.Drop(id, "test") })
+	for s.Stats().References > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	look(t, s)()
+	if _, err := s.Prompt(id); !errors.Is(err, ErrNoReference) || len(s.All()) > 0 {
+		t.Errorf("has %v, and looking it up gives %v: expected nothing", ids(s.All()), err)
+	}
+	if got, want := files(t, s.dir), []string{stateName(id), metaName(id)}; !slices.Equal(got, want) {
+		t.Errorf("files %v: expected %v as long as another is written", got, want)
+	}
+	s.files.Unlock()
+	dropped.Wait()
+	if got := files(t, s.dir); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// Between its metadata and its entry a reference that is being made is on the disk alone.
+func TestAReferenceThatIsBeingMadeIsNotFoundYet(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	p, err := s.Reserve(stateBytes, Meta{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeState(t, p.Path(), storeLayout, 1, storeTokens, 1)
+	id := p.meta.ID
+	if err := os.WriteFile(s.metaPath(id), fmt.Appendf(nil, `{"id":%q,"model":"model","tokens":%d,"bytes":%d}`, id, storeTokens, stateBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Refresh()
+	if _, err := s.Get(id); !errors.Is(err, ErrNoReference) || len(s.All()) > 0 {
+		t.Errorf("has %v, and using it gives %v: expected nothing yet", ids(s.All()), err)
+	}
+	ref, err := p.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref.Release()
 }
 
 // openForReader opens a pipe for writing once somebody reads it.

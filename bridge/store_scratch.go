@@ -117,7 +117,7 @@ func (f *ScratchFile) grow(size int64) error {
 }
 
 // Abandon has Release delete the file, since the backend may still read it or write to it:
-// what it does then write goes when the store next makes room. It must come before Release, from
+// what it does then write goes when the store next looks at the directory. It must come before Release, from
 // the file's user.
 func (f *ScratchFile) Abandon() { f.abandoned = true }
 

@@ -321,6 +321,32 @@ func TestAReferenceOutlivesErrorsThatPass(t *testing.T) {
 	ref.Release()
 }
 
+func TestAReferenceGoesThatCannotBeReadForLong(t *testing.T) {
+	f := func(what string, every time.Duration, readBetween bool, references int) {
+		t.Helper()
+		c := &clock{time.Unix(1e9, 0)}
+		dir := t.TempDir()
+		s := openStore(t, dir, StoreOptions{})
+		id := save(t, s, 1, 1)
+		s.Close()
+		s = openStore(t, dir, StoreOptions{Now: c.now})
+		for start := c.Time; c.Sub(start) <= unreadableFor+every; c.pass(every) {
+			withoutFiles(t, func() { _, _ = s.Get(id) })
+			if readBetween && c.Sub(start) == unreadableFor/2 {
+				if _, err := s.Prompt(id); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		}
+		if n := s.Stats().References; n != references {
+			t.Errorf("%s: %d references are left, want %d", what, n, references)
+		}
+	}
+	f("each time", failureGap, false, 0)
+	f("each time but once", failureGap, true, 1)
+	f("at a few moments", failureGap+time.Second, false, 1)
+}
+
 func TestAReferenceThatCheckRefusesIsDropped(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, StoreOptions{})
@@ -366,6 +392,8 @@ func TestCommitRefusesWhatIsNoState(t *testing.T) {
 func TestWhatIsSavedTooLateIsDeleted(t *testing.T) {
 	f := func(o StoreOptions) {
 		t.Helper()
+		c := &clock{time.Unix(1e9, 0)}
+		o.Now = c.now
 		dir := t.TempDir()
 		s := openStore(t, dir, o)
 		kept := save(t, s, 1, 1)
@@ -375,6 +403,7 @@ func TestWhatIsSavedTooLateIsDeleted(t *testing.T) {
 		}
 		p.Abort()
 		writeState(t, p.Path(), storeLayout, 1, storeTokens, 2)
+		c.pass(freshFor)
 		next, err := s.Reserve(stateBytes, Meta{}, 1)
 		if err != nil {
 			t.Fatal(err)
@@ -651,6 +680,71 @@ func TestPinnedReferenceIsNeitherEvictedNorUnmapped(t *testing.T) {
 	if _, err := trySave(t, s, 2, 1); err != nil {
 		t.Errorf("after the release: %v (%d)", err, sum)
 	}
+}
+
+// The system allows a process so many mappings.
+func TestOnlySoManyStatesStayMapped(t *testing.T) {
+	s := openStore(t, t.TempDir(), StoreOptions{})
+	s.idle.most = 2
+	use := func(id string) *Reference {
+		t.Helper()
+		ref, err := s.Get(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref
+	}
+	f := func(what string, want ...string) {
+		t.Helper()
+		var mapped []string
+		for id, e := range s.entries {
+			if e.state != nil {
+				mapped = append(mapped, id)
+			}
+		}
+		slices.Sort(mapped)
+		slices.Sort(want)
+		if !slices.Equal(mapped, want) {
+			t.Errorf("%s: %v are mapped, want %v", what, mapped, want)
+		}
+	}
+	a, b, c := save(t, s, 1, 1), save(t, s, 2, 1), save(t, s, 3, 1)
+	f("three were made", b, c)
+	use(b).Release()
+	inUse := use(a)
+	f("one more is in use", a, b, c)
+	inUse.Release()
+	f("the one of longest ago went", a, b)
+	inUse = use(a)
+	use(c).Release()
+	f("nothing in use goes", a, b, c)
+	s.Drop(b, "test")
+	inUse.Release()
+	f("one was dropped", a, c)
+	d := save(t, s, 4, 1)
+	f("and another came", a, d)
+	s.Close()
+	f("closed")
+	if n := s.idle.Len(); n != 0 {
+		t.Errorf("%d are idle in a closed store", n)
+	}
+}
+
+func TestNothingIsRankedWhereThereIsRoom(t *testing.T) {
+	asked := 0
+	s := openStore(t, t.TempDir(), StoreOptions{Budget: 3 * stateBytes, Now: func() time.Time { asked++; return time.Unix(1e9, 0) }})
+	save(t, s, 1, 1)
+	f := func(bytes int64, ranked bool) {
+		t.Helper()
+		s.mu.Lock()
+		defer s.unlock()
+		asked = 0
+		if err := s.makeRoom(bytes, 1); err != nil || (asked > 0) != ranked {
+			t.Errorf("%d bytes: %v, ranked: %t, want %t", bytes, err, asked > 0, ranked)
+		}
+	}
+	f(2*stateBytes, false)
+	f(2*stateBytes+1, true)
 }
 
 func TestScratchIsReusedAndRemoved(t *testing.T) {

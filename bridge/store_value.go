@@ -48,6 +48,11 @@ type gains struct {
 	earned       earnings
 }
 
+// plus is both together.
+func (g gains) plus(o gains, now time.Time) gains {
+	return gains{g.hits + o.hits, g.tokens + o.tokens, g.earned.plus(o.earned, now)}
+}
+
 // merge sets e's counts to the sum of those in rec, which include other sidecars', and of this
 // one's gains. The reference's other metadata stay as they were when it was found. The caller
 // holds Store.mu.
@@ -67,6 +72,9 @@ func (e *entry) merge(rec record, now time.Time) {
 // times. Either all that is needed goes or nothing. The caller holds s.mu, and ends with
 // unlock.
 func (s *Store) makeRoom(bytes int64, frequency int) error {
+	if s.closed {
+		return errClosed
+	}
 	if s.o.Budget <= 0 {
 		return nil
 	}
@@ -74,6 +82,9 @@ func (s *Store) makeRoom(bytes int64, frequency int) error {
 		return fmt.Errorf("%w: %d bytes are more than the budget of %d", ErrNotAdmitted, bytes, s.o.Budget)
 	}
 	need := s.used() + bytes - s.o.Budget
+	if need <= 0 {
+		return nil
+	}
 	var out []*entry
 	for _, v := range s.victims() {
 		if need <= 0 {

@@ -26,6 +26,7 @@ type Watcher struct {
 	mu      sync.Mutex
 	seen    fileID // of what was read last
 	found   fileID // at the last poll
+	unread  string // the error, while a file cannot be read, that was told
 	empty   bool   // the file in force says nothing
 }
 
@@ -68,7 +69,8 @@ func (w *Watcher) Run(ctx context.Context, every time.Duration, reload <-chan os
 }
 
 // Poll reloads when the file is not the one that was read last, and is what it was at the
-// last poll: one that changed in between is still being written.
+// last poll: one that changed in between is still being written. A file that cannot be read is
+// tried again at each poll, and the error told once.
 func (w *Watcher) Poll() {
 	if w.file == "" {
 		return
@@ -80,22 +82,27 @@ func (w *Watcher) Poll() {
 	w.found = id
 	w.mu.Unlock()
 	if settled {
-		w.Reload()
+		w.reload(true)
 	}
 }
 
 // Reload reads the file now. A bad one leaves the last good one in force.
-func (w *Watcher) Reload() {
+func (w *Watcher) Reload() { w.reload(false) }
+
+// reload is Reload; quiet does not tell once more why the file cannot be read.
+func (w *Watcher) reload(quiet bool) {
 	w.mu.Lock()
+	told := w.unread
 	c, err := w.load()
 	if err == nil {
 		w.current.Store(c)
 	}
+	again := w.unread != "" && w.unread == told
 	w.mu.Unlock()
 	if err == nil && w.Changed != nil {
 		w.Changed(c)
 	}
-	if err != nil && w.Failed != nil {
+	if err != nil && w.Failed != nil && !(quiet && again) {
 		w.Failed(err)
 	}
 }
@@ -104,11 +111,13 @@ func (w *Watcher) Reload() {
 // is more likely cut off than meant, and could make one tenant of all.
 func (w *Watcher) load() (*Config, error) {
 	// Identified before it is read: a change in between is seen at the next poll.
-	w.seen, _ = identify(w.file)
+	id, _ := identify(w.file)
 	text, err := read(w.file)
 	if err != nil {
+		w.unread = err.Error()
 		return nil, err
 	}
+	w.seen, w.unread = id, ""
 	c, err := Parse(w.file, text, w.override)
 	if err != nil {
 		return nil, err

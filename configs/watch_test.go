@@ -61,6 +61,59 @@ func TestWatcherKeepsTheLastGoodOne(t *testing.T) {
 	check(3, 2, 1)
 }
 
+// Whether it is that no file can be opened or that it is not ours yet may pass, which does not
+// show in the file.
+func TestWatcherReadsAFileAgainThatCouldNotBeRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	writeFile(t, file, base+"defaults: {seam: 1}")
+	w, err := NewWatcher(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reloads, failures := 0, 0
+	w.Changed = func(*Config) { reloads++ }
+	w.Failed = func(error) { failures++ }
+	check := func(what string, wantReloads, wantFailures int) {
+		t.Helper()
+		if reloads != wantReloads || failures != wantFailures {
+			t.Errorf("%s: %d reloads, %d failures; want %d, %d", what, reloads, failures, wantReloads, wantFailures)
+		}
+	}
+	poll := func() {
+		for range 3 {
+			w.Poll()
+		}
+	}
+	writeFile(t, file, base+"defaults: {seam: 22}")
+	withoutFiles(t, poll)
+	check("not readable", 0, 1)
+	withoutFiles(t, w.Reload)
+	check("asked to read it", 0, 2)
+	poll()
+	check("readable", 1, 2)
+	if seam := w.Current().Defaults.Seam; seam != 22 {
+		t.Errorf("seam %d, want 22", seam)
+	}
+	writeFile(t, file, base+"defaults: {seam: 333}")
+	withoutFiles(t, poll)
+	check("not readable once more", 1, 3)
+}
+
+// withoutFiles runs f while the process may open no file.
+func withoutFiles(t *testing.T, f func()) {
+	t.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := syscall.Rlimit{Cur: 0, Max: limit.Max}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	f()
+}
+
 // Half a file may be valid.
 func TestWatcherLetsAFileBeWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.yaml")
