@@ -115,6 +115,8 @@ func TestTheBookFollowsTheBackendsCount(t *testing.T) {
 		f(outcome{CacheN: 8, PromptN: 4}, state, 0)
 		f(outcome{CacheN: -1, PromptN: -1}, state, 10)
 	}
+	f(outcome{CacheN: -1, PromptN: -1, Failed: true}, StateCold, 0)
+	f(outcome{CacheN: -1, PromptN: -1, Failed: true}, StateExact, 0)
 }
 
 // TestAPromptIsItsTenantsPrefixAlone.
