@@ -36,12 +36,9 @@ type outcome struct {
 	PromptMS float64
 }
 
-// refused: the backend turned the request away before it gave it a slot. A prompt that is too
-// long (400) it refuses after that.
+// refused: the backend turned the request away before it gave it a slot, also where the client
+// did not wait to hear that. A prompt that is too long (400) it refuses after that.
 func (o *outcome) refused() bool {
-	if o.Err != nil {
-		return false
-	}
 	switch o.Status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return true
