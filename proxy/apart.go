@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -22,11 +23,26 @@ func (x *exchange) passApart(ctx *fasthttp.RequestCtx, cfg *configs.Config, body
 	if manages(x.method, x.path) {
 		return nil, fmt.Errorf("%w: %s %s reaches what is others'; whoever runs the server may ask it directly", errForbidden, x.method, x.path)
 	}
-	if !under(x.path, streamPath) && !under(x.path, streamsPath) {
-		return body, nil
+	switch {
+	case under(x.path, streamPath), under(x.path, streamsPath):
+		_, policy := route(cfg, x.path, "", &ctx.Request.Header)
+		return x.resume(ctx, tenant(policy.Tenant, &ctx.Request.Header), head, body)
+	case mayTakeSlot(x.method, x.path):
+		return body, x.admitted(ctx, cfg)
 	}
-	_, policy := route(cfg, x.path, "", &ctx.Request.Header)
-	return x.resume(ctx, tenant(policy.Tenant, &ctx.Request.Header), head, body)
+	return body, nil
+}
+
+// admitted returns an error where the backend would not take the client's key. Whoever sends a
+// request that may take any slot, and hangs up before it is refused, would end sharing for all
+// until the backend is known to be done with it.
+func (x *exchange) admitted(ctx *fasthttp.RequestCtx, cfg *configs.Config) error {
+	wait, cancel := context.WithTimeout(x.ctx, cfg.Limits.SlotWait)
+	defer cancel()
+	if x.server.sharer.turnsAway(wait, authorization(&ctx.Request.Header)) {
+		return errKey
+	}
+	return nil
 }
 
 // manages reports whether llama-server takes the request for one of whoever runs it: by

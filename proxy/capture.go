@@ -57,26 +57,30 @@ func (d *decision) capture(o outcome, taken bool) {
 }
 
 // trace notes how long the answer is, and sets the slot's generation to unknown if the backend
-// found more of the prompt there than the book knew of: KV that it shifted (n_cache_reuse) or
-// had in its RAM cache, or that a request around the sidecar left. Which tokens stood before
-// it when it was computed is not known.
+// found more of the prompt there than the book knew of, or may have.
 func (d *decision) trace(o outcome) {
-	if d.State != StateShared && o.CacheN > d.reach {
+	if d.State != StateShared && (o.CacheN > d.reach || o.CacheN < 0 && d.mayFindMore()) {
 		d.generation = max(d.generation, unknown)
 	}
 	d.slot.behind = o.PredictedN
 }
 
+// mayFindMore reports whether the backend, which does not say what it found, may have found more
+// of the prompt than the book knew of: KV that it shifted (n_cache_reuse) or had in its RAM
+// cache, or that a request around the sidecar left. Which tokens stood before it when it was
+// computed is not known. It finds nothing where the request forbade that (cache_prompt: false),
+// and what is known where the prompt goes on with all that the slot held.
+func (d *decision) mayFindMore() bool {
+	return !d.whole && gjson.GetBytes(d.Body, "cache_prompt").Type != gjson.False
+}
+
+// shifts reports whether the request has the backend move what it finds to other positions.
+func (d *decision) shifts() bool { return gjson.GetBytes(d.Body, "n_cache_reuse").Int() > 0 }
+
 // traceBroken is trace for a client that hung up during the answer, so that its length is
-// unknown: the book allows for a whole context of it. If the backend did not report cache_n
-// either, it may have found more of the prompt than the book knew of, unless the request
-// forbade that (cache_prompt: false) or goes on with all that the slot held.
+// unknown: the book allows for a whole context of it.
 func (d *decision) traceBroken(o outcome) {
 	d.trace(o)
-	looked := gjson.GetBytes(d.Body, "cache_prompt").Type != gjson.False
-	if d.State != StateShared && o.CacheN < 0 && looked && !d.whole {
-		d.generation = max(d.generation, unknown)
-	}
 	d.slot.behind = d.lv.probed.Props.Context
 }
 

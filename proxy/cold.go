@@ -63,7 +63,7 @@ func (d *decision) ifSearched(why string) string {
 func (d *decision) takeAll(ctx context.Context) {
 	wait, cancel := context.WithTimeout(ctx, d.sh.cfg.Limits.SlotWait)
 	defer cancel()
-	if refused(tokenizer{backend: d.sh.backend}.admitted(wait, d.req.Authorization)) {
+	if d.sh.turnsAway(wait, d.req.Authorization) {
 		d.cold(coldRefused)
 		d.unsafe = invalidKey
 		return

@@ -70,6 +70,9 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 func (d *decision) pin(prefix int, reason string) {
 	d.Reason = reason
 	d.choose()
+	if d.shifts() { // of an answer behind the prefix too
+		d.reach, d.whole = min(d.reach, prefix), false
+	}
 	if prefix > int(exactShare*float64(len(d.tokens))) && !d.uncertain() {
 		d.State, d.Reason, d.generation = StateExact, "", d.slot.generation
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))

@@ -82,7 +82,7 @@ func (d *decision) learn(o outcome) {
 // the only proof that a restore took. It reports whether the slot holds what it
 // should.
 func (d *decision) verify(o outcome) bool {
-	if o.Status != http.StatusOK || o.Err != nil {
+	if o.Status != http.StatusOK || o.Err != nil || o.Failed {
 		if d.State == StateShared && !o.ClientGone && !errors.Is(o.Err, errDraining) {
 			_ = d.erase(d.slot)
 			d.blame(o)

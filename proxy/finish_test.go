@@ -41,7 +41,9 @@ func TestWhatTheBackendMadeOfAFilledSlot(t *testing.T) {
 	f("less, of a guessed prompt", func(d *decision) { d.req.Endpoint = EndpointMessages }, answered(7), false, erased, 1, 1)
 	f("less, where slots are volatile", func(d *decision) { d.lv.probed.Volatile = true }, answered(7), false, erased, 1, 1)
 	f("less, beside an unpinned request", func(d *decision) { d.sh.unpinned.sent.Add(1) }, answered(7), false, erased, 1, 1)
+	failed := outcome{Status: http.StatusOK, Failed: true, CacheN: -1, PromptN: -1}
 	f("failed", as, status(http.StatusInternalServerError), false, erased, 2, 0)
+	f("failed, though it said that all is well", as, failed, false, erased, 1, 0)
 	f("overloaded", as, status(http.StatusServiceUnavailable), false, erased, 1, 0)
 	f("refused", as, status(http.StatusBadRequest), false, erased, 1, 0)
 	f("broke off", as, broken(errors.New("reset"), false), false, erased, 1, 0)
@@ -49,6 +51,7 @@ func TestWhatTheBackendMadeOfAFilledSlot(t *testing.T) {
 	f("shut down", as, broken(errDraining, false), false, nil, 1, 0)
 	cold := func(d *decision) { d.State = StateCold }
 	f("failed, not filled", cold, status(http.StatusInternalServerError), false, nil, 1, 0)
+	f("failed though it said that all is well, not filled", cold, failed, false, nil, 1, 0)
 	f("another count, not filled", cold, answered(3), true, nil, 1, 0)
 }
 

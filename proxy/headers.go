@@ -56,14 +56,6 @@ func header(h *fasthttp.RequestHeader, name string) (value string, count int) {
 	return value, count
 }
 
-// folded reports whether the value of a header goes on in another line. RFC 9112, section 5.2,
-// lets a server refuse that, and fasthttp would have such lines twice. Only before the headers
-// are looked at can it be told.
-func folded(h *fasthttp.RequestHeader) bool {
-	raw := h.RawHeaders()
-	return bytes.Contains(raw, []byte("\n ")) || bytes.Contains(raw, []byte("\n\t"))
-}
-
 // requestHead is what the head of a forwarded request is made of.
 type requestHead struct {
 	method, uri []byte // as sent by the client, uri in origin form

@@ -24,6 +24,9 @@ type outcome struct {
 	// Began: the client broke the answer off after its first tokens, so the whole prompt was
 	// in the slot by then.
 	Began bool
+	// Failed: the answer, whatever its status, ends with an error or says nothing. Nobody knows
+	// how much of the prompt was computed, if any.
+	Failed bool
 	// CacheN and PromptN are the backend's own count of prompt tokens found in
 	// the cache and computed; -1 where the answer did not say.
 	CacheN, PromptN int
@@ -33,12 +36,9 @@ type outcome struct {
 	PromptMS float64
 }
 
-// refused: the backend turned the request away before it gave it a slot. A prompt that is too
-// long (400) it refuses after that.
+// refused: the backend turned the request away before it gave it a slot, also where the client
+// did not wait to hear that. A prompt that is too long (400) it refuses after that.
 func (o *outcome) refused() bool {
-	if o.Err != nil {
-		return false
-	}
 	switch o.Status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return true

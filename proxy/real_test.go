@@ -54,6 +54,15 @@ func TestRealServer(t *testing.T) {
 		f("POST", "/completion", `{"n_predict":1}`)
 	})
 
+	t.Run("the largest head that is sent on is read", func(t *testing.T) {
+		size := maxHeader - len("X-A: \r\n")
+		headers := strings.Repeat("X-A: "+strings.Repeat("a", size)+"\r\n", 3) + strings.Repeat("X-A: b\r\n", maxHeaders-5)
+		target := "/health?" + strings.Repeat("a", maxHeader-len("/health?"))
+		if got := raw(t, s.url, "GET "+target+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"+headers+"\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			t.Errorf("got %.300q", got)
+		}
+	})
+
 	t.Run("streams are the backend's own", func(t *testing.T) {
 		body := `{"prompt":"Once upon a time","n_predict":12,"temperature":0,"id_slot":0,"stream":true}`
 		text := func(url string) (all string) {

@@ -206,16 +206,8 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 	cfg := s.config.Load()
-	if ambiguous(ctx.RequestURI()) {
-		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "the path has %u, which is no percent-encoding (RFC 3986)")
-		return
-	}
-	if folded(&ctx.Request.Header) {
-		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "a header's value runs over several lines (obs-fold, RFC 9112)")
-		return
-	}
-	if ctx.IsConnect() {
-		x.refuse(ctx, fasthttp.StatusMethodNotAllowed, "invalid_request_error", "CONNECT is not supported")
+	if status, why := unfit(&ctx.Request.Header); why != "" {
+		x.refuse(ctx, status, "invalid_request_error", why)
 		return
 	}
 	body, err := readBody(ctx, cfg.Limits.Body, s.idle)
@@ -250,13 +242,6 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx) *exchange {
 	}
 	s.metrics.InFlight.Inc()
 	return x
-}
-
-// ambiguous reports whether a path has %uXXXX, which the backend decodes and nobody else:
-// it would take it for a path that the sidecar does not see.
-func ambiguous(uri []byte) bool {
-	path, _, _ := bytes.Cut(uri, []byte("?"))
-	return bytes.Contains(path, []byte("%u")) || bytes.Contains(path, []byte("%U"))
 }
 
 // uri is the request's target for the backend, as the client wrote it.

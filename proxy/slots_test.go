@@ -115,6 +115,8 @@ func TestTheBookFollowsTheBackendsCount(t *testing.T) {
 		f(outcome{CacheN: 8, PromptN: 4}, state, 0)
 		f(outcome{CacheN: -1, PromptN: -1}, state, 10)
 	}
+	f(outcome{CacheN: -1, PromptN: -1, Failed: true}, StateCold, 0)
+	f(outcome{CacheN: -1, PromptN: -1, Failed: true}, StateExact, 0)
 }
 
 // TestAPromptIsItsTenantsPrefixAlone.
@@ -230,4 +232,38 @@ func TestAStoppedAnswersKVIsTheModelsOwn(t *testing.T) {
 	f("something else, not to be found", `{"cache_prompt":false}`, false, -1, 0)
 	f("something else, not found", `{}`, false, 0, 0)
 	f("something else, and more found than is known", `{}`, false, 5, unknown)
+}
+
+// TestKVThatMayHaveBeenShiftedIsOfUnknownOrigin, such as that of an answer: where the backend
+// says that it found more than the book knows, or says nothing and may have.
+func TestKVThatMayHaveBeenShiftedIsOfUnknownOrigin(t *testing.T) {
+	f := func(name, body string, held []int32, cacheN, want int) {
+		t.Helper()
+		s := newSlots(1)
+		sl, _ := s.acquire(t.Context(), "a", nil, 1, 0)
+		sl.adapters, sl.behind = "", 10
+		s.release(sl, "a", held, 0)
+		d := &decision{State: StateCold, Body: []byte(body), sh: &Sharer{cfg: configs.Default(), metrics: NewMetrics()}, lv: &live{probed: new(bridge.Probed)}, book: s, req: &request{Tenant: "a"}, tokens: numbered(20)}
+		var prefix int
+		d.slot, prefix = s.acquire(t.Context(), "a", d.tokens, 1, 0)
+		d.reach, d.whole = d.slot.reach(d.tokens, prefix)
+		d.pin(prefix, coldNoGain)
+		d.capture(outcome{Status: http.StatusOK, CacheN: cacheN, PromptN: 20 - max(0, cacheN)}, true)
+		if len(sl.tokens) != 20 || sl.generation != want {
+			t.Errorf("%s: the slot holds %d tokens of generation %d, expected 20 of %d", name, len(sl.tokens), sl.generation, want)
+		}
+	}
+	before, other := numbered(5), []int32{1, 2, 3}
+	const plain, shifting = `{}`, `{"n_cache_reuse":0,"n_cache_reuse":1}`
+	f("a turn", plain, before, 5, 0)
+	f("a turn, with the answer before it", plain, before, 15, 0)
+	f("a turn, not counted", plain, before, -1, 0)
+	f("something else", plain, other, 0, 0)
+	f("something else, of which some is found", plain, other, 1, unknown)
+	f("something else, not counted", plain, other, -1, unknown)
+	f("something else, not counted and not to be found", `{"cache_prompt":false}`, other, -1, 0)
+	f("a turn that may be shifted", shifting, before, 5, 0)
+	f("a turn, with some of the answer shifted", shifting, before, 6, unknown)
+	f("a turn that may be shifted, not counted", shifting, before, -1, unknown)
+	f("a turn that may be shifted, not counted and not to be found", `{"n_cache_reuse":1,"cache_prompt":false}`, before, -1, 0)
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -143,9 +144,20 @@ func (x *exchange) outcome() outcome {
 	if x.tally != nil {
 		x.tally.scan()
 		o.CacheN, o.PromptN, o.PromptMS = x.tally.cacheN, x.tally.promptN, x.tally.promptMS
-		o.PredictedN, o.Began = x.tally.predictedN, o.ClientGone && x.tally.began()
+		o.PredictedN, o.Failed = x.tally.predictedN, x.failed()
+		o.Began = o.ClientGone && x.tally.begun && !o.Failed
 	}
 	return o
+}
+
+// failed reports whether the answer shows that it failed, or does not show that it did not: a
+// stream may come to its end with nothing in it, such as one that was ended elsewhere.
+func (x *exchange) failed() bool {
+	t := x.tally
+	if t.failed || t.cacheN >= 0 || t.begun {
+		return t.failed
+	}
+	return x.bytesOut == 0 || bytes.HasPrefix(x.answer.head.ContentType(), []byte("text/event-stream"))
 }
 
 // log writes the request's one line: no text of the prompt or the answer, no

@@ -18,14 +18,15 @@ const (
 // counts win; `timings` beats `usage`. Text that the model wrote cannot pass
 // for a count, as quotes inside JSON strings are escaped.
 type tally struct {
-	window          []byte
+	window          []byte // begins with a line break, as does what is looked for at the start of a line
+	begun, failed   bool   // see begins and fails
 	fromTimings     bool
 	cacheN, promptN int // -1 unknown
 	promptMS        float64
 	predictedN      int // tokens of the answer so far, 0 unknown
 }
 
-func newTally() *tally { return &tally{cacheN: -1, promptN: -1} }
+func newTally() *tally { return &tally{window: []byte("\n"), cacheN: -1, promptN: -1} }
 
 func (t *tally) add(p []byte) {
 	for len(p) > 0 {
@@ -39,9 +40,10 @@ func (t *tally) add(p []byte) {
 	}
 }
 
-// scan takes the counts found in the window; add and the end of the answer
-// call it.
+// scan takes what is found in the window; add and the end of the answer call it.
 func (t *tally) scan() {
+	t.begun = t.begun || t.begins()
+	t.failed = t.failed || t.fails()
 	for o := range t.all("timings") {
 		if o.Get("cache_n").Exists() {
 			t.fromTimings = true
@@ -57,16 +59,42 @@ func (t *tally) scan() {
 	t.scanUsage()
 }
 
-// began reports whether the answer is a stream that has come to the model's words. Before them
-// may stand events that say how far the prompt is, and comments that keep the connection open.
-func (t *tally) began() bool {
-	if bytes.Contains(t.window, []byte(`"error":{`)) {
-		return false
+// begins reports whether the answer is a stream with an event that only a prompt that is done
+// brings: one of the model's words, or one that says so. Not the last event: that comes for an
+// empty prompt too, of which the slot takes nothing. Text cannot pass for an event, as line
+// breaks inside JSON strings are escaped.
+func (t *tally) begins() bool {
+	for rest := t.window; ; {
+		_, event, _ := bytes.Cut(rest, []byte("\ndata: "))
+		end := bytes.IndexByte(event, '\n')
+		if end < 0 {
+			return false
+		}
+		if tells(event[:end]) {
+			return true
+		}
+		rest = event[end:]
 	}
-	for o := range t.all("prompt_progress") {
-		return o.Get("total").Exists() && o.Get("processed").Int() >= o.Get("total").Int()
+}
+
+// tells reports whether an event tells that the prompt is done. Clients choose what the last
+// event of /completion has (response_fields), but not what others have.
+func tells(event []byte) bool {
+	o := gjson.ParseBytes(event)
+	if p := o.Get("prompt_progress"); p.Exists() {
+		total := p.Get("total").Int()
+		return total > 0 && p.Get("processed").Int() >= total
 	}
-	return bytes.Contains(t.window, []byte("data: {"))
+	kind := o.Get("type").Str // of /v1/responses and /v1/messages
+	finish := o.Get("choices.0.finish_reason")
+	return o.Get("stop").Type == gjson.False || finish.Exists() && finish.Type == gjson.Null ||
+		strings.HasSuffix(kind, ".delta") || kind == "content_block_delta"
+}
+
+// fails reports whether the answer has an error in one of the forms that it has once a stream
+// has begun. The second is that of servers from before October 2025.
+func (t *tally) fails() bool {
+	return bytes.Contains(t.window, []byte(`"error":{`)) || bytes.Contains(t.window, []byte("\nerror: {"))
 }
 
 // scanUsage takes the answer's length from the last usage object, and the prompt's

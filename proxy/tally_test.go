@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -35,27 +36,81 @@ func TestTally(t *testing.T) {
 	f(`{"timings":{"cache_n":9`, -1, -1, 0)
 }
 
-// TestAnAnswerHasBegunOnceThePromptIsDone.
+// answered is the outcome of an exchange with that answer.
+func answered(contentType, text string, err error) outcome {
+	x := &exchange{status: http.StatusOK, err: err, tally: newTally(), answer: new(answer), bytesOut: int64(len(text))}
+	x.answer.head.SetContentType(contentType)
+	x.tally.add([]byte(text))
+	return x.outcome()
+}
+
+const (
+	eventStream = "text/event-stream"
+	document    = "application/json; charset=utf-8"
+	// hidden is the last event of an answer by /completion to an empty prompt, as far as the
+	// client wants to see it.
+	hidden = `data: {"content":"","stop":["data: {"]}` + "\n\n"
+)
+
+// TestAnAnswerHasBegunOnceThePromptIsDone, which neither the answer to an empty prompt shows nor
+// what the client wrote into the request.
 func TestAnAnswerHasBegunOnceThePromptIsDone(t *testing.T) {
 	f := func(answer string, want bool) {
 		t.Helper()
-		y := newTally()
-		y.add([]byte(answer))
-		if y.began() != want {
-			t.Errorf("%s: begun is %v", answer, !want)
+		if got := answered(eventStream, answer, errClientGone).Began; got != want {
+			t.Errorf("%.300s: begun is %v", answer, got)
 		}
 	}
 	progress := func(processed string) string {
-		return `data: {"choices":[{"delta":{"content":null}}],"prompt_progress":{"cache":0,"processed":` + processed + `,"time_ms":9,"total":90}}` + "\n\n"
+		return `data: {"choices":[{"finish_reason":null,"delta":{"content":null}}],"prompt_progress":{"cache":0,"processed":` + processed + `,"time_ms":9,"total":90}}` + "\n\n"
 	}
-	const token = `data: {"choices":[{"delta":{"content":"a \"error\":{"}}]}` + "\n\n"
+	const token = `data: {"choices":[{"finish_reason":null,"delta":{"content":"a \"error\":{"}}]}` + "\n\n"
+	const last = `data: {"choices":[{"finish_reason":"stop","delta":{}}],"timings":{"cache_n":0,"prompt_n":0}}` + "\n\n"
+	long := strings.Repeat("x", 3*tallyWindow)
 	f("", false)
 	f(":\n\n", false)
 	f(progress("0"), false)
 	f(progress("0")+progress("64")+":\n\n", false)
 	f(progress("64")+progress("90"), true)
 	f(progress("90")+token, true)
-	f("event: message_start\n"+token, true)
 	f(":\n\n"+token, true)
+	f(token[:len(token)-5], false)
+	f(token+`data: {"content":"`+long, true)
+	f(token+last, true)
+	f(last, false)
+	f(last+"data: [DONE]\n\n", false)
+	f(hidden, false)
+	f(`data: {"prompt_progress":{"processed":0,"total":0}}`+"\n\n", false)
+	f(`data: {"index":0,"content":"a","stop":false}`+"\n\n", true)
+	f(`data: {"content":"","generation_settings":{"stop":["`+strings.Repeat("data: {", tallyWindow)+`"]},"stop":true}`+"\n\n", false)
+	f("event: response.created\n"+`data: {"type":"response.created"}`+"\n\n", false)
+	f("event: response.output_text.delta\n"+`data: {"type":"response.output_text.delta","delta":"a"}`+"\n\n", true)
+	f("event: message_delta\n"+`data: {"type":"message_delta","delta":{}}`+"\n\n", false)
+	f("event: content_block_delta\n"+`data: {"type":"content_block_delta"}`+"\n\n", true)
 	f(`data: {"error":{"code":500}}`+"\n\n", false)
+	f(token+`data: {"error":{"code":500}}`+"\n\n"+long, false)
+	f(token+`error: {"code":500}`+"\n\n", false)
+}
+
+// TestAnAnswerWithAnErrorOrWithNothingFailed, whatever its status.
+func TestAnAnswerWithAnErrorOrWithNothingFailed(t *testing.T) {
+	f := func(contentType, answer string, want bool) {
+		t.Helper()
+		if got := answered(contentType, answer, nil).Failed; got != want {
+			t.Errorf("%s, %.300s: failed is %v", contentType, answer, got)
+		}
+	}
+	const token = `data: {"index":0,"content":"a","stop":false}` + "\n\n"
+	const counted = `"timings":{"cache_n":0,"prompt_n":9}}`
+	f(document, `{"content":"a",`+counted, false)
+	f(document, `{"content":"a"}`, false) // the client asked for that alone
+	f(document, "", true)
+	f(eventStream, token, false)
+	f(eventStream, token+`data: {"content":"",`+counted+"\n\n", false)
+	f(eventStream, `data: {"content":"",`+counted+"\n\n", false)
+	f(eventStream, ":\n\n", true)
+	f(eventStream, "", true)
+	f(eventStream, hidden, true)
+	f(eventStream, `error: {"code":400,"message":"`+strings.Repeat("x", 3*tallyWindow)+`"}`+"\n\n", true)
+	f(eventStream, token+`data: {"error":{"code":500}}`+"\n\n", true)
 }

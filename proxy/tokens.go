@@ -118,6 +118,12 @@ func (t tokenizer) admitted(ctx context.Context, auth string) error {
 	return err
 }
 
+// turnsAway reports whether the backend does not take a client's key, so that nothing need be
+// done for it.
+func (sh *Sharer) turnsAway(ctx context.Context, auth string) bool {
+	return sh.shares() && refused(tokenizer{backend: sh.backend}.admitted(ctx, auth))
+}
+
 // refused reports whether the backend does not take the client's key.
 func refused(err error) bool {
 	var b *bridge.BackendError

@@ -3,11 +3,13 @@ package proxy
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/semsharekv/semsharekv/bridge"
+	"github.com/semsharekv/semsharekv/configs"
 )
 
 // TestRequestsWithoutASlotMayOverrunAFill, whatever slot the book has for them.
@@ -78,6 +80,7 @@ func TestWhatPassesThroughMakesTheBookDoubtful(t *testing.T) {
 	f(true, outcome{Status: http.StatusBadRequest}, "") // a prompt that is too long had a slot
 	for _, status := range []int{http.StatusUnauthorized, http.StatusNotFound, http.StatusNotImplemented} {
 		f(true, outcome{Status: status}, "x")
+		f(true, outcome{Status: status, Err: errClientGone, ClientGone: true}, "x")
 	}
 }
 
@@ -98,4 +101,45 @@ func TestARequestOfNoSlotIsOverWhenTheServerIsDoneWithIt(t *testing.T) {
 	}
 	working.Store(false)
 	within(t, "it is over", func() bool { return sh.unpinned.under() == 0 })
+}
+
+// TestWhoHasNoKeyEndsNobodysSharing: the backend is asked before what may take any slot is sent.
+func TestWhoHasNoKeyEndsNobodysSharing(t *testing.T) {
+	var sent atomic.Int32
+	backend := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Authorization") != "Bearer secret":
+			w.WriteHeader(http.StatusUnauthorized)
+		case r.URL.Path == "/tokenize":
+			fmt.Fprint(w, `{"tokens":[]}`)
+		case r.URL.Path != "/embeddings":
+			w.WriteHeader(http.StatusNotFound)
+		}
+		if r.URL.Path == "/embeddings" {
+			sent.Add(1)
+		}
+	})
+	f := func(apart bool, key string, want, wantSent int) {
+		t.Helper()
+		sent.Store(0)
+		s := startSidecar(t, backend.URL, func(c *configs.Config) {
+			c.Backend.APIKey, c.Backend.SlotDir = "secret", t.TempDir()
+			if apart {
+				c.Defaults.Tenant = configs.Tenant{Source: "api_key"}
+			}
+		})
+		req, _ := http.NewRequest(http.MethodPost, s.url+"/embeddings", strings.NewReader("{}"))
+		req.Header.Set("Authorization", "Bearer "+key)
+		resp, err := freshClient(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want || sent.Load() != int32(wantSent) {
+			t.Errorf("apart %t, key %q: status %d, sent %d times; expected %d and %d", apart, key, resp.StatusCode, sent.Load(), want, wantSent)
+		}
+	}
+	f(true, "secret", http.StatusOK, 1)
+	f(true, "guess", http.StatusUnauthorized, 0)
+	f(false, "guess", http.StatusUnauthorized, 1)
 }

@@ -88,3 +88,28 @@ func TestABookInUseOutlivesARefusalThatLapses(t *testing.T) {
 		t.Error("the book was not ended before the backend was tried out again")
 	}
 }
+
+// TestABrokenAnswerTakesNobodysPlaceInASlotBeforeItHasBegun: that to an empty prompt does not.
+func TestABrokenAnswerTakesNobodysPlaceInASlotBeforeItHasBegun(t *testing.T) {
+	w, props, _ := refusedBackend(t)
+	w.keepBook(t.Context(), props)
+	f := func(name string, o outcome, want string) {
+		t.Helper()
+		d := &decision{sh: w.sh, req: &request{Tenant: "y", Body: []byte(`{"prompt":""}`)}}
+		d.goUnshared()
+		for _, sl := range d.book.all {
+			sl.tenant, sl.tokens = "x", []int32{1}
+		}
+		d.takeOwn(t.Context())
+		sl := d.slot
+		d.leaveUnshared(t.Context(), o)
+		if sl.tenant != want {
+			t.Errorf("%s: the slot is %q's, expected %q's", name, sl.tenant, want)
+		}
+	}
+	const echoed = `{"content":"","generation_settings":{"stop":["data: {"]},"timings":{"cache_n":0,"prompt_n":0}}`
+	f("a whole stream's end", answered(eventStream, "data: "+echoed+"\n\n", errClientGone), "")
+	f("a part of what it asked for", answered(eventStream, hidden, errClientGone), "")
+	f("no stream", answered(document, echoed, errClientGone), "")
+	f("a word", answered(eventStream, `data: {"content":"a","stop":false}`+"\n\n", errClientGone), "y")
+}

@@ -152,7 +152,7 @@ func (u *upstream) exchange(ctx context.Context, c *upstreamConn, r requestHead,
 		}
 		return nil, fmt.Errorf("exchange with the backend at %s: %w", u.addr, err)
 	}
-	a.keep = a.keep && wErr == nil && (len(body) == 0 || takesBody(r.method) && a.succeeded())
+	a.keep = a.keep && wErr == nil && a.succeeded() && (len(body) == 0 || takesBody(r.method))
 	a.frame(string(r.method) == "HEAD")
 	return a, nil
 }
@@ -211,8 +211,8 @@ func unquoted(err error) error {
 }
 
 // succeeded reports whether the backend did what was asked. Where it refuses, older
-// llama-servers leave the request's body unread (401, 503 while the model loads), and take it
-// for the next request: its answer would be the next client's.
+// llama-servers leave the request's body unread (401, 503 while the model loads), or the rest
+// of its head (400), and take it for the next request: its answer would be the next client's.
 func (a *answer) succeeded() bool {
 	s := a.head.StatusCode()
 	return s >= 200 && s < 300

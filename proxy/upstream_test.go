@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/textproto"
 	"strconv"
 	"strings"
@@ -148,5 +149,43 @@ func TestAConnectionThatSaysMoreThanWasAskedIsNotReused(t *testing.T) {
 	time.Sleep(10 * time.Millisecond) // what was written crosses loopback
 	if got := ask(); got != "mine" || dials.Load() != 2 {
 		t.Errorf("got %q over connection %d, expected an answer of its own over a second one", got, dials.Load())
+	}
+}
+
+// TestAConnectionOnWhichARequestWasRefusedIsNotReused: the backend may have left the rest of its
+// head unread.
+func TestAConnectionOnWhichARequestWasRefusedIsNotReused(t *testing.T) {
+	f := func(method string, status, want int) {
+		t.Helper()
+		var dials atomic.Int32
+		backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/first" {
+				w.WriteHeader(status)
+			}
+		}))
+		backend.Config.ConnState = func(_ net.Conn, st http.ConnState) {
+			if st == http.StateNew {
+				dials.Add(1)
+			}
+		}
+		backend.Start()
+		defer backend.Close()
+		s := startSidecar(t, backend.URL, nil)
+		for _, path := range []string{"/first", "/next"} {
+			req, _ := http.NewRequest(method, s.url+path, nil)
+			resp, err := freshClient(t).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+		}
+		if n := dials.Load(); n != int32(want) {
+			t.Errorf("%s answered with %d: %d connections for it and the next request, expected %d", method, status, n, want)
+		}
+	}
+	for _, method := range []string{"GET", "POST", "DELETE"} {
+		f(method, http.StatusOK, 1)
+		f(method, http.StatusBadRequest, 2)
+		f(method, http.StatusServiceUnavailable, 2)
 	}
 }
