@@ -133,7 +133,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if err := makePrivate(dir); err != nil {
+	if err := MakePrivate(dir); err != nil {
 		return nil, fmt.Errorf("slot directory: %w", err)
 	}
 	run, err := newRun(dir)
@@ -154,24 +154,6 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 		return nil, fmt.Errorf("recovering %s: %w", dir, err)
 	}
 	return s, nil
-}
-
-// makePrivate makes dir, or closes an existing one to others: states hold what was
-// asked. A directory that many share (such as /tmp) is left alone.
-func makePrivate(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	st, err := os.Stat(dir)
-	switch {
-	case err != nil:
-		return err
-	case !st.IsDir():
-		return fmt.Errorf("%s is a file: expected a directory", dir)
-	case st.Mode()&fs.ModeSticky == 0 && st.Mode().Perm()&0o077 != 0:
-		_ = os.Chmod(dir, 0o700) // someone else's directory stays as it is
-	}
-	return nil
 }
 
 // All returns the usable references, most recently used first.

@@ -144,6 +144,51 @@ func TestNobodyElseMayReadTheStore(t *testing.T) {
 	}
 }
 
+// TestADirectoryThatAnotherUserMadeIsNotUsed: he could have made it beforehand, as anybody can in
+// /dev/shm, to read what is put there.
+func TestADirectoryThatAnotherUserMadeIsNotUsed(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: only root gives directories to another user")
+	}
+	const self = 1234
+	top := t.TempDir()
+	f := func(own bool, dirs ...string) { // each "name owner mode", below the one before
+		t.Helper()
+		path := top
+		for _, d := range dirs {
+			var name string
+			var owner int
+			var mode os.FileMode
+			if _, err := fmt.Sscan(d, &name, &owner, &mode); err != nil {
+				t.Fatal(err)
+			}
+			path = filepath.Join(path, name)
+			if err := errors.Join(os.MkdirAll(path, 0o700), os.Chown(path, owner, owner), os.Chmod(path, mode)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := checkOwner(path, self); (err == nil) != own {
+			t.Errorf("%q: error %v; want none: %v", dirs, err, own)
+		}
+	}
+	shm := fmt.Sprint("shm 0 ", uint32(os.ModeSticky|0o777))
+	f(true, shm)
+	f(true, shm, "own 1234 0o700")
+	f(true, shm, "roots 0 0o777")
+	f(false, shm, "others 1235 0o755")
+	f(false, shm, "others 1235 0o755", "own 1234 0o700")
+	f(true, "home 1235 0o755", "slots 1235 0o777")
+	f(true, "volume 0 0o777", "slots 1235 0o777")
+
+	link := filepath.Join(top, "link")
+	if err := os.Symlink(filepath.Join(top, "shm/others"), link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenStore(link, StoreOptions{}); err == nil || !strings.Contains(err.Error(), "belongs to user 1235") {
+		t.Errorf("opening one by a link: error %v", err)
+	}
+}
+
 func TestWhatIsNotCommittedIsGoneAfterRestart(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, StoreOptions{})

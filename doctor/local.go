@@ -87,6 +87,10 @@ func (x *examination) slotDir() bool {
 		x.add(Wrong, check, "name a directory", "%s is a file", dir)
 		return false
 	}
+	if err := bridge.CheckOwner(dir); err != nil {
+		x.add(Wrong, check, "name another directory, or remove this one: who made it can read the prompts", "the sidecar does not start: %v", err)
+		return false
+	}
 	f, err := os.CreateTemp(dir, "doctor-*")
 	if err != nil {
 		x.add(Wrong, check, "let the sidecar's user write to it: sidecar and server should run as the same user, and it must not be mounted read-only", "%v", err)

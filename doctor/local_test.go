@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,21 @@ func TestTheSecretOfAnotherUser(t *testing.T) {
 	}
 	lab.AsNobody(t)
 	if x.secret(); x.found[0].Level != Wrong || !strings.HasPrefix(x.found[0].Advice, "run as the user") {
+		t.Errorf("found %+v", x.found)
+	}
+}
+
+func TestTheSlotDirectoryOfAnotherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: only root gives directories to another user")
+	}
+	shm := t.TempDir()
+	x := &examination{cfg: configs.Default()}
+	x.cfg.Backend.SlotDir = filepath.Join(shm, "slots")
+	if err := errors.Join(os.Chmod(shm, os.ModeSticky|0o777), os.Mkdir(x.cfg.Backend.SlotDir, 0o777), os.Chown(x.cfg.Backend.SlotDir, 1234, 1234)); err != nil {
+		t.Fatal(err)
+	}
+	if there := x.slotDir(); there || x.found[0].Level != Wrong || !strings.Contains(x.found[0].Found, "belongs to user 1234") {
 		t.Errorf("found %+v", x.found)
 	}
 }

@@ -88,6 +88,7 @@ func OpenIndex(o IndexOptions) (*Index, error) {
 	if x.db, x.close, err = openRedis(o.URL, x.timeout); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
+	boundAnswers(x.db)
 	return x, nil
 }
 

@@ -90,19 +90,28 @@ func (x *exchange) resume(ctx *fasthttp.RequestCtx, tenant string, head *request
 }
 
 // lookUp is the body that asks for the tenant's conversations by the backend's names for them.
+// Making a name takes a while, so a body may ask for no more than maxMembers, and each is named
+// once.
 func (x *exchange) lookUp(c conversations, tenant string, body []byte) ([]byte, error) {
 	body = withoutBOM(body)
 	if off := unreadable(body); off != "" {
 		return nil, fmt.Errorf("%w: %s", errUnreadable, off)
 	}
 	var names, back []string
-	gjson.GetBytes(body, "conversation_ids").ForEach(func(_, id gjson.Result) bool {
-		if name := c.name(tenant, stringOf(id, "")); name != "" {
+	asked, seen := 0, map[string]bool{}
+	gjson.GetBytes(body, "conversation_ids").ForEach(func(_, v gjson.Result) bool {
+		id := stringOf(v, "")
+		if name := c.name(tenant, id); name != "" && !seen[id] {
+			seen[id] = true
 			names = append(names, quote(name))
-			back = append(back, quote(name), quote(id.Str))
+			back = append(back, quote(name), quote(id))
 		}
-		return true
+		asked++
+		return asked <= maxMembers
 	})
+	if asked > maxMembers {
+		return nil, fmt.Errorf("%w: it has more than %d conversation_ids; want at most so many", errUnreadable, maxMembers)
+	}
 	x.renamed = strings.NewReplacer(back...)
 	return []byte(`{"conversation_ids":[` + strings.Join(names, ",") + `]}`), nil
 }

@@ -1,8 +1,12 @@
 package proxy
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"testing"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/semsharekv/semsharekv/configs"
 )
@@ -36,4 +40,28 @@ func TestTheServerIsGivenItsOwnNameOfATenantsConversation(t *testing.T) {
 	f("no identity", named(apart, "/completion", conversationHeader, "own"), false)
 	f("what passes through", named(apart, "/tokenize", conversationHeader, "own", "X-Tenant", "us"), false)
 	f("no conversation", named(apart, "/completion", "X-Tenant", "us"), false)
+}
+
+// TestALookUpOfConversationsIsBounded: the sidecar makes a name for each, before anybody looked at
+// the client's key.
+func TestALookUpOfConversationsIsBounded(t *testing.T) {
+	f := func(want, ids int, id func(i int) string) {
+		t.Helper()
+		all := make([]string, ids)
+		for i := range all {
+			all[i] = id(i)
+		}
+		body := []byte(`{"conversation_ids":` + array(all) + `}`)
+		got, err := (&exchange{}).lookUp(newConversations(nil), "us", body)
+		if n := len(gjson.GetBytes(got, "conversation_ids").Array()); n != want || errors.Is(err, errUnreadable) != (ids > maxMembers) {
+			t.Errorf("of %d ids the server is asked for %d, error %v; want %d", ids, n, err, want)
+		}
+	}
+	own := func(i int) string { return quote(fmt.Sprint(i)) }
+	f(maxMembers, maxMembers, own)
+	f(0, maxMembers+1, own)
+	f(1, maxMembers, func(int) string { return `"a"` })
+	f(0, maxMembers+1, func(int) string { return `"a"` })
+	f(0, maxMembers+1, func(int) string { return `0` })
+	f(2, 5, func(i int) string { return []string{`"a"`, `"b"`, `"a"`, `7`, `""`}[i] })
 }

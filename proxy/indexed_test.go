@@ -1,11 +1,14 @@
 package proxy
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/rs/zerolog"
 
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
@@ -41,6 +44,27 @@ func TestASlotDirectoryHasAnIDOfItsOwn(t *testing.T) {
 	}
 	if _, err := directoryID(dir); err == nil || !strings.Contains(err.Error(), idFile) {
 		t.Errorf("of three bytes: error %v, want one that names the file", err)
+	}
+}
+
+// TestNothingIsPutWhereAnotherUserReads: not even the index secret.
+func TestNothingIsPutWhereAnotherUserReads(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: only root gives directories to another user")
+	}
+	shm := t.TempDir()
+	cfg := configs.Default()
+	cfg.Backend.SlotDir = filepath.Join(shm, "slots")
+	if err := errors.Join(os.Chmod(shm, os.ModeSticky|0o777), os.Mkdir(cfg.Backend.SlotDir, 0o777), os.Chown(cfg.Backend.SlotDir, 1234, 1234)); err != nil {
+		t.Fatal(err)
+	}
+	sh, err := openSharer(cfg, zerolog.Nop(), NewMetrics(), false)
+	if err == nil {
+		t.Cleanup(func() { _ = sh.Close() })
+	}
+	files, _ := os.ReadDir(cfg.Backend.SlotDir)
+	if err == nil || !strings.Contains(err.Error(), "belongs to user 1234") || len(files) != 0 {
+		t.Errorf("error %v, files %v; want one that names the owner, and none", err, files)
 	}
 }
 

@@ -8,16 +8,16 @@ import "github.com/tidwall/gjson"
 // so that /apply-template gives the prompt it will prefill. What it would
 // refuse is left to it: such a request is not shared.
 func chatFromResponses(body gjson.Result) (chat, off string) {
-	var messages []object
+	var messages []*spoken
 	if in := body.Get("instructions"); in.Exists() {
-		messages = append(messages, message("system", quote(stringOf(in, ""))))
+		messages = append(messages, newSpoken(message("system", quote(stringOf(in, "")))))
 	}
 	input := body.Get("input")
 	switch {
 	case stringOf(body.Get("previous_response_id"), "") != "":
 		return "", offForm
 	case input.Type == gjson.String:
-		messages = append(messages, message("user", input.Raw))
+		messages = append(messages, newSpoken(message("user", input.Raw)))
 	case input.IsArray():
 		input.ForEach(func(_, item gjson.Result) bool {
 			messages, off = appendResponsesItem(messages, item)
@@ -58,7 +58,7 @@ func message(role, content string) object {
 	return object{{"role", quote(role)}, {"content", content}}
 }
 
-func joinMessages(messages []object) string {
+func joinMessages(messages []*spoken) string {
 	raw := make([]string, len(messages))
 	for i, m := range messages {
 		raw[i] = m.json()
@@ -66,12 +66,63 @@ func joinMessages(messages []object) string {
 	return array(raw)
 }
 
-// appendResponsesItem adds one input item. What an assistant says in several
-// items becomes one message.
-func appendResponsesItem(messages []object, item gjson.Result) ([]object, string) {
-	var prev *object
-	if n := len(messages); n > 0 && messages[n-1].get("role").String() == "assistant" {
-		prev = &messages[n-1]
+// spoken is a message in the making. What an assistant says in several items becomes one
+// message. What grows or is replaced by them is put in when all were read: anew with each it
+// would take the square of their length.
+type spoken struct {
+	object
+	assistant bool
+	lists     map[string][]string // raw values of array members
+	reasoning string              // raw, that of the last item; "" where none came later
+}
+
+func newSpoken(m object) *spoken {
+	return &spoken{object: m, assistant: m.get("role").String() == "assistant"}
+}
+
+// add adds raw values to an array member, which it makes if need be.
+func (s *spoken) add(key string, raw ...string) {
+	all, begun := s.lists[key]
+	if !begun {
+		if was := s.get(key); was.IsArray() {
+			was.ForEach(func(_, v gjson.Result) bool {
+				all = append(all, v.Raw)
+				return true
+			})
+		}
+		s.set(key, "[]") // its place among the members
+	}
+	if s.lists == nil {
+		s.lists = map[string][]string{}
+	}
+	s.lists[key] = append(all, raw...)
+}
+
+// reason replaces the reasoning.
+func (s *spoken) reason(raw string) {
+	if s.reasoning == "" {
+		s.set(reasoningKey, raw) // its place among the members
+	}
+	s.reasoning = raw
+}
+
+func (s *spoken) json() string {
+	for key, all := range s.lists {
+		s.set(key, array(all))
+	}
+	if s.reasoning != "" {
+		s.set(reasoningKey, s.reasoning)
+	}
+	return s.object.json()
+}
+
+const reasoningKey = "reasoning_content"
+
+// appendResponsesItem adds one input item.
+func appendResponsesItem(messages []*spoken, item gjson.Result) ([]*spoken, string) {
+	var prev *spoken
+	if n := len(messages); n > 0 && messages[n-1].assistant {
+		prev = messages[n-1]
 	}
 	role, kind := stringOf(item.Get("role"), ""), stringOf(item.Get("type"), "")
 	content := item.Get("content")
@@ -90,16 +141,18 @@ func appendResponsesItem(messages []object, item gjson.Result) ([]object, string
 		if prev == nil {
 			return append(messages, responsesMessage(item, parts)), ""
 		}
-		return messages, extend(prev, "content", parts)
+		prev.add("content", parts...)
+		return messages, ""
 	case kind == "function_call":
 		call, off := responsesCall(item)
 		if off != "" {
 			return nil, off
 		}
 		if prev == nil {
-			return append(messages, object{{"role", `"assistant"`}, {"tool_calls", array([]string{call})}}), ""
+			return append(messages, newSpoken(object{{"role", `"assistant"`}, {"tool_calls", array([]string{call})}})), ""
 		}
-		return messages, extend(prev, "tool_calls", []string{call})
+		prev.add("tool_calls", call)
+		return messages, ""
 	case kind == "function_call_output":
 		return appendResponsesOutput(messages, item)
 	case kind == "reasoning":
@@ -108,20 +161,20 @@ func appendResponsesItem(messages []object, item gjson.Result) ([]object, string
 			return nil, offForm
 		}
 		if prev == nil {
-			return append(messages, object{{"role", `"assistant"`}, {"content", "[]"}, {"reasoning_content", text.Raw}}), ""
+			return append(messages, newSpoken(object{{"role", `"assistant"`}, {"content", "[]"}, {reasoningKey, text.Raw}})), ""
 		}
-		prev.set("reasoning_content", text.Raw)
+		prev.reason(text.Raw)
 		return messages, ""
 	}
 	return nil, offForm
 }
 
 // responsesMessage is the item itself, with its content as chat parts.
-func responsesMessage(item gjson.Result, parts []string) object {
+func responsesMessage(item gjson.Result, parts []string) *spoken {
 	m := objectOf(item)
 	m.del("type", "status")
 	m.set("content", array(parts))
-	return m
+	return newSpoken(m)
 }
 
 // responsesParts turns content, a string or typed parts, into text parts.
@@ -152,26 +205,6 @@ func responsesParts(content gjson.Result, types ...string) (parts []string, off 
 
 func textPart(raw string) string { return `{"text":` + raw + `,"type":"text"}` }
 
-// mostParts of what an assistant says in a row are put together: each is added to a copy of
-// all before it.
-const mostParts = 256
-
-// extend adds raw values to an array member, which it makes if need be.
-func extend(o *object, key string, raw []string) (off string) {
-	var all []string
-	if was := o.get(key); was.IsArray() {
-		was.ForEach(func(_, v gjson.Result) bool {
-			all = append(all, v.Raw)
-			return len(all) <= mostParts
-		})
-	}
-	if len(all) > mostParts {
-		return offForm
-	}
-	o.set(key, array(append(all, raw...)))
-	return ""
-}
-
 func responsesCall(item gjson.Result) (call, off string) {
 	args, id, name := item.Get("arguments"), item.Get("call_id"), item.Get("name")
 	if args.Type != gjson.String || id.Type != gjson.String || name.Type != gjson.String {
@@ -180,7 +213,7 @@ func responsesCall(item gjson.Result) (call, off string) {
 	return `{"function":{"arguments":` + args.Raw + `,"name":` + name.Raw + `},"id":` + id.Raw + `,"type":"function"}`, ""
 }
 
-func appendResponsesOutput(messages []object, item gjson.Result) ([]object, string) {
+func appendResponsesOutput(messages []*spoken, item gjson.Result) ([]*spoken, string) {
 	id, output := item.Get("call_id"), item.Get("output")
 	if id.Type != gjson.String {
 		return nil, offForm
@@ -193,7 +226,7 @@ func appendResponsesOutput(messages []object, item gjson.Result) ([]object, stri
 		}
 		content = array(parts)
 	}
-	return append(messages, object{{"content", content}, {"role", `"tool"`}, {"tool_call_id", id.Raw}}), ""
+	return append(messages, newSpoken(object{{"content", content}, {"role", `"tool"`}, {"tool_call_id", id.Raw}})), ""
 }
 
 // responsesTools keeps the function tools; others have no chat form.

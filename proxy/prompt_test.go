@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -121,8 +122,41 @@ func TestResponsesBecomeChat(t *testing.T) {
 			`{"role":"assistant","content":[{"text":"a","type":"text"}],"reasoning_content":"hm",`+
 			`"tool_calls":[{"function":{"arguments":"{}","name":"f"},"id":"c","type":"function"}]},`+
 			`{"content":"r","role":"tool","tool_call_id":"c"}]}`)
+	call := `{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}`
+	thought := func(text string) string {
+		return `{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"` + text + `"}]}`
+	}
+	said := func(text string) string {
+		return `{"type":"message","role":"assistant","id":"i","content":"` + text + `"}`
+	}
+	called := `{"function":{"arguments":"{}","name":"f"},"id":"c","type":"function"}`
+	f(`{"input":[`+call+`,`+thought("h")+`,`+said("a")+`,`+call+`,`+thought("hm")+`,`+said("b")+`]}`,
+		`{"messages":[{"role":"assistant","tool_calls":[`+called+`,`+called+`],"reasoning_content":"hm",`+
+			`"content":[{"text":"a","type":"text"},{"text":"b","type":"text"}]}]}`)
+	f(`{"input":[`+said("a")+`,`+said("b")+`,{"role":"user","content":"q"},`+said("c")+`]}`,
+		`{"messages":[{"role":"assistant","id":"i","content":[{"text":"a","type":"text"},{"text":"b","type":"text"}]},`+
+			`{"role":"user","content":[{"text":"q","type":"text"}]},`+
+			`{"role":"assistant","id":"i","content":[{"text":"c","type":"text"}]}]}`)
 	f(`{"input":"x","tools":[{"type":"function","name":"f","parameters":{"b":1,"a":2}},{"type":"web_search"}]}`,
 		`{"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"b":1,"a":2},"strict":true}}]}`)
+}
+
+// TestATurnOfManyItemsIsReadOnce: neither bytes nor steps grow with the square of a turn.
+func TestATurnOfManyItemsIsReadOnce(t *testing.T) {
+	const long, items = 1 << 20, 255
+	said := func(text string) string { return `{"type":"message","role":"assistant","content":` + quote(text) + `}` }
+	body := gjson.Parse(`{"input":[` + said(strings.Repeat("a", long)) + strings.Repeat(`,`+said("x"), items) + `]}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	chat, off := chatFromResponses(body)
+	runtime.ReadMemStats(&after)
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(10*long); off != "" || got > most {
+		t.Errorf("a turn of %d bytes and %d items more took %d bytes, reason %q; want %d at most", long, items, got, off, most)
+	}
+	content := gjson.Get(chat, "messages.0.content")
+	if n := len(content.Array()); n != 1+items || content.Get("0.text").Str != strings.Repeat("a", long) || content.Get("255.text").Str != "x" {
+		t.Errorf("%d parts; want %d", n, 1+items)
+	}
 }
 
 func TestMessagesBecomeChat(t *testing.T) {

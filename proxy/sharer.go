@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -72,7 +71,7 @@ func openSharer(cfg *configs.Config, log zerolog.Logger, m *Metrics, measured bo
 	if cfg.Backend.SlotDir == "" {
 		return &Sharer{}, nil
 	}
-	if err := os.MkdirAll(cfg.Backend.SlotDir, 0o700); err != nil {
+	if err := bridge.MakePrivate(cfg.Backend.SlotDir); err != nil {
 		return nil, fmt.Errorf("cannot use the slot directory %q: %w", cfg.Backend.SlotDir, err)
 	}
 	secret, err := indexSecret(cfg)

@@ -2,8 +2,9 @@
  * What texts became as tokens. For each prompt that is shared the server tokenises the same
  * text twice: when the sidecar asks for its tokens, and when the request itself arrives. The
  * second time they are known. They are given out once, within a second after a recipe for
- * this very prompt was carried out, and so to the request that the recipe was for: who asks
- * for a text that another has asked for waits as long as if none had.
+ * this very prompt was carried out, to whoever asks for the text first: mostly the request
+ * that the recipe was for. Who asks for a text without a recipe, or after it was given out,
+ * waits as long as if nobody had asked for it.
  */
 #ifndef AGENT_TOKENIZED_H
 #define AGENT_TOKENIZED_H
