@@ -174,6 +174,9 @@ func (c *endsAfter) Err() error {
 // TestAlignStopsWhenTimeIsUp, wherever that happens: in the search, the chaining, the signing
 // or the gaps.
 func TestAlignStopsWhenTimeIsUp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: takes long under the race detector")
+	}
 	base := ids(1, 3*timeCheck)
 	for i := range base {
 		base[i] %= 2000 // testSigner's vocabulary

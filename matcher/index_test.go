@@ -340,6 +340,9 @@ func TestTenantsHaveOneTableOfCounters(t *testing.T) {
 
 // Each counter is added to by several prompts once there are thousands.
 func TestAFloodOfPromptsMakesNoneSeemKnown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: takes a minute under the race detector, and is of one goroutine")
+	}
 	x := openTest(t, IndexOptions{})
 	prompt := func(i uint64) Fingerprint {
 		var fp Fingerprint
