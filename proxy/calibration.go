@@ -217,5 +217,6 @@ func (sh *Sharer) Calibrate(c *Calibration) error {
 		return err
 	}
 	lv.calibration.Store(c)
+	sh.tellHow(lv)
 	return nil
 }

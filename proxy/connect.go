@@ -102,6 +102,7 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 	}
 	sh.metrics.Sharing.Set(1)
 	sh.gauges(lv)
+	sh.tellHow(lv)
 	sh.announce(lv)
 	sh.running.Go(func() { sh.keepIndexed(lv) })
 	sh.running.Go(func() { sh.attend(lv) })

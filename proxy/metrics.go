@@ -60,6 +60,9 @@ type Metrics struct {
 	IndexErrors prometheus.Counter
 	// Sharing is 1 while sharing with the backend is on.
 	Sharing prometheus.Gauge
+	// How it is shared, as long as Sharing is 1: by the agent, with a calibration, by the
+	// identity of tokens alone.
+	Agent, Calibrated, Identity prometheus.Gauge
 }
 
 // NewMetrics makes the counters in a registry of their own, with those of the
@@ -90,6 +93,9 @@ func NewMetrics() *Metrics {
 	m.Dropped = m.counters("references_dropped_total", "References dropped.", "reason")
 	m.IndexErrors = m.counter("index_errors_total", "Failed or late calls to the index.")
 	m.Sharing = m.gauge("sharing", "Whether sharing with the backend is on.")
+	m.Agent = m.gauge("agent", "Whether slots are filled by the agent.")
+	m.Calibrated = m.gauge("calibrated", "Whether quality.kl has a calibration of the model to go by.")
+	m.Identity = m.gauge("identity_matching", "Whether tokens are matched by identity alone.")
 
 	m.ReloadOK.Set(1)
 	m.ReloadTime.SetToCurrentTime()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/semsharekv/semsharekv/bridge"
@@ -140,6 +141,21 @@ func (sh *Sharer) gauges(lv *live) {
 	st := lv.store.Stats()
 	sh.metrics.StoreBytes.Set(float64(st.Bytes))
 	sh.metrics.StoreReferences.Set(float64(st.References))
+}
+
+// tellHow sets the metrics that say how the backend is shared with.
+func (sh *Sharer) tellHow(lv *live) {
+	tell(sh.metrics.Agent, lv.agent())
+	tell(sh.metrics.Calibrated, lv.calibrated())
+	tell(sh.metrics.Identity, lv.signer.Identity())
+}
+
+func tell(g prometheus.Gauge, is bool) {
+	if is {
+		g.Set(1)
+	} else {
+		g.Set(0)
+	}
 }
 
 // Observe has f called with everything known of each generation request that is

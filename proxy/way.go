@@ -41,7 +41,11 @@ func (lv *live) dismiss(sh *Sharer, err error) {
 		return
 	}
 	sh.log.Warn().Err(err).Msg("the agent failed: slots are filled through saved states for an hour")
-	rest := time.AfterFunc(agentRest, func() { lv.whyNoAgent.CompareAndSwap(&why, nil) })
+	sh.tellHow(lv)
+	rest := time.AfterFunc(agentRest, func() {
+		lv.whyNoAgent.CompareAndSwap(&why, nil)
+		sh.tellHow(lv)
+	})
 	context.AfterFunc(lv.ctx, func() { rest.Stop() })
 }
 

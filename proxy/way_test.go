@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"github.com/tidwall/gjson"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
 	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
+	"github.com/semsharekv/semsharekv/matcher"
 )
 
 // dying passes all on to a real server, which it kills, and starts again, where it is asked to
@@ -102,7 +104,7 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 }
 
 func liveOf(build string) *live {
-	return &live{ctx: context.Background(), probed: &bridge.Probed{Props: bridge.Props{Build: build, ModelPath: "m"}}}
+	return &live{ctx: context.Background(), signer: matcher.IdentitySigner(1), probed: &bridge.Probed{Props: bridge.Props{Build: build, ModelPath: "m"}}}
 }
 
 var errRecipeLost = fmt.Errorf("a recipe: %w", bridge.ErrLost)
@@ -145,7 +147,7 @@ func TestWhatEndsTheAgentForAWhile(t *testing.T) {
 	f := func(err error, times int) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			sh, lv := &Sharer{log: zerolog.Nop()}, liveOf("b")
+			sh, lv := &Sharer{log: zerolog.Nop(), metrics: NewMetrics()}, liveOf("b")
 			for i := range times {
 				if !lv.agent() {
 					t.Errorf("%v: ended after %d; want %d", err, i, times)
@@ -153,11 +155,12 @@ func TestWhatEndsTheAgentForAWhile(t *testing.T) {
 				lv.agentFailed(sh, err)
 			}
 			for range 2 {
-				if time.Sleep(agentRest - time.Second); lv.agent() {
-					t.Errorf("%v: not ended, or tried again too early", err)
+				told := func() bool { return testutil.ToFloat64(sh.metrics.Agent) == 1 }
+				if time.Sleep(agentRest - time.Second); lv.agent() || told() {
+					t.Errorf("%v: not ended, or tried again too early, or the metric says so", err)
 				}
-				if time.Sleep(2 * time.Second); !lv.agent() {
-					t.Errorf("%v: not tried again", err)
+				if time.Sleep(2 * time.Second); !lv.agent() || !told() {
+					t.Errorf("%v: not tried again, or the metric says so", err)
 				}
 				lv.agentFailed(sh, err)
 			}
