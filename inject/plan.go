@@ -144,8 +144,6 @@ func (p *planner) checkServer() error {
 		{llamaserver.TLSKey, "the sidecar reaches the server without TLS"},
 		{llamaserver.TLSCert, "the sidecar reaches the server without TLS"},
 		{llamaserver.Prefix, "the sidecar knows the server's paths without a prefix"},
-		{llamaserver.ModelsDir, "a server of several models does not save slots"},
-		{llamaserver.ModelsPreset, "a server of several models does not save slots"},
 		{llamaserver.KeyFile, "the sidecar cannot read the keys; want LLAMA_API_KEY from a Secret"},
 	} {
 		if _, given, _ := p.cmd.value(o.Option); given {

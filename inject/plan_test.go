@@ -262,8 +262,9 @@ var refusals = []struct {
 		server(p).Args = append(server(p).Args, "--api-key", "a$(KEY)")
 		server(p).Env = []corev1.EnvVar{{Name: "KEY", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
 	}},
-	{kindServer, "--models-dir", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--models-dir", "/m") }},
+	{kindServer, "--models-dir", func(p *corev1.Pod) { server(p).Args = []string{"--models-dir", "/m"} }},
 	{kindServer, "--models-preset", func(p *corev1.Pod) {
+		server(p).Args = nil
 		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_MODELS_PRESET", Value: "/models/p.ini"}}
 	}},
 	{kindServer, "names no model", func(p *corev1.Pod) { server(p).Image, server(p).Args = bareServer, []string{"--port", "8080"} }},

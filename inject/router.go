@@ -11,19 +11,30 @@ import (
 // bareImage are llama.cpp's own images, which name no model: others may in variables.
 var bareImage = regexp.MustCompile(`^ghcr\.io/gg(ml-org|erganov)/llama\.cpp:`)
 
-// namesModel tells whether anything in the pod may tell the server its model.
-func (p *planner) namesModel() bool {
+// mayNameModel tells whether anything in the pod may tell the server its model.
+func (p *planner) mayNameModel() bool {
 	return len(p.c.EnvFrom) > 0 ||
 		slices.ContainsFunc(p.cmd.options(), func(w string) bool { return strings.Contains(w, "$(") }) ||
-		llamaserver.NamesModel(p.cmd.options(), func(variable string) bool {
-			_, given, _ := p.cmd.env.get(variable)
-			return given
-		})
+		p.namesModel()
 }
 
-// checkModel refuses a server that is certain to be a router.
+// namesModel tells whether something in the pod tells the server its model.
+func (p *planner) namesModel() bool {
+	return llamaserver.NamesModel(p.cmd.options(), func(variable string) bool {
+		_, given, _ := p.cmd.env.get(variable)
+		return given
+	})
+}
+
+// checkModel refuses a server that is certain to be a router: one that is told of models and
+// not of a model, or of neither.
 func (p *planner) checkModel() error {
-	if bareImage.MatchString(p.c.Image) && !p.namesModel() {
+	for _, o := range []llamaserver.Option{llamaserver.ModelsDir, llamaserver.ModelsPreset} {
+		if _, given, _ := p.cmd.value(o); given && !p.namesModel() {
+			return refuse(kindServer, "the server has %s: one of several models does not save slots; want -m or -hf", o.Name())
+		}
+	}
+	if bareImage.MatchString(p.c.Image) && !p.mayNameModel() {
 		return refuse(kindServer, "the server names no model, and one of several models does not save slots; want -m or -hf")
 	}
 	return nil

@@ -17,7 +17,7 @@ func TestAServerThatMayHaveAModelIsInjected(t *testing.T) {
 		}))
 		sidecar(t, after)
 	}
-	for _, words := range []string{"-m /m", "-hf a/b", "--hf_repo a/b", "-dr gemma3", "--gpt-oss-20b-default", "--port $(PORT)"} {
+	for _, words := range []string{"-m /m", "-hf a/b", "--hf_repo a/b", "-dr gemma3", "--gpt-oss-20b-default", "--port $(PORT)", "-m /m --models-dir /models"} {
 		f(func(c *corev1.Container) {
 			c.Args, c.Env = strings.Fields(words), []corev1.EnvVar{{Name: "PORT", Value: "8080"}}
 		})
