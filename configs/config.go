@@ -191,7 +191,8 @@ type Policy struct {
 	Quality Quality `yaml:"quality" json:"quality"`
 	// Followers is how many tokens after an unmatched run are recomputed.
 	Followers int `yaml:"followers" json:"followers" jsonschema:"minimum=0"`
-	// CriticalFollowers is how many tokens after a critical one are recomputed.
+	// CriticalFollowers is how many tokens after a critical one are recomputed; where few
+	// words differ, after any.
 	CriticalFollowers int `yaml:"critical_followers" json:"critical_followers" jsonschema:"minimum=0"`
 	// Seam is how many tokens are recomputed after the source jumps, where the passage
 	// stands or stood within the first 256 tokens; elsewhere it is a quarter of it, and by
