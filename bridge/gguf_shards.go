@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	gguf "github.com/gpustack/gguf-parser-go"
@@ -39,17 +37,6 @@ func ModelStamp(path string) string {
 		out += fmt.Sprintln(stamp)
 	}
 	return out
-}
-
-// ModelOpens reports whether the files of the model at path can be opened.
-func ModelOpens(path string) bool {
-	return !slices.ContainsFunc(shardPaths(path), func(path string) bool {
-		f, err := os.Open(path)
-		if err == nil {
-			err = f.Close()
-		}
-		return err != nil
-	})
 }
 
 // openShards maps all files of the model at path.

@@ -39,42 +39,42 @@ func MakePrivate(dir string) error {
 func CheckOwner(dir string) error { return checkOwner(dir, os.Geteuid()) }
 
 func checkOwner(dir string, self int) error {
-	path, err := filepath.EvalSymlinks(dir)
-	if err == nil {
-		path, err = filepath.Abs(path)
+	given, err := filepath.Abs(dir)
+	if err != nil {
+		return err
 	}
-	for err == nil && path != filepath.Dir(path) {
-		err = checkMaker(path, self)
-		path = filepath.Dir(path)
+	led, err := filepath.EvalSymlinks(given)
+	if err != nil {
+		return err
 	}
-	return err
+	for _, path := range []string{given, led} { // links may be others' too
+		for ; path != filepath.Dir(path); path = filepath.Dir(path) {
+			if err := checkMaker(path, self); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-// checkMaker looks at one directory of the path.
+// checkMaker looks at one directory of the path, or the link that leads to it.
 func checkMaker(dir string, self int) error {
 	parent := filepath.Dir(dir)
-	own, _, err := ownerOf(dir)
+	st, err := os.Lstat(dir)
 	if err != nil {
 		return err
 	}
-	above, sticky, err := ownerOf(parent)
+	up, err := os.Stat(parent)
 	if err != nil {
 		return err
 	}
+	own, above := st.Sys().(*syscall.Stat_t), up.Sys().(*syscall.Stat_t)
+	// Others may make files in a sticky directory, and not remove ours.
+	sticky := up.Mode()&fs.ModeSticky != 0
 	mounted := own.Dev != above.Dev // by root
 	if owner := int(own.Uid); sticky && !mounted && owner != self && owner != 0 {
 		return fmt.Errorf("%s belongs to user %d, and any user can make one in %s: expected user %d's or root's; name another directory, remove this one, or chown it if you trust what is in it",
 			dir, owner, parent, self)
 	}
 	return nil
-}
-
-// ownerOf also tells whether a directory has the sticky bit: others may make files in it, and
-// not remove ours.
-func ownerOf(dir string) (_ *syscall.Stat_t, sticky bool, err error) {
-	st, err := os.Stat(dir)
-	if err != nil {
-		return nil, false, err
-	}
-	return st.Sys().(*syscall.Stat_t), st.Mode()&fs.ModeSticky != 0, nil
 }

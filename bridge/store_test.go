@@ -187,6 +187,15 @@ func TestADirectoryThatAnotherUserMadeIsNotUsed(t *testing.T) {
 	if _, err := OpenStore(link, StoreOptions{}); err == nil || !strings.Contains(err.Error(), "belongs to user 1235") {
 		t.Errorf("opening one by a link: error %v", err)
 	}
+	for owner, want := range map[int]bool{self: true, 1235: false} {
+		link := filepath.Join(top, "shm", fmt.Sprint("link", owner))
+		if err := errors.Join(os.Symlink(filepath.Join(top, "home/slots"), link), os.Lchown(link, owner, owner)); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkOwner(link, self); (err == nil) != want {
+			t.Errorf("a link of user %d's: error %v", owner, err)
+		}
+	}
 }
 
 func TestWhatIsNotCommittedIsGoneAfterRestart(t *testing.T) {

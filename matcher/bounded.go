@@ -21,7 +21,8 @@ const (
 	maxAnswer = 4 << 20
 )
 
-// boundAnswers has the client's connections read no more than that.
+// boundAnswers has the client's connections read no more than that. None may be there yet, so
+// MinIdleConns is 0; Watch keeps some ready.
 func boundAnswers(db redis.UniversalClient) {
 	if c, ok := db.(*redis.ClusterClient); ok {
 		c.OnNewNode(func(node *redis.Client) { node.AddHook(bounds{}) })

@@ -59,14 +59,14 @@ func connect(t *redisurl.Target, timeout time.Duration) redis.UniversalClient {
 		o := t.Sentinel
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
-		o.DisableIdentity, o.PipelinePoolSize = true, onePool
+		o.DisableIdentity, o.PipelinePoolSize, o.MinIdleConns = true, onePool, 0
 		o.Dialer = dialer(o.TLSConfig, t.Files, timeout)
 		return redis.NewFailoverClient(o)
 	case t.Cluster != nil:
 		o := t.Cluster
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
-		o.DisableIdentity, o.PipelinePoolSize = true, onePool
+		o.DisableIdentity, o.PipelinePoolSize, o.MinIdleConns = true, onePool, 0
 		o.MaintNotificationsConfig = noMaintenance()
 		o.Dialer = dialer(o.TLSConfig, t.Files, timeout)
 		return redis.NewClusterClient(o)
@@ -88,7 +88,7 @@ const onePool = -1
 func bound(o *redis.Options, timeout time.Duration) {
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 	o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, maxRetries, 1
-	o.DisableIdentity, o.PipelinePoolSize = true, onePool
+	o.DisableIdentity, o.PipelinePoolSize, o.MinIdleConns = true, onePool, 0
 	o.MaintNotificationsConfig = noMaintenance()
 }
 

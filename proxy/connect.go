@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -64,13 +63,10 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 	}
 	defer sh.tried.Store(true)
 	props, err := sh.backend.Look(ctx)
-	model := bridge.ModelStamp(cmp.Or(sh.cfg.Backend.Model, props.ModelPath))
+	model := bridge.ModelStamp(sh.modelPath(props))
 	switch {
 	case props.Sleeping:
 		sh.because(asleep)
-		return probeEvery
-	case sh.breaks.lately(buildAndModel(props)):
-		sh.because(backendFatal)
 		return probeEvery
 	case w.refused.stands(props, model):
 		w.renewBook(ctx, props)
@@ -79,6 +75,9 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 		return probeEvery
 	case err != nil:
 		return w.failed(ctx, err, props, model)
+	case sh.breaks.lately(buildAndModel(props)):
+		sh.because(backendFatal)
+		return w.refuse(ctx, props, model, maxReprobe)
 	}
 	sh.noBook.Store(nil)
 	doubts := sh.doubts.Load()
@@ -115,8 +114,8 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 	return 0
 }
 
-// failed notes why the backend could not be probed, begins a book of one that is refused, and
-// returns after how long to try again.
+// failed notes why the backend could not be probed, refuses one that is there, and returns after
+// how long to try again.
 func (w *watch) failed(ctx context.Context, err error, props bridge.Props, model string) time.Duration {
 	w.sh.because(err.Error())
 	taken := errors.Is(err, bridge.ErrTaken)
@@ -136,6 +135,12 @@ func (w *watch) failed(ctx context.Context, err error, props bridge.Props, model
 	if failed := new(bridge.BackendError); errors.As(err, &failed) {
 		most = maxReask
 	}
+	return w.refuse(ctx, props, model, most)
+}
+
+// refuse leaves the backend alone for a while, for most at most, and begins a book of it. It
+// returns after how long to look at it again.
+func (w *watch) refuse(ctx context.Context, props bridge.Props, model string, most time.Duration) time.Duration {
 	w.refused.again(props, model, most)
 	w.keepBook(ctx, props)
 	return probeEvery

@@ -258,9 +258,7 @@ func (d *decision) fillFailed(ctx context.Context, err error) (reason string) {
 	case errors.Is(err, bridge.ErrChanged):
 		sh.doubt(d.lv, err.Error(), reprobeAfter)
 	case brokeOff(err):
-		if d.lv.lost.CompareAndSwap(false, true) { // once, however many were under way
-			sh.broken(d.lv.probed.Props)
-		}
+		sh.fillBroke(d.lv)
 	case d.report.RestoreFailed, errors.Is(err, context.DeadlineExceeded): // a save that never ends
 		d.mismatch()
 	case errors.As(err, &file):

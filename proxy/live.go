@@ -17,7 +17,7 @@ const signerSeed = 0x5353_4b56
 type live struct {
 	probed    *bridge.Probed
 	model     *bridge.Model // nil where no GGUF can be read
-	unopened  string        // the model's path, where it could not even be opened
+	came      modelFile     // watched where there is no model
 	signer    *matcher.Signer
 	store     *bridge.Store
 	stored    *bridge.Layout // in which the store keeps references
@@ -74,8 +74,8 @@ func (w *watch) probe(ctx context.Context, props bridge.Props) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	lv := &live{scales: scales, directory: sh.directory}
-	lv.model, lv.unopened = sh.openModel(props)
+	lv := &live{scales: scales, directory: sh.directory, came: watchModel(sh.modelPath(props))}
+	lv.model = sh.openModel(props)
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
 	if err := w.tryOut(ctx, lv, props); err != nil {
 		lv.close()
@@ -147,19 +147,18 @@ func (sh *Sharer) openStore(lv *live) (err error) {
 	return err
 }
 
-// openModel reads the model file that is configured, or that the backend names. One that could
-// not even be opened is unopened: that may pass.
-func (sh *Sharer) openModel(props bridge.Props) (m *bridge.Model, unopened string) {
-	path := cmp.Or(sh.cfg.Backend.Model, props.ModelPath)
-	m, err := bridge.OpenModel(path)
+func (sh *Sharer) modelPath(props bridge.Props) string {
+	return cmp.Or(sh.cfg.Backend.Model, props.ModelPath)
+}
+
+// openModel reads the model file that is configured, or that the backend names.
+func (sh *Sharer) openModel(props bridge.Props) *bridge.Model {
+	m, err := bridge.OpenModel(sh.modelPath(props))
 	if err != nil {
 		sh.log.Warn().Err(err).Msg("the model file cannot be read (backend.model names it): tokens are matched by identity, and keys cannot be moved")
-		if !bridge.ModelOpens(path) {
-			unopened = path
-		}
-		return nil, unopened
+		return nil
 	}
-	return m, ""
+	return m
 }
 
 // signer makes the signatures of the model's vocabulary.

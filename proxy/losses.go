@@ -20,6 +20,9 @@ const (
 	// before: some are restarts that have nothing to do with it.
 	maxLosses  = 3
 	lossMemory = time.Hour
+	// youngFor is how long after its probe a backend that is lost during a fill counts as lost by
+	// it: one that took fills for longer was more likely stopped by others.
+	youngFor = 10 * time.Minute
 )
 
 // backendFatal is why a backend is not tried out.
@@ -30,7 +33,7 @@ const backendFatal = "the backend was lost again and again while it was tried ou
 // once more.
 func brokeOff(err error) bool {
 	lost := func(how error) bool { return errors.Is(err, how) }
-	return !lost(bridge.ErrLost) && slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.ECONNREFUSED}, lost)
+	return !lost(bridge.ErrLost) && !lost(bridge.ErrUnsent) && slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.ECONNREFUSED}, lost)
 }
 
 // broken counts that the backend was lost at work for the sidecar.
@@ -38,6 +41,13 @@ func (sh *Sharer) broken(props bridge.Props) {
 	with := buildAndModel(props)
 	if sh.breaks.add(with); sh.breaks.lately(with) {
 		sh.log.Error().Str("build", props.Build).Msg("the backend was lost again and again at what the sidecar asked of it: it is left alone for an hour")
+	}
+}
+
+// fillBroke counts a fill with which the backend was lost: once, however many were under way.
+func (sh *Sharer) fillBroke(lv *live) {
+	if time.Since(lv.since) < youngFor && lv.lost.CompareAndSwap(false, true) {
+		sh.broken(lv.probed.Props)
 	}
 }
 

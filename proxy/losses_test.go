@@ -48,6 +48,7 @@ func TestABackendThatDiesOfFillsIsLeftAlone(t *testing.T) {
 				t.Fatalf("left alone after %d losses; want %d", i, maxLosses)
 			}
 			lv := liveOf("b")
+			lv.since = time.Now()
 			for range maxLosses { // fills that break off with it, one start of the server's
 				d := &decision{sh: sh, lv: lv, slot: &slot{}, req: &request{}}
 				if reason := d.fillFailed(t.Context(), fmt.Errorf("restoring: %w", io.EOF)); reason != coldFill {
@@ -60,6 +61,15 @@ func TestABackendThatDiesOfFillsIsLeftAlone(t *testing.T) {
 		}
 		if time.Sleep(lossMemory + time.Second); lately("b") {
 			t.Error("it is left alone for ever")
+		}
+		for range maxLosses { // starts of a server that took fills for long
+			lv := liveOf("b")
+			lv.since = time.Now()
+			time.Sleep(youngFor)
+			sh.fillBroke(lv)
+		}
+		if lately("b") {
+			t.Error("a server that is restarted now and then is left alone")
 		}
 	})
 }
@@ -75,6 +85,7 @@ func TestWhatBreaksOff(t *testing.T) {
 	f(io.ErrUnexpectedEOF, true)
 	f(fmt.Errorf("sent once more: %w", unix.ECONNREFUSED), true)
 	f(fmt.Errorf("%w: %w", bridge.ErrLost, io.EOF), false)
+	f(fmt.Errorf("%w: %w", bridge.ErrUnsent, unix.ECONNREFUSED), false)
 	f(&bridge.BackendError{Status: 500}, false)
 	f(context.DeadlineExceeded, false)
 }

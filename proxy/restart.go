@@ -3,8 +3,6 @@ package proxy
 import (
 	"context"
 	"time"
-
-	"github.com/semsharekv/semsharekv/bridge"
 )
 
 // What shows that the backend may not be the one that was probed. A server that is started
@@ -49,13 +47,15 @@ func (sh *Sharer) attend(lv *live) {
 
 // look doubts the backend where it is seen to be another one, and reports whether it did.
 func (sh *Sharer) look(lv *live) bool {
+	if lv.model == nil && lv.came.isThere() {
+		sh.doubt(lv, "there is a model file now, or another one", sh.reprobePause(lv))
+		return true
+	}
 	switch what := sh.changed(lv); what {
 	case "":
 		return false
 	case asleep:
 		sh.doubt(lv, asleep, probeEvery)
-	case modelOpens:
-		sh.doubt(lv, modelOpens, sh.reprobePause(lv))
 	default:
 		sh.doubt(lv, "the backend may have been started anew: "+what+" changed", sh.reprobePause(lv))
 	}
@@ -67,9 +67,6 @@ func (sh *Sharer) look(lv *live) bool {
 // would wake it.
 const asleep = "the backend sleeps (--sleep-idle-seconds): it is tried out when a request has woken it"
 
-// modelOpens is why what goes by the identity of tokens ends.
-const modelOpens = "the model file can be opened now, which it could not before"
-
 // reprobePause is how long to wait before the next probe. It doubles each time that the
 // backend is replaced within reprobeAfter, as happens if two servers share an address.
 func (sh *Sharer) reprobePause(lv *live) time.Duration {
@@ -79,12 +76,9 @@ func (sh *Sharer) reprobePause(lv *live) time.Duration {
 	return min(reprobeAfter, probeEvery<<min(sh.flaps.Add(1)-1, 6))
 }
 
-// changed returns the name of what differs from when the backend was probed, asleep if it
-// sleeps, or modelOpens. It is empty if nothing is known to differ.
+// changed returns the name of what differs from when the backend was probed, or asleep if it
+// sleeps. It is empty if nothing is known to differ.
 func (sh *Sharer) changed(lv *live) string {
-	if lv.unopened != "" && bridge.ModelOpens(lv.unopened) {
-		return modelOpens
-	}
 	if lv.model != nil && lv.model.Replaced() {
 		return "the model file"
 	}

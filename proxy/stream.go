@@ -151,13 +151,15 @@ func (x *exchange) outcome() outcome {
 }
 
 // failed reports whether the answer shows that it failed, or does not show that it did not: a
-// stream may come to its end with nothing in it, such as one that was ended elsewhere.
+// stream may come to its end with nothing in it, such as one that was ended elsewhere. A document
+// says so by its status, and may hold an object "error" that the model wrote for a tool.
 func (x *exchange) failed() bool {
 	t := x.tally
-	if t.failed || t.cacheN >= 0 || t.begun {
-		return t.failed
+	stream := x.answer != nil && bytes.HasPrefix(x.answer.head.ContentType(), []byte("text/event-stream"))
+	if stream && t.failed || t.cacheN >= 0 || t.begun {
+		return stream && t.failed
 	}
-	return x.bytesOut == 0 || bytes.HasPrefix(x.answer.head.ContentType(), []byte("text/event-stream"))
+	return stream || x.bytesOut == 0
 }
 
 // log writes the request's one line: no text of the prompt or the answer, no

@@ -16,7 +16,8 @@ const (
 // tally reads the backend's own token counts out of an answer while it
 // passes, whatever its form: one JSON document or a stream of events. Later
 // counts win; `timings` beats `usage`. Text that the model wrote cannot pass
-// for a count, as quotes inside JSON strings are escaped.
+// for a count, as quotes inside JSON strings are escaped; only what it has a tool
+// be given in an unstreamed answer of /v1/messages, which is an object, can.
 type tally struct {
 	window          []byte // begins with a line break, as does what is looked for at the start of a line
 	begun, failed   bool   // see begins and fails

@@ -104,6 +104,7 @@ func TestAnAnswerWithAnErrorOrWithNothingFailed(t *testing.T) {
 	const counted = `"timings":{"cache_n":0,"prompt_n":9}}`
 	f(document, `{"content":"a",`+counted, false)
 	f(document, `{"content":"a"}`, false) // the client asked for that alone
+	f(document, `{"content":[{"type":"tool_use","input":{"error":{"code":1}}}],"usage":{"cache_read_input_tokens":5,"input_tokens":4}}`, false)
 	f(document, "", true)
 	f(eventStream, token, false)
 	f(eventStream, token+`data: {"content":"",`+counted+"\n\n", false)

@@ -64,6 +64,24 @@ func TestABookThatCouldNotBeBegunIsTriedAgain(t *testing.T) {
 	begun(true, "later")
 }
 
+// A backend that is left alone since it dies of sharing serves by a book, like any that nothing is
+// shared with.
+func TestABackendThatIsLeftAloneHasABook(t *testing.T) {
+	w, props, _ := refusedBackend(t)
+	for range maxLosses {
+		w.sh.broken(props)
+	}
+	if !w.sh.breaks.lately(buildAndModel(props)) {
+		t.Fatal("it is not left alone")
+	}
+	w.refuse(t.Context(), props, "", maxReprobe)
+	if d := (&decision{sh: w.sh}); !w.refused.stands(props, "") {
+		t.Error("it is probed again at once")
+	} else if d.goUnshared(); d.book == nil {
+		t.Error("there is no book")
+	}
+}
+
 // TestABookInUseOutlivesARefusalThatLapses, for as long again: else everybody's prompts were cold
 // until the longest answer is over.
 func TestABookInUseOutlivesARefusalThatLapses(t *testing.T) {
