@@ -41,6 +41,9 @@ const DefaultWordShare = .015
 // synonym, and an answer that is about one reads it off the tokens behind it too (measured).
 func Decide(a *Alignment, r Rules) *Plan {
 	p := decide(a, r)
+	if r.WordShare == 0 {
+		return p
+	}
 	r.Followers = max(r.Followers, r.CriticalFollowers)
 	r.nearFollowers = r.Followers
 	if more := decide(a, r); float64(more.Recomputed()-p.Recomputed()) <= r.WordShare*float64(len(p.Tokens)) {

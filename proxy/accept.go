@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"errors"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -43,6 +41,4 @@ func (l *patientListener) Accept() (net.Conn, error) {
 }
 
 // isWant tells whether an error says that the system has no more of something for now.
-func isWant(err error) bool {
-	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM}, func(want error) bool { return errors.Is(err, want) })
-}
+func isWant(err error) bool { return isAny(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM) }

@@ -32,8 +32,11 @@ const backendFatal = "the backend was lost again and again while it was tried ou
 // lost at a request in which the agent had no part. It is refused where the request was sent
 // once more.
 func brokeOff(err error) bool {
-	lost := func(how error) bool { return errors.Is(err, how) }
-	return !lost(bridge.ErrLost) && !lost(bridge.ErrUnsent) && slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.ECONNREFUSED}, lost)
+	return isAny(err, io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.ECONNREFUSED) && !isAny(err, bridge.ErrLost, bridge.ErrUnsent)
+}
+
+func isAny(err error, kinds ...error) bool {
+	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
 // broken counts that the backend was lost at work for the sidecar.
@@ -80,7 +83,10 @@ func (l *losses) many(with string) bool {
 
 // lately: many, and the last time within lossMemory.
 func (l *losses) lately(with string) bool {
+	if !l.many(with) {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.with == with && l.n >= maxLosses && time.Since(l.last) <= lossMemory
+	return time.Since(l.last) <= lossMemory
 }

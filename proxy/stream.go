@@ -156,8 +156,11 @@ func (x *exchange) outcome() outcome {
 func (x *exchange) failed() bool {
 	t := x.tally
 	stream := x.answer != nil && bytes.HasPrefix(x.answer.head.ContentType(), []byte("text/event-stream"))
-	if stream && t.failed || t.cacheN >= 0 || t.begun {
-		return stream && t.failed
+	switch {
+	case stream && t.failed:
+		return true
+	case t.cacheN >= 0, t.begun:
+		return false
 	}
 	return stream || x.bytesOut == 0
 }
