@@ -17,12 +17,10 @@ import (
 type Probed struct {
 	Props  Props
 	Layout Layout
-	// Key stands for everything that two states must have in common to be mixed:
-	// model file, KV layout, adapters, and how keys turn where not as the model file says.
+	// Key stands for everything that two states must have in common to be mixed: model
+	// file, types of cells, adapters, and how keys turn where not as the model file says.
+	// How the server lays out its files and slots is no part of it.
 	Key string
-	// ModelKey stands for what decides how composed prompts are answered: as Key, but for what
-	// only says how the server lays out its files and slots.
-	ModelKey string
 	// RoPE is nil where keys cannot be moved; Why then says why.
 	RoPE *RoPE
 	Why  string
@@ -241,11 +239,7 @@ func (p Prober) inspect(ctx context.Context, out *Probed, files []string, tokens
 	if err := p.turn(ctx, out, s, files[1:]); err != nil {
 		return err
 	}
-	l := out.Layout
-	l.Stream = 0
-	out.Key = p.key(out, l)
-	l.Version, l.Packed, l.Streams = 0, false, 0
-	out.ModelKey = p.key(out, l)
+	out.Key = p.key(out)
 	out.Witness = p.witness(s)
 	return nil
 }
@@ -257,8 +251,8 @@ func taken(s *State, tokens []int32) bool {
 	return n > len(tokens) || !slices.Equal(s.Tokens, tokens[:n])
 }
 
-// key digests what states of the layout must have in common.
-func (p Prober) key(out *Probed, l Layout) string {
+// key digests what states that are mixed must have in common.
+func (p Prober) key(out *Probed) string {
 	h := xxhash.New()
 	if p.Model != nil {
 		fmt.Fprintln(h, "model", p.Model.Hash)
@@ -266,7 +260,7 @@ func (p Prober) key(out *Probed, l Layout) string {
 		fmt.Fprintln(h, "path", out.Props.ModelPath, out.Props.Template)
 	}
 	fmt.Fprintln(h, "lora", out.Props.LoRA)
-	fmt.Fprintf(h, "layout %+v\n", l)
+	fmt.Fprintf(h, "layout %+v\n", out.Layout.ofRows())
 	if out.turns != "" {
 		fmt.Fprintln(h, "turns", out.turns)
 	}

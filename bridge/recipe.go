@@ -62,9 +62,10 @@ type Deviating struct {
 
 const (
 	recipeMagic     = 0x726b7373 // "sskr"
-	recipeVersion   = 6
+	recipeVersion   = 7
 	recipeNEOX      = 1
 	recipeVTrans    = 2
+	recipePacked    = 4
 	recipeHeadBytes = 128
 	recipeNameBytes = 248
 	recipeMaxRefs   = 64
@@ -94,7 +95,8 @@ type recipeHead struct {
 	Attended                                 float32
 	Following, Drafted                       uint32
 	Whole                                    uint64
-	WholeTokens, _                           uint32
+	WholeTokens                              uint32
+	StateVersion, Streams                    uint16
 }
 
 type recipeRef struct {
@@ -234,6 +236,10 @@ func (r *Recipe) head(runs, cells int) recipeHead {
 	if r.Layout.VTrans {
 		h.Flags |= recipeVTrans
 	}
+	if r.Layout.Packed {
+		h.Flags |= recipePacked
+	}
+	h.StateVersion, h.Streams = uint16(r.Layout.Version), uint16(r.Layout.Streams)
 	h.Retention, h.Attended = 1, float32(r.Attended)
 	if r.thins() {
 		h.Retention = float32(r.Retention)

@@ -95,11 +95,18 @@ func (l *Layout) valueHeaderBytes() int64 {
 // an error that names the first difference. The stream does not count: each slot has
 // its own.
 func (l *Layout) Equal(m *Layout) error {
-	if err := l.sameFrame(m); err != nil {
-		return err
-	}
-	if l.VTrans != m.VTrans {
+	switch {
+	case l.Version != m.Version:
+		return differ("version", l.Version, m.Version)
+	case l.Packed != m.Packed:
+		return differ("token packing", l.Packed, m.Packed)
+	case l.Streams != m.Streams:
+		return differ("number of streams", l.Streams, m.Streams)
+	case l.VTrans != m.VTrans:
 		return differ("transposed V", l.VTrans, m.VTrans)
+	}
+	if err := l.sameRows(m); err != nil {
+		return err
 	}
 	for i := range l.Layers {
 		if l.Layers[i] != m.Layers[i] {
@@ -110,9 +117,10 @@ func (l *Layout) Equal(m *Layout) error {
 }
 
 // Takes returns nil where states of this layout can be composed from states of from:
-// types and the order of values may differ, the elements may not.
+// types, the order of values and how the file is laid out around them may differ, the
+// elements may not.
 func (l *Layout) Takes(from *Layout) error {
-	if err := l.sameFrame(from); err != nil {
+	if err := l.sameRows(from); err != nil {
 		return err
 	}
 	for i := range l.Layers {
@@ -125,19 +133,25 @@ func (l *Layout) Takes(from *Layout) error {
 	return nil
 }
 
+// ofRows is the layout without what only says how a server lays out its files and slots,
+// which Takes leaves out of account. The version of files that do not say how their keys
+// are turned stays.
+func (l *Layout) ofRows() Layout {
+	rows := *l
+	rows.Packed, rows.Streams, rows.Stream = false, 0, 0
+	if l.Movable() == nil {
+		rows.Version = 0
+	}
+	return rows
+}
+
 func differ(what string, a, b any) error {
 	return fmt.Errorf("layouts differ: %s is %v here and %v there", what, a, b)
 }
 
-// sameFrame compares all but how keys and values are stored.
-func (l *Layout) sameFrame(m *Layout) error {
+// sameRows compares how many layers there are and how their rows were turned.
+func (l *Layout) sameRows(m *Layout) error {
 	switch {
-	case l.Version != m.Version:
-		return differ("version", l.Version, m.Version)
-	case l.Packed != m.Packed:
-		return differ("token packing", l.Packed, m.Packed)
-	case l.Streams != m.Streams:
-		return differ("number of streams", l.Streams, m.Streams)
 	case l.NRotK != m.NRotK:
 		return differ("n_rot_k", l.NRotK, m.NRotK)
 	case l.NRotV != m.NRotV:

@@ -17,7 +17,7 @@ import (
 // tokens, are computed. How many of a request's tokens that is, its own passages and
 // deviations decide.
 type Calibration struct {
-	Model   string    `json:"model"` // live.modelKey
+	Model   string    `json:"model"` // live.key
 	Created time.Time `json:"created"`
 	// Kinds of prompt lose in different ways, so each has a level of its own.
 	Kinds []Kind `json:"kinds"`
@@ -177,13 +177,13 @@ func (sh *Sharer) calibrationPath(key string) string {
 // loadCalibration reads that of the model: the slot directory's, or one that is shipped.
 // None is no fault.
 func (sh *Sharer) loadCalibration(lv *live) {
-	path := sh.calibrationPath(lv.modelKey)
+	path := sh.calibrationPath(lv.key)
 	c, err := parseCalibration(os.ReadFile(path))
 	if err == nil {
-		err = c.check(lv.modelKey)
+		err = c.check(lv.key)
 	}
 	if err != nil {
-		c = shippedCalibration(lv.modelKey)
+		c = shippedCalibration(lv.key)
 		if !errors.Is(err, fs.ErrNotExist) {
 			sh.log.Warn().Err(err).Str("file", path).Msg("the calibration is not used; make it anew with semsharekv calibrate")
 		}
@@ -205,15 +205,15 @@ func (sh *Sharer) Calibrate(c *Calibration) error {
 	if lv == nil {
 		return sh.Ready()
 	}
-	c.Model = lv.modelKey
-	if err := c.check(lv.modelKey); err != nil {
+	c.Model = lv.key
+	if err := c.check(lv.key); err != nil {
 		return fmt.Errorf("calibration: %w", err)
 	}
 	b, err := json.MarshalIndent(c, "", " ")
 	if err != nil {
 		return err
 	}
-	if err := writeWhole(sh.calibrationPath(lv.modelKey), b); err != nil {
+	if err := writeWhole(sh.calibrationPath(lv.key), b); err != nil {
 		return err
 	}
 	lv.calibration.Store(c)

@@ -27,7 +27,6 @@ type live struct {
 	slots     *slots
 	costs     *costs
 	key       string // model key: state and signer
-	modelKey  string // of calibrations: model, types of cells and signer
 	refKey    string // of the references of this model's weights: keyOfWeights
 	since     time.Time
 	// directory is the slot directory's id in the index.
@@ -83,7 +82,6 @@ func (w *watch) probe(ctx context.Context, props bridge.Props) (*live, error) {
 	}
 	lv.signer = sh.signer(lv.model)
 	lv.key = digest(lv.probed.Key, lv.signer.Key())
-	lv.modelKey = digest(lv.probed.ModelKey, lv.signer.Key())
 	lv.refKey = sh.keyOfWeights(lv)
 	layout := &lv.probed.Layout
 	if err := sh.openStore(lv); err != nil {

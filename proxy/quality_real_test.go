@@ -54,10 +54,10 @@ func aTargetDecidesHowMuchIsComputed(t *testing.T, s *sharing) {
 		t.Error("what was stored is not found again")
 	}
 	lv.calibration.Store(nil)
-	if err := os.WriteFile(sh.calibrationPath(lv.modelKey), []byte(`{"levels":`), 0o600); err != nil {
+	if err := os.WriteFile(sh.calibrationPath(lv.key), []byte(`{"levels":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shipped := shippedCalibration(lv.modelKey)
+	shipped := shippedCalibration(lv.key)
 	if sh.loadCalibration(lv); shipped == nil || !reflect.DeepEqual(lv.calibration.Load(), shipped) {
 		t.Error("the stored calibration is damaged, and the one that is shipped is not used")
 	}

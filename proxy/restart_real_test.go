@@ -99,6 +99,34 @@ func interposed(t *testing.T, o lab.BackendOptions, answer func(backend http.Han
 	return besides(t, &lab.Backend{URL: front.URL, SlotDir: b.SlotDir}, nil), replace
 }
 
+// TestReferencesOutliveAnotherNumberOfSlots: how a server divides its cache shows in its
+// state files, and not in what they hold.
+func TestReferencesOutliveAnotherNumberOfSlots(t *testing.T) {
+	t.Run("slot", func(t *testing.T) { testOtherSlots(t, "") })
+	t.Run("agent", func(t *testing.T) { testOtherSlots(t, agentLibrary(t)) })
+}
+
+func testOtherSlots(t *testing.T, preload string) {
+	model := filepath.Join(t.TempDir(), "model.gguf")
+	replaceModel(t, model, 1)
+	o := lab.BackendOptions{Model: model, NoRAMCache: true, SlotDir: t.TempDir(), Preload: preload}
+	s, replace := interposed(t, o, http.Handler.ServeHTTP)
+	s.server.sharer.Try(&Trial{})
+	s.want(s.complete(tale("1812")), "cold")
+	others := []lab.BackendOptions{{Slots: 3, Context: 12288}, {Slots: 2, Unified: true}}
+	for i, other := range others {
+		other.Model, other.NoRAMCache, other.SlotDir, other.Preload = o.Model, o.NoRAMCache, o.SlotDir, o.Preload
+		s.probedAnew("another number of slots", func() { replace(other) })
+		if s.live().agent() != (preload != "") {
+			t.Fatalf("the agent fills slots: %v", s.live().agent())
+		}
+		s.want(s.complete(fmt.Sprint("Begun anew, time ", i, ". ", tale("1812"))), "shared")
+		if n := s.live().failures.Load(); n != 0 {
+			t.Errorf("the agent failed %d times", n)
+		}
+	}
+}
+
 // Nothing in /props tells of the cache's types.
 func TestAnotherKVTypeEndsSharingUntilTheNextProbe(t *testing.T) {
 	t.Run("seen by a fill", func(t *testing.T) { testAnotherKVType(t, "With another type. "+tale("1812")) })

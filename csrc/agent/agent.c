@@ -278,7 +278,10 @@ static bool begin_state(struct job * j, int32_t seq, struct error * err) {
     if (!state_retype(l, &j->refs[0].layout, (h->flags & RECIPE_V_TRANS) != 0, j->recipe.types, err)) {
         return false;
     }
-    return (seq >= 0 && (l->streams == 1 || (uint32_t) seq < l->streams)) || fail(err, "sequence %d: the references have %u streams", seq, l->streams);
+    l->version = h->state_version;
+    l->packed = (h->flags & RECIPE_PACKED) != 0;
+    l->streams = h->streams;
+    return (seq >= 0 && (l->streams == 1 || (uint32_t) seq < l->streams)) || fail(err, "sequence %d: the recipe is for %u streams", seq, l->streams);
 }
 
 static bool prepare(struct job * j, const char * path, int32_t seq, struct error * err) {

@@ -98,6 +98,9 @@ static bool check_head(const struct recipe_head * h, size_t size, struct error *
     if (h->n_following > MAX_TOKENS || h->n_drafted > RECIPE_MAX_DRAFTED || (h->n_following == 0 && (drafts || h->n_drafted > 0))) {
         return fail(err, "%u tokens follow, %u to be drafted: expected up to %d and %d, and one that follows where an answer is to tell", h->n_following, h->n_drafted, MAX_TOKENS, RECIPE_MAX_DRAFTED);
     }
+    if (h->state_version < STATE_MIN_VERSION || h->state_version > STATE_MAX_VERSION || h->streams == 0 || h->streams > STATE_MAX_STREAMS) {
+        return fail(err, "a state of version %u and %u streams: expected version %d to %d, 1 to %d streams", h->state_version, h->streams, STATE_MIN_VERSION, STATE_MAX_VERSION, STATE_MAX_STREAMS);
+    }
     return h->orig_ctx <= INT32_MAX || fail(err, "original context of %u tokens", h->orig_ctx);
 }
 

@@ -46,9 +46,10 @@
 #define RECIPE_MAGIC 0x726b7373u /* "sskr" */
 
 enum {
-    RECIPE_VERSION = 6,
+    RECIPE_VERSION = 7,
     RECIPE_NEOX = 1,    /* flag: pairs are (i, i + dims/2) */
     RECIPE_V_TRANS = 2, /* flag: the cache's values lie in columns */
+    RECIPE_PACKED = 4,  /* flag: tokens carry a header in the server's states */
     RECIPE_KEEP = 1 << 15,
     RECIPE_SAMPLE = 1 << 14,
     RECIPE_DISPLACED = 1 << 13,
@@ -74,7 +75,7 @@ struct recipe_head {
     uint32_t n_following, n_drafted; /* 0 where nobody asks what an answer attends to */
     uint64_t whole; /* xxHash64, seed 0, of all of the prompt's tokens */
     uint32_t n_whole; /* how many they are; 0 where nobody says */
-    uint32_t reserved;
+    uint16_t state_version, streams; /* of the server's states; references may be of others */
 };
 
 struct recipe_ref {

@@ -10,9 +10,6 @@
 #define STATE_MAGIC 0x67677371u /* "ggsq" */
 
 enum {
-    MIN_VERSION = 2,
-    MAX_VERSION = 4,
-    MAX_STREAMS = 256,
     MAX_SEQS = 256,
     MAX_ROW = 1 << 24,
     PACKED_WORDS = 4, /* -1, 1, count; number of media */
@@ -135,13 +132,13 @@ bool state_parse(struct state * s, struct error * err) {
         return fail(err, "not a saved state");
     }
     s->layout.version = take32(&c);
-    if (s->layout.version < MIN_VERSION || s->layout.version > MAX_VERSION) {
-        return fail(err, "state of version %u: expected %d to %d", s->layout.version, MIN_VERSION, MAX_VERSION);
+    if (s->layout.version < STATE_MIN_VERSION || s->layout.version > STATE_MAX_VERSION) {
+        return fail(err, "state of version %u: expected %d to %d", s->layout.version, STATE_MIN_VERSION, STATE_MAX_VERSION);
     }
     parse_tokens(s, &c);
     s->layout.streams = take32(&c);
-    if (s->layout.streams == 0 || s->layout.streams > MAX_STREAMS) {
-        return fail(err, "state of %u streams: expected 1 to %d", s->layout.streams, MAX_STREAMS);
+    if (s->layout.streams == 0 || s->layout.streams > STATE_MAX_STREAMS) {
+        return fail(err, "state of %u streams: expected 1 to %d", s->layout.streams, STATE_MAX_STREAMS);
     }
     for (uint32_t i = 0; i < s->layout.streams && !c.bad; i++) {
         const uint32_t cells = take32(&c);
@@ -246,7 +243,7 @@ bool state_retype(struct state_layout * l, const struct state_layout * from, boo
 }
 
 bool state_layout_takes(const struct state_layout * l, const struct state_layout * from) {
-    if (l->version != from->version || l->packed != from->packed || l->streams != from->streams || l->rot_k != from->rot_k || l->rot_v != from->rot_v || l->n_layers != from->n_layers) {
+    if (l->rot_k != from->rot_k || l->rot_v != from->rot_v || l->n_layers != from->n_layers) {
         return false;
     }
     for (uint32_t i = 0; i < l->n_layers; i++) {

@@ -11,7 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STATE_MAX_LAYERS = 512 };
+enum {
+    STATE_MAX_LAYERS = 512,
+    STATE_MIN_VERSION = 2,
+    STATE_MAX_VERSION = 4,
+    STATE_MAX_STREAMS = 256,
+};
 
 /* One layer's types and sizes in bytes; v_row is 0 where values are transposed, v_elem
  * and v_width where they are not. */
@@ -67,7 +72,8 @@ bool state_retype(struct state_layout * l, const struct state_layout * from, boo
 /* The stream of a sequence. */
 static inline uint32_t state_stream(const struct state_layout * l, int32_t seq) { return l->streams == 1 ? 0 : (uint32_t) seq; }
 
-/* Whether rows of one can become rows of the other: types may differ. */
+/* Whether rows of one can become rows of the other: types may differ, and how a file is
+ * laid out around them. */
 bool state_layout_takes(const struct state_layout * l, const struct state_layout * from);
 
 /* Whether the layer's rows lie the same in both. */

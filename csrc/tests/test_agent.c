@@ -23,7 +23,7 @@ enum { FOLLOWING = 2, RUNS = 2 };
 
 static size_t write_recipe(uint8_t * to) {
     struct recipe_head h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = TOKENS, .n_cells = CELLS, .n_runs = RUNS, .n_refs = 1,
-                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .n_following = FOLLOWING, .n_drafted = 4, .share_attended = 0.2f, .share_first = 0.5f, .share_last = 0.1f};
+                            .n_layers = LAYERS, .head_dim = DIMS, .dims = DIMS, .freq_base = 10000, .freq_scale = 1, .attn_factor = 1, .retention = 0.5f, .n_following = FOLLOWING, .n_drafted = 4, .share_attended = 0.2f, .share_first = 0.5f, .share_last = 0.1f, .state_version = 4, .streams = 2};
     struct recipe_ref ref = {.size = 100, .name = "reference"};
     const struct state_types types[LAYERS] = {{SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}, {SEMSHARE_TYPE_F16, SEMSHARE_TYPE_F16}};
     int32_t tokens[TOKENS + FOLLOWING], pos[CELLS];
@@ -184,6 +184,8 @@ static void test_refused(void) {
         uint32_t value;
     } cases[] = {
         {"another version", offsetof(struct recipe_head, version), 4, RECIPE_VERSION + 1},
+        {"states of an unknown version", offsetof(struct recipe_head, state_version), 2, 5},
+        {"states of no stream", offsetof(struct recipe_head, streams), 2, 0},
         {"no name", NAME, 1, 0},
         {"a name with a dot in front", NAME, 1, '.'},
         {"a name that leads elsewhere", NAME + 3, 1, '/'},
@@ -320,8 +322,8 @@ static void test_retype(void) {
     CHECK(!state_layout_takes(plain, packed), "keys of another rotation");
     packed->rot_k ^= 64;
     packed->version = 3;
-    CHECK(!state_layout_takes(plain, packed), "another version");
-    packed->version = 4;
+    packed->streams++;
+    CHECK(state_layout_takes(plain, packed), "rows of a file that is laid out otherwise");
     to[1].v = SEMSHARE_TYPE_Q8_0;
     CHECK(!state_retype(plain, packed, true, to, &err), "packed values do not lie in columns");
     to[1].v = SEMSHARE_TYPE_Q6_K;

@@ -237,7 +237,7 @@ static void write_recipe(size_t size) {
         uint16_t depth[CELLS], passage[CELLS];
         struct semshare_run run;
     } r = {
-        .h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = CELLS, .n_cells = CELLS, .n_runs = 1, .n_refs = 1, .n_layers = LAYERS, .head_dim = DIMS, .retention = 1},
+        .h = {.magic = RECIPE_MAGIC, .version = RECIPE_VERSION, .n_tokens = CELLS, .n_cells = CELLS, .n_runs = 1, .n_refs = 1, .n_layers = LAYERS, .head_dim = DIMS, .retention = 1, .flags = RECIPE_PACKED, .state_version = 4, .streams = 2},
         .ref = {.size = size, .name = "a.bin"},
         .run = {.len = CELLS},
     };
