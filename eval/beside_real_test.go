@@ -20,8 +20,14 @@ import (
 
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
 	"github.com/semsharekv/semsharekv/proxy"
 )
+
+// smallModel is a small part of the work of the real one, and enough of it for sharing to pay.
+func smallModel(t *testing.T) string {
+	return tinymodel.Make(t, tinymodel.Options{Layers: 4, Heads: 4, HeadsKV: 2, FF: 512, Context: 4096})
+}
 
 // serving is a sidecar as serve starts it, and a client of it.
 func serving(t *testing.T, cfg *configs.Config) (*sidecar, *backend) {
@@ -58,7 +64,7 @@ func (s *sidecar) ask(t *testing.T, client *backend, text string) proxy.Report {
 // The slot directory of a measured server may be that of a sidecar that serves:
 // calibrations lie there.
 func TestMeasuringBesideASidecarThatServes(t *testing.T) {
-	b := lab.StartBackend(t, lab.BackendOptions{Context: 4096})
+	b := lab.StartBackend(t, lab.BackendOptions{Model: smallModel(t)})
 	dir := t.TempDir()
 	pairs, err := ReadPairs(writeShortPairs(t, dir))
 	if err != nil {
@@ -133,7 +139,7 @@ func TestMeasuringBesideASidecarThatServes(t *testing.T) {
 
 // A sidecar that serves takes over what lies in the slot directory.
 func TestWhatIsMeasuredServesNobody(t *testing.T) {
-	b := lab.StartBackend(t, lab.BackendOptions{Context: 4096})
+	b := lab.StartBackend(t, lab.BackendOptions{Model: smallModel(t)})
 	pairs, err := ReadPairs(writeShortPairs(t, t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +178,7 @@ func references(t *testing.T, dir string, want int) []string {
 
 // The backend answers no more when the run is broken off.
 func TestABrokenRunReportsBeforeItTidiesUp(t *testing.T) {
-	b := lab.StartBackend(t, lab.BackendOptions{Context: 4096})
+	b := lab.StartBackend(t, lab.BackendOptions{Model: smallModel(t)})
 	dir := t.TempDir()
 	file := writeShortPairs(t, dir)
 	pairs, err := ReadPairs(file)

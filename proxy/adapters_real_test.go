@@ -17,10 +17,10 @@ import (
 func adapted(t *testing.T) *sharing {
 	t.Helper()
 	adapter := filepath.Join(t.TempDir(), "adapter.gguf")
-	if err := tinymodel.WriteAdapter(adapter, 576, 192, 1); err != nil { // SmolLM2-135M's
+	if err := tinymodel.WriteAdapter(adapter, 128, 64, 1); err != nil { // the tiny model's
 		t.Fatal(err)
 	}
-	return startSharing(t, lab.BackendOptions{Context: 2048, Slots: 1, LoRA: adapter, NoRAMCache: true}, nil)
+	return startTiny(t, lab.BackendOptions{Slots: 1, LoRA: adapter, NoRAMCache: true}, nil)
 }
 
 // completeBy names adapters.

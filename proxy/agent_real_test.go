@@ -54,7 +54,7 @@ func TestSharingByTheAgentRecomputesInTheMiddle(t *testing.T) {
 // TestSharingWithoutAnAgentGoesTheSlotWay: a stock server, and one where the agent
 // is not wanted.
 func TestSharingWithoutAnAgentGoesTheSlotWay(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s := startTiny(t, lab.BackendOptions{}, nil)
 	if s.live().agent() {
 		t.Fatal("an agent was found in a stock server")
 	}
@@ -66,7 +66,7 @@ func TestSharingWithoutAnAgentGoesTheSlotWay(t *testing.T) {
 // TestSharingGoesOnWhenTheAgentFails: the requests go cold, and after three in a row the next
 // ones go the slot way.
 func TestSharingGoesOnWhenTheAgentFails(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Preload: agentLibrary(t)}, nil)
+	s := startTiny(t, lab.BackendOptions{Preload: agentLibrary(t)}, nil)
 	s.want(s.complete(tale("1812")), "cold")
 	rope := *s.live().probed.RoPE
 	rope.HeadDim = 2 * rope.HeadDim // what the agent must refuse

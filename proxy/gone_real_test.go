@@ -11,13 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
 )
 
 // TestAClientThatLeavesBeforeItsRequestIsForwarded is why that is cold, wherever it waited.
 func TestAClientThatLeavesBeforeItsRequestIsForwarded(t *testing.T) {
 	var held atomic.Pointer[string] // what the backend does not answer, by the end of its URI
 	reached := make(chan struct{}, 9)
-	s, _ := interposed(t, lab.BackendOptions{Context: 4096, Slots: 2, NoRAMCache: true}, func(backend http.Handler, w http.ResponseWriter, r *http.Request) {
+	s, _ := interposed(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), NoRAMCache: true}, func(backend http.Handler, w http.ResponseWriter, r *http.Request) {
 		if end := held.Load(); end != nil && strings.HasSuffix(r.RequestURI, *end) {
 			_, _ = io.Copy(io.Discard, r.Body) // else nobody sees that the sidecar hangs up
 			reached <- struct{}{}

@@ -109,8 +109,9 @@ func TestAllWhoStartAtOnceGetTheSame(t *testing.T) {
 }
 
 func TestTwoSidecarsWithOneDirectoryTakeOverWhatEitherKeeps(t *testing.T) {
-	a := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	a := startTiny(t, lab.BackendOptions{}, nil)
 	b := besides(t, a.backend, func(c *configs.Config) { c.Store.MinTokens = 100000 }) // keeps nothing itself
+	b.server.sharer.Try(&Trial{})
 	a.want(a.complete(tale("1812")), "cold")
 	b.resumes("the other sidecar kept a prompt")
 }

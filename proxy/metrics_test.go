@@ -46,7 +46,7 @@ func TestRefusedConnectionsAreSeen(t *testing.T) {
 
 // Refusals and short prompts, which are cold and quick, would make cold look fast.
 func TestFirstBytesCompareLikeWithLike(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 1024, Slots: 2}, nil)
+	s := startTiny(t, lab.BackendOptions{Context: 4096}, nil)
 	s.want(s.complete("Short."), "cold")
 	if r := s.post("/completion", `{"prompt":"`+strings.Repeat("long ", 1500)+`"}`); r.status/100 == 2 {
 		t.Fatalf("status %d for a prompt that fills its slot", r.status)

@@ -12,7 +12,7 @@ import (
 func TestRoomIsMadeWhereSlotsShareCells(t *testing.T) {
 	f := func(way string) {
 		t.Run(way, func(t *testing.T) {
-			s := startSharing(t, lab.BackendOptions{Context: 1280, Slots: 4, Unified: true, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way = way })
+			s := startTiny(t, lab.BackendOptions{Context: 5376, Slots: 4, Unified: true, Preload: agentLibrary(t)}, func(c *configs.Config) { c.Backend.Way = way })
 			s.want(s.complete(tale("1812")), "cold")
 			for _, year := range []string{"1847", "1848", "1849", "1850"} {
 				r := s.complete(tale(year))

@@ -47,6 +47,16 @@ func startSharing(t testing.TB, o lab.BackendOptions, change func(*configs.Confi
 	return besides(t, lab.StartBackend(t, o), change)
 }
 
+// startTiny starts both with a tiny model of the test's own, for what is no matter of a model's
+// wits, and shares whether it pays or not. Text is one token a byte.
+func startTiny(t testing.TB, o lab.BackendOptions, change func(*configs.Config)) *sharing {
+	t.Helper()
+	o.Model = tinymodel.Make(t, tinymodel.Options{Context: 8192})
+	s := startSharing(t, o, change)
+	s.server.sharer.Try(&Trial{})
+	return s
+}
+
 // besides starts a sidecar beside a backend that runs, and waits until that is probed.
 func besides(t testing.TB, b *lab.Backend, change func(*configs.Config)) *sharing {
 	t.Helper()
@@ -304,7 +314,7 @@ func (s *sharing) direct(prompt string) string {
 }
 
 func TestSharingPassesEveryEndpointThatHasAPrompt(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s := startTiny(t, lab.BackendOptions{}, nil)
 	quoted, _ := json.Marshal(tale("1812"))
 	changed, _ := json.Marshal(tale("1815"))
 	for _, e := range []struct{ path, body string }{
@@ -327,7 +337,7 @@ func TestSharingPassesEveryEndpointThatHasAPrompt(t *testing.T) {
 }
 
 func TestSharingKeepsTenantsApart(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 1}, func(c *configs.Config) {
+	s := startTiny(t, lab.BackendOptions{Slots: 1}, func(c *configs.Config) {
 		c.Defaults.Tenant = configs.Tenant{Source: "header", Name: "X-Tenant"}
 	})
 	s.want(s.complete(tale("1812"), "X-Tenant", "y"), "cold")
@@ -426,7 +436,7 @@ func cached(answer string) int64 {
 }
 
 func TestUnreadableBodiesAreRefusedWhereTenantsAreKeptApart(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 1024}, func(c *configs.Config) {
+	s := startTiny(t, lab.BackendOptions{}, func(c *configs.Config) {
 		c.Defaults.Tenant = configs.Tenant{Source: "api_key"}
 	})
 	for _, body := range []string{"\ufeff\ufeff{\"prompt\":\"a\"}", "{\"prompt\":\"a\"}\x00", strings.Repeat("[", 8<<20)} {
@@ -438,7 +448,7 @@ func TestUnreadableBodiesAreRefusedWhereTenantsAreKeptApart(t *testing.T) {
 
 func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
 	const key = "secret"
-	s := startSharing(t, lab.BackendOptions{Context: 4096, APIKey: key}, func(c *configs.Config) { c.Backend.APIKey = key })
+	s := startTiny(t, lab.BackendOptions{APIKey: key}, func(c *configs.Config) { c.Backend.APIKey = key })
 	s.want(s.complete(tale("1812"), "Authorization", "Bearer "+key), "cold")
 	text, _ := json.Marshal("One. " + tale("1812"))
 	for _, h := range [][]string{nil, {"Authorization", "Bearer guess"}, {"X-Api-Key", "guess"}} {
@@ -456,7 +466,7 @@ func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
 // all of them is refused before.
 func TestNobodysSlotsAreTakenForAClientThatTheBackendRefuses(t *testing.T) {
 	const key = "secret"
-	s := startSharing(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 4096, APIKey: key}, func(c *configs.Config) {
+	s := startTiny(t, lab.BackendOptions{APIKey: key}, func(c *configs.Config) {
 		apart(c)
 		c.Backend.APIKey = key
 	})
@@ -496,7 +506,7 @@ func (s *sharing) references() []string {
 }
 
 func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s := startTiny(t, lab.BackendOptions{}, nil)
 	f := func(name string, damage func(path string) error) {
 		t.Helper()
 		if err := s.server.sharer.Forget(context.Background()); err != nil {
@@ -531,7 +541,7 @@ func TestSharingDropsADamagedReferenceAndAnswers(t *testing.T) {
 }
 
 func TestSharingKeepsAPromptAgainWhoseReferenceIsGone(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s := startTiny(t, lab.BackendOptions{}, nil)
 	s.want(s.complete(tale("1812")), "cold")
 	s.want(s.complete(tale("1812")), "exact")
 	if n := len(s.references()); n != 1 {
@@ -557,7 +567,7 @@ func overwrite(path string, at int64, b []byte) error {
 }
 
 func TestSharingSurvivesABackendRestart(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s := startTiny(t, lab.BackendOptions{}, nil)
 	s.want(s.complete(tale("1812")), "cold")
 	if err := s.backend.Restart(context.Background()); err != nil {
 		t.Fatal(err)
@@ -584,7 +594,7 @@ func (s *sharing) resumes(after string) {
 }
 
 func TestSharingGoesOnAfterASidecarRestart(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s := startTiny(t, lab.BackendOptions{}, nil)
 	s.want(s.complete(unrelated), "cold")
 	damaged := s.references()
 	s.want(s.complete(tale("1812")), "cold")
@@ -597,6 +607,7 @@ func TestSharingGoesOnAfterASidecarRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = besides(t, s.backend, nil)
+	s.server.sharer.Try(&Trial{})
 	if n := testutil.ToFloat64(s.server.metrics.Dropped.WithLabelValues("corrupt")); n != 1 {
 		t.Errorf("%v references are counted as corrupt, want the one that was damaged meanwhile", n)
 	}
@@ -605,7 +616,7 @@ func TestSharingGoesOnAfterASidecarRestart(t *testing.T) {
 
 func TestSharingGoesColdWhileRedisIsDownAndComesBack(t *testing.T) {
 	redis := lab.StartRedis(t)
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, func(c *configs.Config) { c.Index.Redis = redis.URL })
+	s := startTiny(t, lab.BackendOptions{}, func(c *configs.Config) { c.Index.Redis = redis.URL })
 	s.want(s.complete(tale("1812")), "cold")
 	s.want(s.complete("One. "+tale("1812")), "shared")
 	redis.Kill()
@@ -624,7 +635,7 @@ func TestSharingGoesColdWhileRedisIsDownAndComesBack(t *testing.T) {
 }
 
 func TestSharingAnswersWhenTheSlotDirectoryIsFullOrGone(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, func(c *configs.Config) { c.Store.Budget = 1 << 20 })
+	s := startTiny(t, lab.BackendOptions{}, func(c *configs.Config) { c.Store.Budget = 1 << 18 })
 	s.want(s.complete(tale("1812")), "cold")
 	s.want(s.complete("No room for the first. "+tale("1812")), "cold")
 	if err := os.RemoveAll(s.backend.SlotDir); err != nil {
@@ -634,7 +645,7 @@ func TestSharingAnswersWhenTheSlotDirectoryIsFullOrGone(t *testing.T) {
 }
 
 func TestSharingAnswersWhenTheSlotDirectoryIsReadOnly(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096}, nil)
+	s := startTiny(t, lab.BackendOptions{}, nil)
 	s.want(s.complete(tale("1812")), "cold")
 	s.want(s.complete("Writable. "+tale("1812")), "shared")
 	dir := s.backend.SlotDir
@@ -705,7 +716,7 @@ func TestSharingServesManyAtOnce(t *testing.T) {
 }
 
 func TestSharingWorksWithUnifiedSlotsThatAreEmptied(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Unified: true, CacheIdleSlots: true}, nil)
+	s := startTiny(t, lab.BackendOptions{Unified: true, CacheIdleSlots: true}, nil)
 	s.want(s.complete(tale("1812")), "cold")
 	r := s.complete("Once more. " + tale("1812"))
 	s.want(r, "shared")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/internal/lab"
+	"github.com/semsharekv/semsharekv/internal/lab/tinymodel"
 )
 
 // TestNobodyWaitsForAnAnswerThatIsKept: where the server goes on with an answer that nobody
@@ -67,7 +68,7 @@ func TestNobodyWaitsForAnAnswerThatIsKept(t *testing.T) {
 
 // TestABackendThatFailsOnWhatWasFilledIsLeftAlone, and one that refuses it is not.
 func TestABackendThatFailsOnWhatWasFilledIsLeftAlone(t *testing.T) {
-	b := lab.StartBackend(t, lab.BackendOptions{Context: 4096})
+	b := lab.StartBackend(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{})})
 	target, err := url.Parse(b.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +83,7 @@ func TestABackendThatFailsOnWhatWasFilledIsLeftAlone(t *testing.T) {
 	}))
 	defer front.Close()
 	s := besides(t, b, func(c *configs.Config) { c.Backend.URL = front.URL })
+	s.server.sharer.Try(&Trial{})
 	s.want(s.complete(tale("1812")), "cold")
 	f := func(status int, prompt string) {
 		t.Helper()

@@ -33,7 +33,7 @@ func ownRoutes(c *configs.Config) {
 
 // TestTheModelsOwnAnswerFindsNothingComposed: whoever wants it, and however it is asked for.
 func TestTheModelsOwnAnswerFindsNothingComposed(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 2, NoRAMCache: true}, ownRoutes)
+	s := startTiny(t, lab.BackendOptions{NoRAMCache: true}, ownRoutes)
 	text, _ := json.Marshal(tale("1847"))
 	completion := `{"n_predict":1,"prompt":` + string(text) + `}`
 	chat := `{"max_tokens":1,"messages":[{"role":"user","content":` + string(text) + `}]}`
@@ -153,7 +153,7 @@ func TestASlotThatAProbeLeftUnknownIsStillInherited(t *testing.T) {
 // TestShiftedKVIsNotKept: what the server moved by itself (--cache-reuse) is no reference,
 // nor what continues it; an answer that the client sends along with its next question is.
 func TestShiftedKVIsNotKept(t *testing.T) {
-	s := startSharing(t, lab.BackendOptions{Context: 4096, Slots: 1, CacheReuse: 32, NoRAMCache: true}, func(c *configs.Config) {
+	s := startTiny(t, lab.BackendOptions{Slots: 1, CacheReuse: 32, NoRAMCache: true}, func(c *configs.Config) {
 		c.Defaults.MinSimilarity = 1
 		ownRoutes(c)
 	})
