@@ -103,51 +103,18 @@ func (a *Alignment) gaps(runs []segment) (out []gap) {
 // likenesses compare tokens by the E-cache: embeddings with RoPE applied, at
 // positions counted from the gap's start on either side, so that place counts
 // within the gap but not the distance that the whole passage moved. All gaps are
-// signed in one call: its tables of angles cost more than a short gap.
+// signed in one call, whose tables of angles cost more than a short gap, and what stands
+// in many of them is signed once.
 func (a *Alignment) likenesses(ctx context.Context, gaps []gap, signer *Signer) []likeness {
-	var tokens, pos []int32
-	for _, g := range gaps {
-		tokens = append(tokens, a.Target[g.t:g.t+g.n]...)
-		tokens = append(tokens, a.Refs[g.ref].Tokens[g.r:g.r+g.m]...)
-		pos = append(append(pos, positions(g.n)...), positions(g.m)...)
-	}
-	var signatures []Signature
-	if signer != nil && !signer.Identity() {
-		signatures, _ = signer.ECache(ctx, tokens, pos) // where it fails a token is like itself and nothing else
-	}
+	e := newECache()
 	out := make([]likeness, len(gaps))
-	at := 0
 	for k, g := range gaps {
-		n := g.n + g.m
-		out[k] = gapLikeness(tokens[at:at+n], g.n, signatures)
-		if signatures != nil {
-			signatures = signatures[n:]
-		}
-		at += n
+		out[k] = e.likeness(a.Target[g.t:g.t+g.n], a.Refs[g.ref].Tokens[g.r:g.r+g.m])
+	}
+	if signer != nil && !signer.Identity() {
+		e.signatures, _ = signer.ECache(ctx, e.tokens, e.pos) // where it fails a token is like itself and nothing else
 	}
 	return out
-}
-
-// gapLikeness compares the first n tokens with those behind them; signatures, of all of
-// them and perhaps more, may be nil.
-func gapLikeness(tokens []int32, n int, signatures []Signature) likeness {
-	return func(t, r int) float64 {
-		switch {
-		case tokens[t] == tokens[n+r]:
-			return 1
-		case signatures == nil:
-			return 0
-		}
-		return min(max(Cosine(signatures[t], signatures[n+r]), 0), 0.999)
-	}
-}
-
-func positions(n int) []int32 {
-	p := make([]int32, n)
-	for i := range p {
-		p[i] = int32(i)
-	}
-	return p
 }
 
 // Similarity is the share of the target's tokens whose counterpart is the same

@@ -100,6 +100,32 @@ func TestAlignFindsPassagesThatBeginAlike(t *testing.T) {
 	f("of two references", slices.Concat(target...), slices.Concat(passages(0, 14)...), slices.Concat(slices.Concat(passages(20, 44), passages(14, 16))...))
 }
 
+// TestAlignGoesOnBehindAnEditOfAPlainTable: each run of its tokens stands in thousands of
+// places.
+func TestAlignGoesOnBehindAnEditOfAPlainTable(t *testing.T) {
+	base := ids(1, 20000)
+	for i := range base {
+		base[i] = base[i]>>7&1 + 1
+		if i%2 == 1 {
+			base[i] = 3 // between the values
+		}
+	}
+	other := slices.Clone(base)
+	slices.Reverse(other)
+	f := func(name string, target []int32) {
+		t.Helper()
+		a := Align(t.Context(), target, []Reference{{Tokens: base}, {Tokens: other}}, IdentitySigner(1), 48)
+		checkSources(t, a)
+		if s := a.Similarity(DefaultTokenSimilarity); s < .99 {
+			t.Errorf("%s: similarity %.3f: nearly all is the same", name, s)
+		}
+	}
+	const at = 9001
+	f("a value", slices.Replace(slices.Clone(base), at, at+1, 4))
+	f("a row more", slices.Insert(slices.Clone(base), at, 4, 3, 4, 3))
+	f("a row less", slices.Delete(slices.Clone(base), at, at+10))
+}
+
 func TestAlignKeepsToOneReferenceWhereSeveralHaveTheSameText(t *testing.T) {
 	base := ids(1, 900)
 	a := Align(t.Context(), base, []Reference{{Tokens: base}, {Tokens: slices.Clone(base)}}, IdentitySigner(1), 48)
@@ -246,7 +272,7 @@ func FuzzAlignNeverInventsACounterpart(f *testing.F) {
 		}
 		a := Align(t.Context(), tokens(target), []Reference{{Tokens: tokens(ref)}}, IdentitySigner(1), 16)
 		checkSources(t, a)
-		p := Decide(a, Rules{Followers: 2, CriticalFollowers: 4, Seam: 16})
+		p := Decide(t.Context(), a, Rules{Followers: 2, CriticalFollowers: 4, Seam: 16})
 		s := NewSchedule(p, Costs{Token: 1, Stage: 3, Restore: 3}, Limits{Budget: -1})
 		if last := s.Spans[len(s.Spans)-1]; last.To != len(target) {
 			t.Fatalf("the last span ends at %d of %d", last.To, len(target))

@@ -96,8 +96,8 @@ func unwind(segs []segment, from []int, last int) []segment {
 	return out
 }
 
-// startCost is nothing for a shared prefix, whose KV is exact, and a seam for
-// a first run from elsewhere.
+// startCost is nothing for a shared prefix and for a run that stands where it stood, and a
+// seam for a first run from elsewhere.
 func startCost(s segment, seam int) float64 {
 	if s.t == s.r || (s.t < nearJump && s.r < nearJump) {
 		return 0
@@ -122,7 +122,7 @@ func near(p, s segment) bool {
 	// Overlap in the target is cut off the later segment.
 	cut := max(0, p.end()-s.t)
 	skip := s.r + cut - p.rEnd()
-	return skip >= 0 && skip <= nearJump
+	return skip >= 0 && skip < nearJump
 }
 
 func abs(x int) int {

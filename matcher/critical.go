@@ -10,10 +10,10 @@ import (
 type Class uint8
 
 const (
-	Number     Class = 1 << iota // digits and number words
+	Number     Class = 1 << iota // digits, fractions, Roman numerals of Unicode, and number words
 	Negation                     // not, never, without, …
 	Name                         // capitalised inside a sentence
-	Identifier                   // code, paths, addresses, operators
+	Identifier                   // code, paths, addresses, operators and other symbols
 	opener                       // capitalised since it opens a sentence: a name perhaps
 )
 
@@ -142,9 +142,12 @@ func endsSentence(pieces Pieces, tokens []int32, i int, before string) bool {
 // classOf returns every class that the word falls into.
 func classOf(word string, opensSentence bool) Class {
 	bare := strings.TrimFunc(word, func(r rune) bool { return unicode.IsPunct(r) && !strings.ContainsRune("_#@%", r) })
+	if strings.IndexFunc(bare, func(r rune) bool { return unicode.In(r, unicode.L, unicode.M, unicode.N) }) < 0 {
+		bare = "" // symbols alone
+	}
 	lower := strings.ToLower(strings.ReplaceAll(bare, "’", "'"))
 	var c Class
-	if strings.IndexFunc(bare, unicode.IsDigit) >= 0 || numberWords[lower] || strings.ContainsAny(bare, hanNumerals) {
+	if strings.IndexFunc(bare, unicode.IsNumber) >= 0 || numberWords[lower] || strings.ContainsAny(bare, hanNumerals) {
 		c |= Number
 	}
 	if negations[lower] || strings.HasSuffix(lower, "n't") || strings.HasSuffix(lower, "less") || strings.ContainsAny(bare, hanNegations) {
@@ -176,7 +179,7 @@ func nameOf(bare string, opensSentence bool) Class {
 // a.b, x::y, a/b, me@example, camelCase; or nothing but operators and symbols.
 func isIdentifier(word, bare string) bool {
 	if bare == "" {
-		return strings.ContainsAny(word, "=<>+*/%$&|^~!@#\\{}[]") || strings.IndexFunc(word, unicode.IsSymbol) >= 0
+		return strings.ContainsAny(word, "_=<>+*/%$&|^~!@#\\{}[]") || strings.IndexFunc(word, unicode.IsSymbol) >= 0
 	}
 	if strings.ContainsAny(bare, "_@/\\=<>{}[]#$|&~^*+`") || strings.Contains(bare, "::") || strings.Contains(bare, "->") {
 		return true

@@ -35,6 +35,13 @@ func TestIsCriticalKnowsNumbersNegationsNamesAndIdentifiers(t *testing.T) {
 	f("call", "getName", Identifier)
 	f("see", "/etc/passwd", Identifier)
 	f("a", ">=", Identifier)
+	for _, word := range []string{"%", "_", "≥", "→", "€", "✅", "±"} {
+		f("a", word, Identifier)
+	}
+	for _, word := range []string{"½", "Ⅳ", "x²"} {
+		f("a", word, Number)
+	}
+	f("the", "–", 0)
 	f("the", "house,", 0)
 	f("the", "quickly", 0)
 }
@@ -74,4 +81,12 @@ func TestParseClassesRefusesUnknownNames(t *testing.T) {
 	if _, ok := ParseClasses([]string{"verb"}); ok {
 		t.Errorf("verb was accepted")
 	}
+}
+
+func positions(n int) []int32 {
+	p := make([]int32, n)
+	for i := range p {
+		p[i] = int32(i)
+	}
+	return p
 }

@@ -1,5 +1,7 @@
 package matcher
 
+import "context"
+
 // Rules are the settings of a route that decide which tokens are recomputed.
 type Rules struct {
 	// TokenSimilarity is the least likeness of two tokens' E-cache embeddings (cosine) for one to stand
@@ -39,26 +41,33 @@ const DefaultWordShare = .015
 // one). The last token is always the backend's: its logits are the answer. Where few words
 // changed, each counts as critical in that: embeddings do not tell an opposite from a
 // synonym, and an answer that is about one reads it off the tokens behind it too (measured).
-func Decide(a *Alignment, r Rules) *Plan {
-	p := decide(a, r)
-	if r.WordShare == 0 {
+// It is nil where ctx ended first.
+func Decide(ctx context.Context, a *Alignment, r Rules) *Plan {
+	own := ownReasons(ctx, a, r)
+	p := decide(ctx, a, r, own)
+	if p == nil || r.WordShare == 0 {
 		return p
 	}
 	r.Followers = max(r.Followers, r.CriticalFollowers)
 	r.nearFollowers = r.Followers
-	if more := decide(a, r); float64(more.Recomputed()-p.Recomputed()) <= r.WordShare*float64(len(p.Tokens)) {
+	more := decide(ctx, a, r, own)
+	if more == nil || float64(more.Recomputed()-p.Recomputed()) <= r.WordShare*float64(len(p.Tokens)) {
 		return more
 	}
 	return p
 }
 
-func decide(a *Alignment, r Rules) *Plan {
+// decide is nil where ctx ended first.
+func decide(ctx context.Context, a *Alignment, r Rules, own []Reason) *Plan {
 	p := &Plan{Tokens: make([]PlanToken, len(a.Matches)), Similarity: a.Similarity(r.TokenSimilarity)}
 	for _, ref := range a.Refs {
 		p.Refs = append(p.Refs, ref.ID)
 	}
-	d := decider{a: a, r: r, p: p, taken: -1}
+	d := decider{a: a, r: r, p: p, own: own, taken: -1}
 	for i := range a.Matches {
+		if i%decideCheck == 0 && ctx.Err() != nil {
+			return nil
+		}
 		d.token(i)
 	}
 	if n := len(p.Tokens); n > 0 {
@@ -68,12 +77,29 @@ func decide(a *Alignment, r Rules) *Plan {
 	return p
 }
 
+// decideCheck is after how many tokens it is looked whether there is time left: the word
+// around each may have to be put together, which takes microseconds.
+const decideCheck = 512
+
+// ownReasons are what the tokens are by themselves; where ctx ends, only the first of them.
+func ownReasons(ctx context.Context, a *Alignment, r Rules) []Reason {
+	out := make([]Reason, len(a.Matches))
+	for i := range out {
+		if i%decideCheck == 0 && ctx.Err() != nil {
+			break
+		}
+		out[i] = ownReason(a, r, i)
+	}
+	return out
+}
+
 // decider walks the target from left to right; owe tokens more are recomputed
 // for reason why. taken is the latest that has a counterpart like it, -1 before the first.
 type decider struct {
 	a     *Alignment
 	r     Rules
 	p     *Plan
+	own   []Reason // of the tokens by themselves
 	taken int
 	owe   int
 	why   Reason
@@ -81,8 +107,8 @@ type decider struct {
 
 func (d *decider) token(i int) {
 	m := d.a.Matches[i]
-	out := PlanToken{Ref: m.Ref, Pos: m.Pos, Reason: d.own(i)}
-	if d.stuck(i) {
+	out := PlanToken{Ref: m.Ref, Pos: m.Pos, Reason: d.own[i]}
+	if stuck(d.a, d.r, i) {
 		out.Ref = -1
 	}
 	if m.Ref >= 0 {
@@ -114,38 +140,37 @@ func (d *decider) demand(n int, why Reason) {
 	}
 }
 
-// own is the reason that the token has by itself.
-func (d *decider) own(i int) Reason {
-	m := d.a.Matches[i]
+// ownReason is the reason that token i has by itself.
+func ownReason(a *Alignment, r Rules, i int) Reason {
+	m := a.Matches[i]
 	same := m.Ref >= 0 && m.Similarity == 1
 	switch {
-	case same && !d.stuck(i):
+	case same && !stuck(a, r, i):
 		return Reused
-	case !same && (IsCritical(d.r.Pieces, d.a.Target, i, d.r.Critical) || d.replacesCritical(i)):
+	case !same && (IsCritical(r.Pieces, a.Target, i, r.Critical) || replacesCritical(a, r, i)):
 		return Critical
-	case m.Ref < 0 || d.stuck(i):
+	case m.Ref < 0 || stuck(a, r, i):
 		return Unmatched
-	case m.Similarity < d.r.TokenSimilarity:
+	case m.Similarity < r.TokenSimilarity:
 		return LowSimilarity
 	}
 	return Fuzzy
 }
 
 // stuck: the counterpart's keys would have to be moved, and cannot be.
-func (d *decider) stuck(i int) bool {
-	return d.r.Fixed && int(d.a.Matches[i].Pos) != i
+func stuck(a *Alignment, r Rules, i int) bool {
+	return r.Fixed && int(a.Matches[i].Pos) != i
 }
 
 // replacesCritical: the token stands where the reference had a critical one, or one that
 // with it looks like another name.
-func (d *decider) replacesCritical(i int) bool {
-	m := d.a.Matches[i]
+func replacesCritical(a *Alignment, r Rules, i int) bool {
+	m := a.Matches[i]
 	if m.Ref < 0 {
 		return false
 	}
-	ref := d.a.Refs[m.Ref].Tokens
-	return IsCritical(d.r.Pieces, ref, int(m.Pos), d.r.Critical) ||
-		renames(d.r.Pieces, d.a.Target, i, ref, int(m.Pos), d.r.Critical)
+	ref := a.Refs[m.Ref].Tokens
+	return IsCritical(r.Pieces, ref, int(m.Pos), r.Critical) || renames(r.Pieces, a.Target, i, ref, int(m.Pos), r.Critical)
 }
 
 // afterJump demands recomputing where the source does not go on right behind

@@ -38,7 +38,7 @@ func reasons(t *testing.T, reference, target string) string {
 	var x text
 	ref, tgt := x.tokens(reference), x.tokens(target)
 	a := Align(t.Context(), tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
-	p := Decide(a, Rules{TokenSimilarity: DefaultTokenSimilarity, Critical: AllClasses, Followers: 1, CriticalFollowers: 3, Seam: 4, FirstSeam: 4, Pieces: x.piece})
+	p := Decide(t.Context(), a, Rules{TokenSimilarity: DefaultTokenSimilarity, Critical: AllClasses, Followers: 1, CriticalFollowers: 3, Seam: 4, FirstSeam: 4, Pieces: x.piece})
 	var b strings.Builder
 	for _, tok := range p.Tokens {
 		b.WriteByte(tok.Reason.String()[0])
@@ -96,7 +96,7 @@ func TestDecideFollowsWhatIsUnlike(t *testing.T) {
 			a.Matches[i] = Match{Pos: int32(i), Similarity: 1}
 		}
 		a.Matches[4].Similarity = similarity
-		p := Decide(a, Rules{TokenSimilarity: .5, Followers: 1, Pieces: func(int32) string { return " word" }})
+		p := Decide(t.Context(), a, Rules{TokenSimilarity: .5, Followers: 1, Pieces: func(int32) string { return " word" }})
 		if got := [2]Reason{p.Tokens[4].Reason, p.Tokens[5].Reason}; got != want {
 			t.Errorf("similarity %v: %v, want %v", similarity, got, want)
 		}
@@ -112,7 +112,7 @@ func TestDecideFollowsFewChangesAsCriticalOnes(t *testing.T) {
 	recomputed := func(a *Alignment, share float64) int {
 		r := rules
 		r.WordShare = share
-		return Decide(a, r).Recomputed() - 1
+		return Decide(t.Context(), a, r).Recomputed() - 1
 	}
 	near := func(words, want int) {
 		t.Helper()
@@ -152,7 +152,7 @@ func TestDecideTakesWhatItCannotReadForCritical(t *testing.T) {
 			a.Matches[i] = Match{Pos: int32(i), Similarity: 1}
 		}
 		a.Matches[4].Similarity = similarity
-		p := Decide(a, Rules{TokenSimilarity: .5, Critical: classes, Followers: 1, CriticalFollowers: 3})
+		p := Decide(t.Context(), a, Rules{TokenSimilarity: .5, Critical: classes, Followers: 1, CriticalFollowers: 3})
 		want := []Reason{Reused, Critical, Follows, Follows, Follows, Reused}
 		for i, w := range want {
 			if got := p.Tokens[3+i].Reason; got != w {
@@ -171,7 +171,7 @@ func TestDecideRecomputesLessAfterALateSeam(t *testing.T) {
 	first, second, third := base[:400], base[400:800], base[800:]
 	f := func(target []int32, want ...int) {
 		t.Helper()
-		p := Decide(Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{Seam: 64, FirstSeam: 128})
+		p := Decide(t.Context(), Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{Seam: 64, FirstSeam: 128})
 		for k, from := range []int{0, 400, 800} {
 			n := 0
 			for _, x := range p.Tokens[from:min(from+400, len(p.Tokens)-1)] {
@@ -204,7 +204,7 @@ func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {
 	base := ids(1, 300)
 	target := slices.Concat(base[:100], base[101:])
 	a := Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 48)
-	p := Decide(a, Rules{Fixed: true})
+	p := Decide(t.Context(), a, Rules{Fixed: true})
 	if n := p.count(Reused); n != 100 {
 		t.Errorf("%d tokens reused, want the 100 that did not move", n)
 	}
@@ -220,7 +220,7 @@ func TestDecideWithFixedKeysReusesOnlyTheSamePosition(t *testing.T) {
 func TestDecideWithFixedKeysFollowsCriticalTokens(t *testing.T) {
 	var x text
 	a := Align(t.Context(), x.tokens("a word more than "+strings.Replace(story, "narrow", "40", 1)), []Reference{{Tokens: x.tokens(story)}}, IdentitySigner(1), 4)
-	p := Decide(a, Rules{Critical: AllClasses, Pieces: x.piece, Fixed: true})
+	p := Decide(t.Context(), a, Rules{Critical: AllClasses, Pieces: x.piece, Fixed: true})
 	if got := p.Tokens[9].Reason; got != Critical {
 		t.Errorf("a number that differs and moved is %s, want critical", got)
 	}
@@ -246,7 +246,7 @@ func TestDecideRecomputesAfterALongDeletion(t *testing.T) {
 	base := ids(1, 1200)
 	f := func(target []int32, want int) {
 		t.Helper()
-		p := Decide(Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{CriticalFollowers: 6, Seam: 4, FirstSeam: 4})
+		p := Decide(t.Context(), Align(t.Context(), target, []Reference{{Tokens: base}}, IdentitySigner(1), 64), Rules{CriticalFollowers: 6, Seam: 4, FirstSeam: 4})
 		if got := p.Recomputed() - 1; got != want {
 			t.Errorf("%d tokens are recomputed, want %d", got, want)
 		}
@@ -264,7 +264,7 @@ func TestDecideTakesOpenersThatDifferForNames(t *testing.T) {
 		var x text
 		ref, tgt := x.tokens(story+". "+old+" owes him a lamp"), x.tokens(story+". "+new+" owes him a lamp")
 		a := Align(t.Context(), tgt, []Reference{{Tokens: ref}}, IdentitySigner(1), 4)
-		p := Decide(a, Rules{Critical: classes, Pieces: x.piece})
+		p := Decide(t.Context(), a, Rules{Critical: classes, Pieces: x.piece})
 		if got := p.Tokens[27].Reason; got != want {
 			t.Errorf("%s for %s is %s, want %s", new, old, got, want)
 		}
@@ -274,4 +274,23 @@ func TestDecideTakesOpenersThatDifferForNames(t *testing.T) {
 	f("Alice", "Bob", AllClasses&^Name, Fuzzy)
 	f("who", "Bob", AllClasses, Fuzzy)
 	f("and", "but", AllClasses, Fuzzy)
+}
+
+// TestDecideStopsWhenTimeIsUp, wherever that happens.
+func TestDecideStopsWhenTimeIsUp(t *testing.T) {
+	a := &Alignment{Target: make([]int32, 5*decideCheck), Refs: []Reference{{Tokens: make([]int32, 1)}}, Matches: make([]Match, 5*decideCheck)}
+	r := Rules{WordShare: DefaultWordShare, CriticalFollowers: 6, Pieces: func(int32) string { return " word" }}
+	all := &endsAfter{t.Context(), 1 << 30}
+	if Decide(all, a, r) == nil {
+		t.Fatal("nothing decided though there is time")
+	}
+	looks := 1<<30 - all.looks
+	if looks < 15 {
+		t.Errorf("looked %d times whether there is time, want three times for each %d tokens", looks, decideCheck)
+	}
+	for n := range looks {
+		if Decide(&endsAfter{t.Context(), n}, a, r) != nil {
+			t.Fatalf("decided though time was up at look %d of %d", n, looks)
+		}
+	}
 }

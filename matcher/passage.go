@@ -102,8 +102,9 @@ func (p *Plan) stretches() []stretch {
 	return out
 }
 
-// keptBefore is how many tokens that stood before s in its reference stand before it now;
-// before are the stretches before it.
+// keptBefore is how many tokens that stood before s in its reference were taken over to
+// stand before it now; those that are computed anew, though they may be the same, do not
+// count. before are the stretches before it.
 func keptBefore(before []stretch, s stretch) int {
 	kept := 0
 	for _, b := range before {
@@ -116,13 +117,13 @@ func keptBefore(before []stretch, s stretch) int {
 
 // contextChange is the share of a token's context that changed: 1 - kept / max(at, src), where
 // at and src are its positions now and in the reference, and kept counts the tokens before it
-// in both.
+// that stood before it there; those that stand here twice are no more than there were.
 func contextChange(at int, src int32, kept int) float64 {
 	stood := max(at, int(src))
 	if stood == 0 {
 		return 0 // nothing stands before it
 	}
-	return 1 - float64(kept)/float64(stood)
+	return 1 - float64(min(kept, int(src)))/float64(stood)
 }
 
 // changedFrom is from which token of the stretch on so much of the context has changed

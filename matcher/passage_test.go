@@ -45,6 +45,9 @@ func TestPassagesWhoseContextChangedAreSampled(t *testing.T) {
 	f("a moved paragraph, short", fromRef([2]int{0, 1000}, [2]int{1800, 100}, [2]int{1000, 800}), nil, 0)
 	f("a deletion", fromRef([2]int{0, 500}, [2]int{600, 1000}), nil, 0)
 
+	f("behind what stands there once, and here three times", fromRef([2]int{0, 300}, [2]int{300, 800}, [2]int{300, 800}, [2]int{300, 800}, [2]int{1500, 300}),
+		[]Span{{1100, 1900}, {1900, 2700}, {2700, 3000}}, 24)
+
 	inserted := fromRef([2]int{0, 100})
 	for range nearJump {
 		inserted.Tokens = append(inserted.Tokens, PlanToken{Ref: -1, Reason: Unmatched})

@@ -246,10 +246,14 @@ func (p *Plan) accept(s Span) {
 }
 
 // shortenTail gives up the start of a last run that is longer than the budget
-// allows, keeping the end of the prompt, which asks the question.
+// allows, up to its first critical token, keeping the end of the prompt, which asks the
+// question.
 func (p *Plan) shortenTail(s Span, c Costs, budget float64) Span {
 	cut := s
-	for cut.From < s.To-1 && c.Prefill(cut.From, cut.To) > budget && p.Tokens[cut.From].Ref >= 0 {
+	for cut.From < s.To-1 && c.Prefill(cut.From, cut.To) > budget {
+		if t := p.Tokens[cut.From]; t.Ref < 0 || t.Reason == Critical {
+			break
+		}
 		cut.From++
 	}
 	p.accept(Span{s.From, cut.From})

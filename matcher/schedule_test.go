@@ -79,6 +79,21 @@ func TestScheduleWithinABudgetRepairsCriticalTokensFirst(t *testing.T) {
 	}
 }
 
+// TestScheduleWithinABudgetShortensTheEnd, but takes over nothing critical.
+func TestScheduleWithinABudgetShortensTheEnd(t *testing.T) {
+	f := func(plan string, want Span) {
+		t.Helper()
+		p := planOf(plan)
+		s := NewSchedule(p, Costs{Token: 1, Stage: 4, Restore: 2}, Limits{Budget: 7})
+		checkSchedule(t, p, s)
+		if len(s.Spans) != 1 || s.Spans[0] != want {
+			t.Errorf("%s: spans %v, want %v", plan, s.Spans, want)
+		}
+	}
+	f("rrrrrrrrrrffffffffffffffffffft", Span{23, 30})
+	f("rrrrrrrrrrfffcfffffffffffffffft", Span{13, 31})
+}
+
 func TestScheduleKeepsToItsStages(t *testing.T) {
 	p := planOf("rrrrrrurrrrrrrrrurrrrrrrrrrrrurrrrrrrrrrrrrrt")
 	s := NewSchedule(p, Costs{Token: 1, Stage: 1, Restore: 1}, Limits{Budget: -1, Stages: 1})

@@ -19,6 +19,11 @@ const maxSeedsPerGram = 24
 // the tokens behind it.
 const comparisons = 32
 
+// In a table of few values each run of tokens stands in more places than are tried. There
+// the longest run goes on behind an edit: up to so many tokens behind its end it is looked
+// whether it does, so many tokens further on or back.
+const goOnWithin, goOnDrift = 64, 32
+
 // maxSegments bounds the chaining; the longest segments are kept.
 const maxSegments = 20000
 
@@ -54,11 +59,12 @@ func newGramIndex(ctx context.Context, refs []Reference) *gramIndex {
 		total += len(r.Tokens)
 	}
 	g := &gramIndex{refs: refs, heads: make(map[uint64]int32, total), next: make([]int32, 0, total), at: make([]place, 0, total)}
-	for ri, r := range refs {
+	// From the back, so that a list yields its earliest occurrence first, of the first
+	// reference, which has most of the target.
+	for ri, r := range slices.Backward(refs) {
 		if ctx.Err() != nil {
 			break
 		}
-		// From the back, so that a list yields its earliest occurrence first.
 		for p := len(r.Tokens) - seedLen; p >= 0; p-- {
 			h := gramHash(r.Tokens[p:])
 			before, ok := g.heads[h]
@@ -85,37 +91,73 @@ func gramHash(tokens []int32) uint64 {
 
 // segments returns the maximal runs of at least seedLen tokens that the target
 // shares with the references, ordered by target position. A run may begin with tokens
-// that stand too often for its place to be tried: it is found by what comes later in it.
-// Where ctx ends it stops.
+// that stand too often for its place to be tried: it is found by what comes later in it,
+// or as what an earlier run goes on with. Where ctx ends it stops.
 func (g *gramIndex) segments(ctx context.Context, target []int32) []segment {
-	var out longest
-	known := newDiagonals(len(target), g.refs)
-	left := comparisons * len(g.at)
+	f := finder{g: g, target: target, known: newDiagonals(len(target), g.refs), left: comparisons * len(g.at)}
 	for t := 0; t+seedLen <= len(target); t++ {
 		if t%timeCheck == 0 && ctx.Err() != nil {
 			break
 		}
-		left += comparisons
+		f.left += comparisons
 		i, ok := g.heads[gramHash(target[t:])]
 		if !ok {
 			continue
 		}
-		for tries := 0; i >= 0 && tries < maxSeedsPerGram && left > 0; i, tries = g.next[i], tries+1 {
-			p := g.at[i]
-			end := known.at(t, p)
-			if int32(t) < *end {
-				continue
-			}
-			s := g.around(target, t, p)
-			if s.end() < t+seedLen {
-				continue // only the hash is the same
-			}
-			out.add(s)
-			*end = int32(s.end())
-			left -= s.n
+		for tries := 0; i >= 0 && tries < maxSeedsPerGram && f.left > 0; i, tries = g.next[i], tries+1 {
+			f.try(t, g.at[i])
+		}
+		if i >= 0 {
+			f.goOn(t)
 		}
 	}
-	return out.inOrder()
+	return f.found.inOrder()
+}
+
+// finder collects the runs of a target; left is how many tokens may still be compared.
+type finder struct {
+	g      *gramIndex
+	target []int32
+	found  longest
+	known  diagonals
+	left   int
+	long   segment // the longest of the latest runs
+}
+
+// try adds the run that has target[t] at place p, where it is not known.
+func (f *finder) try(t int, p place) {
+	end := f.known.at(t, p)
+	if int32(t) < *end {
+		return
+	}
+	s := f.g.around(f.target, t, p)
+	if s.end() < t+seedLen {
+		return // only the hash is the same
+	}
+	f.found.add(s)
+	*end = int32(s.end())
+	f.left -= s.n
+	if s.n >= f.long.n || t > f.long.end()+goOnWithin {
+		f.long = s
+	}
+}
+
+// goOn tries where the long run would have target[t], with some tokens more or fewer in
+// between: nearest first.
+func (f *finder) goOn(t int) {
+	s := f.long
+	if t < s.end() || t > s.end()+goOnWithin {
+		return
+	}
+	ref := f.g.refs[s.ref].Tokens
+	for d := 0; d <= goOnDrift && f.left > 0; d++ {
+		for _, r := range []int{s.r + t - s.t + d, s.r + t - s.t - d} {
+			if r >= s.rEnd() && r+seedLen <= len(ref) && slices.Equal(ref[r:r+seedLen], f.target[t:t+seedLen]) {
+				f.try(t, place{int32(s.ref), int32(r)})
+			}
+			f.left--
+		}
+	}
 }
 
 // around is the maximal run that has target[t] at place p.

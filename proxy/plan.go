@@ -122,17 +122,18 @@ func (d *decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 	if alignment == nil {
 		return nil, coldLate
 	}
-	p := d.drawPlan(alignment)
-	d.report.Similarity, d.report.Plan = p.Similarity, p.Tokens
 	for _, r := range refs {
 		d.report.Refs = append(d.report.Refs, r.ID)
 	}
-	if p.Similarity < pol.MinSimilarity {
+	d.report.Similarity = alignment.Similarity(matcher.DefaultTokenSimilarity)
+	if d.report.Similarity < pol.MinSimilarity {
 		return nil, coldDissimilar
 	}
-	if ctx.Err() != nil {
+	p := d.drawPlan(ctx, alignment)
+	if p == nil {
 		return nil, late(ctx, coldLate)
 	}
+	d.report.Plan = p.Tokens
 	costs := d.lv.costs.model()
 	if d.agent() {
 		return d.batch(ctx, p, costs)
@@ -146,13 +147,16 @@ func (d *decision) plan(ctx context.Context, refs []matcher.Reference) (*planned
 }
 
 // drawPlan plans by the policy, and where the prompt is of a kind that may do with less,
-// once more by that.
-func (d *decision) drawPlan(a *matcher.Alignment) *matcher.Plan {
-	p := matcher.Decide(a, d.lv.rules(&d.req.Policy, d.agent()))
+// once more by that. It is nil where ctx ended first.
+func (d *decision) drawPlan(ctx context.Context, a *matcher.Alignment) *matcher.Plan {
+	p := matcher.Decide(ctx, a, d.lv.rules(&d.req.Policy, d.agent()))
+	if p == nil {
+		return nil
+	}
 	d.report.Displaced = p.DisplacedShare()
 	d.level = d.chooseLevel()
 	if d.applyLeftOut() {
-		p = matcher.Decide(a, d.lv.rules(&d.req.Policy, d.agent()))
+		p = matcher.Decide(ctx, a, d.lv.rules(&d.req.Policy, d.agent()))
 	}
 	return p
 }

@@ -30,8 +30,8 @@ func TestWhatFollowsAWordIsRecomputedUnlessTheWordIsAccepted(t *testing.T) {
 		d.lv.model = &bridge.Model{}
 		a := jumping()
 		a.Matches[100].Similarity = .8
-		before := d.drawPlan(jumping()).Recomputed()
-		return d.drawPlan(a).Recomputed() - before
+		before := d.drawPlan(t.Context(), jumping()).Recomputed()
+		return d.drawPlan(t.Context(), a).Recomputed() - before
 	}
 	if n := follow(configs.UnrepairedCold); n != usual.CriticalFollowers {
 		t.Errorf("%d tokens are recomputed, want %d", n, usual.CriticalFollowers)

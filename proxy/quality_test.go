@@ -40,7 +40,7 @@ func TestALevelLeavesOutNothingOfAPlanWithLess(t *testing.T) {
 			d := planning(target)
 			change(&d.req.Policy)
 			n := 0
-			for _, token := range d.drawPlan(jumping()).Tokens {
+			for _, token := range d.drawPlan(t.Context(), jumping()).Tokens {
 				if token.Reason == matcher.Seam {
 					n++
 				}
