@@ -27,7 +27,7 @@ func (d *decision) hopeless() bool {
 // tokensOf is how many tokens the prompt has if each of its text stands for that many bytes;
 // exact where it has no text.
 func (p *Prompt) tokensOf(bytes int) int {
-	text, tokens := len(p.Text)+len(p.Chat), len(p.Tokens)
+	text, tokens := len(p.Text)+len(p.Chat), 0
 	for _, part := range p.Parts {
 		text += len(part.Text)
 		tokens += len(part.Tokens)

@@ -53,13 +53,10 @@ func (t tokenizer) whole(ctx context.Context, auth, text string) ([]int32, error
 
 // ids are those of a prompt that is not one text.
 func (t tokenizer) ids(ctx context.Context, auth string, p *Prompt) ([]int32, error) {
-	switch p.Kind {
-	case PromptMixed:
-		return t.mixed(ctx, auth, p.Parts)
-	case PromptInfill:
+	if p.Kind == PromptInfill {
 		return t.infill(ctx, auth, p.Infill)
 	}
-	return p.Tokens, errors.Join(t.admitted(ctx, auth), t.has(p.Tokens))
+	return t.mixed(ctx, auth, p.Parts)
 }
 
 // mixed joins the parts; only a string in front gets what the model puts before
@@ -104,8 +101,7 @@ func (t tokenizer) has(ids []int32) error {
 // untested reports whether the prompt has token ids of the client's of which nobody knows
 // whether the model has them: that the backend refuses them says nothing of filling.
 func (d *decision) untested() bool {
-	kind := d.req.Prompt.Kind
-	return (kind == PromptTokens || kind == PromptMixed) && d.lv.tokenizer.vocabulary() == 0
+	return d.req.Prompt.Kind == PromptParts && d.lv.tokenizer.vocabulary() == 0
 }
 
 // admitted asks a backend with keys whether it takes the client's, for prompts of which
