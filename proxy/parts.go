@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/semsharekv/semsharekv/bridge"
 )
@@ -77,23 +78,16 @@ func (lv *live) tokenizeInParts(ctx context.Context, auth, text string) ([]int32
 // tokenizeEach joins the tokens of all texts, in front of the first of which stands what the
 // model puts before every prompt.
 func tokenizeEach(ctx context.Context, backend *bridge.Backend, auth string, texts []string) ([]int32, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	out := make([][]int32, len(texts))
-	var all sync.WaitGroup
+	g, ctx := errgroup.WithContext(ctx)
 	for i, text := range texts {
-		all.Go(func() {
-			var err error
-			if out[i], err = backend.Tokenize(ctx, auth, text, i == 0, true); err != nil {
-				cancel(err)
-			}
+		g.Go(func() (err error) {
+			out[i], err = backend.Tokenize(ctx, auth, text, i == 0, true)
+			return err
 		})
 	}
-	all.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	return slices.Concat(out...), nil
+	err := g.Wait()
+	return slices.Concat(out...), err
 }
 
 // cutAtBlanks cuts a text into n parts, about as long, before blanks between a word and a
