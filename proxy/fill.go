@@ -39,13 +39,11 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 		p, reason = nil, coldUnavailable // what is filled in could be overwritten
 	}
 	// Who saves a slot waits at the gate too: whoever is in must not wait for a slot.
-	if d.lv.probed.Volatile {
-		if d.gated = d.lv.gate.enter(ctx); !d.gated {
-			d.book.giveBack(sl)
-			d.slot = nil
-			d.cold(coldClientGone)
-			return
-		}
+	if !d.enterGate(ctx) {
+		d.book.giveBack(sl)
+		d.slot = nil
+		d.cold(coldClientGone)
+		return
 	}
 	if p == nil {
 		d.pin(prefix, reason)

@@ -24,7 +24,9 @@ func (d *decision) finish(ctx context.Context, o outcome) {
 	}
 	defer d.lv.users.end()
 	d.leaveGate()
-	d.confirmLate(ctx)
+	if d.confirm(ctx) != nil {
+		d.tokens = nil // they count as unknown
+	}
 	d.awaitIdle(ctx, o)
 	d.learn(o)
 	if d.slot != nil {
@@ -41,26 +43,6 @@ func (d *decision) release() {
 	case d.slot != nil:
 		d.slot.adapters = unknownAdapters
 		d.book.release(d.slot, "", nil, d.generation)
-	}
-}
-
-// forwarded is called right before the request goes to the backend.
-func (d *decision) forwarded() {
-	if d.gated {
-		d.gated = false
-		slot := d.Slot
-		if slot < 0 {
-			d.lv.gate.leave()
-			return
-		}
-		go d.lv.gate.leaveWhenBusy(d.sh.backend, slot, d.over)
-	}
-}
-
-func (d *decision) leaveGate() {
-	if d.gated {
-		d.gated = false
-		d.lv.gate.leave()
 	}
 }
 

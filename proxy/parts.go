@@ -133,12 +133,3 @@ func (d *decision) confirm(ctx context.Context) error {
 	}
 	return errOtherTokens
 }
-
-// confirmLate confirms the tokens once the answer went through: if they turn out wrong, they
-// count as unknown.
-func (d *decision) confirmLate(ctx context.Context) {
-	if d.confirm(ctx) != nil {
-		d.tokens = nil
-	}
-	d.exact = nil
-}

@@ -159,16 +159,8 @@ func (u *upstream) exchange(ctx context.Context, c *upstreamConn, r requestHead,
 
 // send writes head and body with one call.
 func (c *upstreamConn) send(body []byte) error {
-	var n int64
-	var err error
-	if len(body) == 0 {
-		var m int
-		m, err = c.Write(c.head)
-		n = int64(m)
-	} else {
-		bufs := net.Buffers{c.head, body}
-		n, err = bufs.WriteTo(c.Conn)
-	}
+	bufs := net.Buffers{c.head, body}
+	n, err := bufs.WriteTo(c.Conn)
 	if err != nil && n == 0 {
 		return fmt.Errorf("%w: %w", errNotSent, err)
 	}
