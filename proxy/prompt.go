@@ -70,12 +70,6 @@ func several(get func(string) gjson.Result) bool {
 	})
 }
 
-// asksForSeveral reports whether the body asks for several answers or has several prompts. They
-// take a slot each, of the backend's choice whatever id_slot says.
-func asksForSeveral(body object) bool {
-	return several(body.get) || isList(only(body.get("prompt")))
-}
-
 // readPrompt finds the prompt in the body of a generation request. Where it
 // cannot be told for certain what the backend will prefill, the reason why
 // the request is not shared is returned instead. The prompt does not alias
