@@ -29,8 +29,12 @@ func (d *decision) finish(ctx context.Context, o outcome) {
 	}
 	d.awaitIdle(ctx, o)
 	d.learn(o)
-	if d.slot != nil {
-		d.capture(o, d.verify(o))
+	switch {
+	case d.slot == nil:
+	case d.verify(o):
+		d.capture(o)
+	default:
+		d.freeUntaken(o)
 	}
 	d.observe()
 }
@@ -75,7 +79,7 @@ func (d *decision) verify(o outcome) bool {
 		return true
 	}
 	if o.CacheN == d.expect {
-		d.sh.strikes.Store(0)
+		d.lv.strikes.Store(0)
 		return true
 	}
 	d.sh.log.Warn().Str("id", d.req.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")

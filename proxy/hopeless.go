@@ -16,7 +16,7 @@ const leastBytes = 2
 // backend overwrite.
 func (d *decision) hopeless() bool {
 	pol := &d.req.Policy
-	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.book.hold(d.req.Tenant) {
+	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.book.holdsAny(d.req.Tenant) {
 		return false
 	}
 	n := d.req.Prompt.tokensOf(leastBytes)

@@ -30,7 +30,7 @@ var errOtherTokens = errors.New("in parts the prompt has other tokens than as a 
 
 // parts tells whether texts are tokenised in parts.
 type parts struct {
-	worth bool        // the backend is fast, the agent keeps what the whole is, and words do not reach across blanks
+	worth bool        // the backend is fast, and words do not reach across blanks
 	wrong atomic.Bool // parts had other tokens than the whole
 }
 
