@@ -171,7 +171,7 @@ func (d *decision) open(p *planned) ([]*bridge.Reference, error) {
 // notUsable says that a reference could not be opened. That one left the store, or another
 // sidecar's went with its files, since it was looked up, is no fault.
 func (d *decision) notUsable(err error) {
-	if errors.Is(err, bridge.ErrNoReference) || errors.Is(err, fs.ErrNotExist) {
+	if isAny(err, bridge.ErrNoReference, fs.ErrNotExist) {
 		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("reference gone")
 		return
 	}

@@ -41,7 +41,7 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 	defer cancel()
 	tokens, exact, err := d.lv.tokens(ctx, d.req.Authorization, &d.req.Prompt)
 	d.sh.step("tokens", start)
-	if refused(err) {
+	if keyRefused(err) {
 		return nil, coldRefused
 	}
 	if err != nil || len(tokens) == 0 {

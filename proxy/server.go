@@ -28,9 +28,6 @@ const (
 	abortTime = time.Second
 )
 
-// emptyHeader is the client's part of requests that no client sent.
-var emptyHeader fasthttp.RequestHeader
-
 // Server is the sidecar's HTTP side. Make it with New.
 type Server struct {
 	config   atomic.Pointer[configs.Config]

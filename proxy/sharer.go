@@ -194,6 +194,5 @@ func (sh *Sharer) EmptySlots(ctx context.Context) error {
 		}
 	}
 	lv.slots.allEmptied()
-	sh.gauges(lv)
 	return nil
 }

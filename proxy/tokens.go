@@ -25,7 +25,7 @@ type tokenizer struct {
 
 // tokens returns the ids of a prompt. If they were found in parts (parts.go), exactTokens are
 // those of the whole, still under way. The backend is asked with the client's Authorization:
-// it returns an error for a client that it would refuse (see refused).
+// it returns an error for a client that it would refuse (see keyRefused).
 func (lv *live) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, *exactTokens, error) {
 	text := p.Text
 	switch p.Kind {
@@ -117,11 +117,11 @@ func (t tokenizer) admitted(ctx context.Context, auth string) error {
 // turnsAway reports whether the backend does not take a client's key, so that nothing need be
 // done for it.
 func (sh *Sharer) turnsAway(ctx context.Context, auth string) bool {
-	return sh.shares() && refused(tokenizer{backend: sh.backend}.admitted(ctx, auth))
+	return sh.shares() && keyRefused(tokenizer{backend: sh.backend}.admitted(ctx, auth))
 }
 
-// refused reports whether the backend does not take the client's key.
-func refused(err error) bool {
+// keyRefused reports whether the backend does not take the client's key.
+func keyRefused(err error) bool {
 	var b *bridge.BackendError
 	return errors.As(err, &b) && (b.Status == http.StatusUnauthorized || b.Status == http.StatusForbidden)
 }
