@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 const (
@@ -68,7 +70,7 @@ func (r *readiness) err() error {
 func (s *Server) backendHealthy() error {
 	ctx, cancel := context.WithTimeout(s.base, readyTimeout)
 	defer cancel()
-	a, err := s.upstream.do(ctx, requestHead{method: []byte("GET"), uri: []byte(s.upstream.prefix + "/health")}, &emptyHeader, nil)
+	a, err := s.upstream.do(ctx, requestHead{method: []byte("GET"), uri: []byte(s.upstream.prefix + "/health")}, new(fasthttp.RequestHeader), nil)
 	if err != nil {
 		return err
 	}

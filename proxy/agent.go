@@ -32,7 +32,7 @@ func (d *decision) batch(ctx context.Context, p *matcher.Plan, costs matcher.Cos
 // cook has the agent carry the plan out; a reason means that it failed.
 func (d *decision) cook(ctx context.Context, p *planned, refs []*bridge.Reference) string {
 	start := time.Now()
-	r := d.trialRecipe(d.withLevel(d.recipe(p, refs)))
+	r := d.trialRecipe(d.recipe(p, refs))
 	var done bridge.Filled
 	var reply bridge.AgentReply
 	err := d.withRoom(ctx, func() (err error) {
@@ -65,10 +65,8 @@ func (d *decision) cook(ctx context.Context, p *planned, refs []*bridge.Referenc
 // recipe is the plan up to the end that is left to the forwarded request.
 func (d *decision) recipe(p *planned, refs []*bridge.Reference) *bridge.Recipe {
 	end := p.Spans[0].From
-	pol := &d.req.Policy
 	r := &bridge.Recipe{Tokens: d.tokens[:end], Runs: runs(p.Tokens, 0, end), Depth: make([]uint16, end), RoPE: d.lv.probed.RoPE, Layout: &d.lv.probed.Layout,
-		Extra:     bridge.Deviating{ShareFirst: float32(pol.AgentShareFirst), ShareLast: float32(pol.AgentShareLast)},
-		Retention: pol.Retention, Keep: make([]bool, end), Following: d.tokens[end:],
+		Extra: d.byDeviation(), Retention: d.req.Policy.Retention, Keep: make([]bool, end), Following: d.tokens[end:],
 		Attended: d.attended(p.Plan), Displaced: make([]bool, end)}
 	for i := range r.Depth {
 		r.Keep[i] = p.Tokens[i].Reason == matcher.Critical

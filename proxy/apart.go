@@ -11,8 +11,17 @@ import (
 	"github.com/semsharekv/semsharekv/configs"
 )
 
-// errForbidden means that a request could reach what is another tenant's.
-var errForbidden = errors.New("this sidecar keeps tenants apart")
+// Why a request is not sent where tenants are kept apart.
+var (
+	// errForbidden: it could reach what is another tenant's.
+	errForbidden = errors.New("this sidecar keeps tenants apart")
+	// errUnreadable: what its body asks for cannot be told.
+	errUnreadable = errors.New("this sidecar keeps tenants apart and must be able to read the body")
+	// errNotApart: it cannot be sent so that no other tenant notices.
+	errNotApart = errors.New("this sidecar keeps tenants apart, and cannot for this request now")
+	// errKey: the backend does not take the client's key.
+	errKey = errors.New("the backend does not take the key")
+)
 
 // passApart prepares a request that passes through, where tenants are kept apart: it must not
 // reach what the backend keeps of others.

@@ -16,15 +16,6 @@ import (
 // limit.
 var errBodyTooLarge = errors.New("body too large")
 
-// errUnreadable means that what a body asks for cannot be told.
-var errUnreadable = errors.New("this sidecar keeps tenants apart and must be able to read the body")
-
-// errNotApart means that a request cannot be sent so that no other tenant notices.
-var errNotApart = errors.New("this sidecar keeps tenants apart, and cannot for this request now")
-
-// errKey means that the backend does not take the client's key.
-var errKey = errors.New("the backend does not take the key")
-
 // readBody reads the body of a request, at most limit bytes of it. A client
 // that sends nothing for stall is given up.
 func readBody(ctx *fasthttp.RequestCtx, limit int64, stall time.Duration) ([]byte, error) {

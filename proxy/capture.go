@@ -39,11 +39,7 @@ const (
 // capture saves the slot's KV as a reference, if it is worth keeping, and frees the
 // slot as soon as that is done: another request may use it while what was saved is
 // checked and written anew.
-func (d *decision) capture(o outcome, taken bool) {
-	if !taken {
-		d.freeUntaken(o)
-		return
-	}
+func (d *decision) capture(o outcome) {
 	start := time.Now()
 	d.trace(o)
 	p, err := d.saveWorthy(o)
@@ -117,7 +113,7 @@ func (d *decision) saveWorthy(o outcome) (*bridge.Pending, error) {
 func (d *decision) known() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), captureTimeout)
 	defer cancel()
-	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), candidates)
+	found, err := d.sh.index.Find(ctx, d.sh.scope(d.req.Tenant, d.lv.refKey), d.lv.signer.Fingerprint(d.tokens), candidates)
 	if err != nil {
 		return true // what cannot be looked up is not to be kept twice
 	}
@@ -179,7 +175,7 @@ func (d *decision) commit(p *bridge.Pending) error {
 		d.lv.store.Drop(ref.ID, bridge.DropOtherTokens)
 		return errForeign
 	}
-	if err := d.sh.index.Add(context.Background(), d.lv.scope(d.req.Tenant), ref.ID, d.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
+	if err := d.sh.index.Add(context.Background(), d.sh.scope(d.req.Tenant, d.lv.refKey), ref.ID, d.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
 		d.sh.metrics.IndexErrors.Inc()
 		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("index")
 		return errNotIndexed

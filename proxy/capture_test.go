@@ -52,7 +52,7 @@ func TestOnlyWhatIsKnownAndNovelIsKept(t *testing.T) {
 	f("in a slot doubted while it was saved", func(s *standIn, _ *decision, _ *outcome) { s.beside = s.lv.slots.doubt }, errForeign)
 	f("what a reference still holds", func(s *standIn, d *decision, o *outcome) {
 		d.State, o.CacheN, o.PromptN = StateExact, n-1, 1
-		if err := s.sh.index.Add(t.Context(), s.lv.scope("us"), s.keep("us", 0, d.tokens), s.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
+		if err := s.sh.index.Add(t.Context(), s.sh.scope("us", s.lv.refKey), s.keep("us", 0, d.tokens), s.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}, errKnown)

@@ -90,27 +90,7 @@ func (w *watch) connect(ctx context.Context) time.Duration {
 		return w.failed(ctx, err, props, model)
 	}
 	w.taken, w.refused = 0, refusal{}
-	sh.strikes.Store(0)
-	lv.since = time.Now()
-	sh.uncleared.Store(&lv.probed.Props)
-	sh.disinherit(lv.slots)
-	sh.live.Store(lv)
-	if sh.ended() && sh.live.CompareAndSwap(lv, nil) { // Close came before and did not see it
-		lv.retire()
-		return 0
-	}
-	sh.metrics.Sharing.Set(1)
-	sh.gauges(lv)
-	sh.tellHow(lv)
-	sh.announce(lv)
-	sh.running.Go(func() { sh.keepIndexed(lv) })
-	sh.running.Go(func() { sh.attend(lv) })
-	switch { // while it was probed
-	case sh.doubts.Load() != doubts:
-		sh.doubt(lv, "the backend went away while it was probed", probeEvery)
-	case sh.scales.set.Load() != lv.scales:
-		sh.doubt(lv, scalesSet, 0)
-	}
+	sh.goLive(lv, doubts)
 	return 0
 }
 

@@ -36,7 +36,7 @@ type decision struct {
 	generation int          // of the KV that the slot will hold
 	reach      int          // how much of the prompt the slot held, at most, by the book
 	whole      bool         // the prompt goes on with all that the slot held, by the book
-	expect     int          // cache_n if all is well; -1 not known
+	expect     int          // cache_n if all is well, where the state is shared
 	seen       int          // how often a prompt like it was asked before
 	report     Report
 	gated      bool
@@ -50,7 +50,7 @@ type decision struct {
 // find none; unsafe is set where that cannot be told, and then it is refused.
 func (sh *Sharer) prepare(ctx context.Context, req *request) *decision {
 	sh.active.begin()
-	d := &decision{Body: req.Body, State: StateCold, Slot: -1, sh: sh, req: req, expect: -1, over: make(chan struct{})}
+	d := &decision{Body: req.Body, State: StateCold, Slot: -1, sh: sh, req: req, over: make(chan struct{})}
 	d.underTrial()
 	d.guarded(ctx)
 	d.sentUnpinned(ctx)

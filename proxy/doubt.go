@@ -39,7 +39,7 @@ const notTaken = "the backend repeatedly did not take what was filled in"
 
 // strike counts a fill that failed, for why, and not by its own doing.
 func (sh *Sharer) strike(lv *live, why string) {
-	if sh.strikes.Add(1) >= maxStrikes {
+	if lv.strikes.Add(1) >= maxStrikes {
 		sh.doubt(lv, why, reprobeAfter)
 	}
 }

@@ -25,8 +25,7 @@ type exchange struct {
 	server   *Server
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	conn     net.Conn      // the client's
-	stall    time.Duration // a client that takes nothing for so long is given up; 0 never
+	conn     net.Conn // the client's
 	hangup   *hangup
 	start    time.Time // the request's arrival
 	method   string
@@ -128,7 +127,7 @@ func (x *exchange) forward(ctx *fasthttp.RequestCtx, head requestHead, body []by
 	x.answer = a
 	x.status = a.head.StatusCode()
 	copyResponseHead(&ctx.Response.Header, &a.head)
-	if d := x.decision; d != nil && d.Header != "" {
+	if d := x.decision; d != nil {
 		ctx.Response.Header.Set(controlHeader, d.Header)
 	}
 	x.respond(ctx)
@@ -172,39 +171,33 @@ func (x *exchange) refuse(ctx *fasthttp.RequestCtx, status int, kind, message st
 		x.fail(errClientGone)
 	}
 	writeError(ctx, status, kind, message)
-	if d := x.decision; d != nil && d.Header != "" {
+	if d := x.decision; d != nil {
 		ctx.Response.Header.Set(controlHeader, d.Header)
 	}
 	x.end()
 }
 
-func (x *exchange) refuseBody(ctx *fasthttp.RequestCtx, err error, limit int64) {
-	if errors.Is(err, errUnreadable) {
+// refuseFor refuses a request for what is wrong with its body, or where tenants are kept apart.
+func (x *exchange) refuseFor(ctx *fasthttp.RequestCtx, err error, limit int64) {
+	switch {
+	case errors.Is(err, errUnreadable):
 		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", err.Error())
-		return
-	}
-	if errors.Is(err, errForbidden) {
+	case errors.Is(err, errForbidden):
 		x.refuse(ctx, fasthttp.StatusForbidden, "permission_error", err.Error())
-		return
-	}
-	if errors.Is(err, errKey) {
+	case errors.Is(err, errKey):
 		x.refuse(ctx, fasthttp.StatusUnauthorized, "authentication_error", invalidKey)
-		return
-	}
-	if errors.Is(err, errNotApart) {
+	case errors.Is(err, errNotApart):
 		x.refuse(ctx, fasthttp.StatusServiceUnavailable, "unavailable_error", err.Error())
-		return
-	}
-	if !errors.Is(err, errBodyTooLarge) {
+	case errors.Is(err, errBodyTooLarge):
+		ctx.SetConnectionClose()
+		x.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, "invalid_request_error",
+			fmt.Sprintf("the body exceeds the sidecar's limit of %d bytes (limits.body_bytes)", limit))
+		lingering(ctx)
+	default:
 		x.fail(errClientGone)
 		ctx.SetConnectionClose()
 		x.refuse(ctx, fasthttp.StatusBadRequest, "invalid_request_error", "the body could not be read to its end")
-		return
 	}
-	ctx.SetConnectionClose()
-	x.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, "invalid_request_error",
-		fmt.Sprintf("the body exceeds the sidecar's limit of %d bytes (limits.body_bytes)", limit))
-	lingering(ctx)
 }
 
 func (x *exchange) panicked(r any) {

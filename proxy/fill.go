@@ -39,13 +39,11 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 		p, reason = nil, coldUnavailable // what is filled in could be overwritten
 	}
 	// Who saves a slot waits at the gate too: whoever is in must not wait for a slot.
-	if d.lv.probed.Volatile {
-		if d.gated = d.lv.gate.enter(ctx); !d.gated {
-			d.book.giveBack(sl)
-			d.slot = nil
-			d.cold(coldClientGone)
-			return
-		}
+	if !d.enterGate(ctx) {
+		d.book.giveBack(sl)
+		d.slot = nil
+		d.cold(coldClientGone)
+		return
 	}
 	if p == nil {
 		d.pin(prefix, reason)
@@ -173,7 +171,7 @@ func (d *decision) open(p *planned) ([]*bridge.Reference, error) {
 // notUsable says that a reference could not be opened. That one left the store, or another
 // sidecar's went with its files, since it was looked up, is no fault.
 func (d *decision) notUsable(err error) {
-	if errors.Is(err, bridge.ErrNoReference) || errors.Is(err, fs.ErrNotExist) {
+	if isAny(err, bridge.ErrNoReference, fs.ErrNotExist) {
 		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("reference gone")
 		return
 	}

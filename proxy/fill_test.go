@@ -89,7 +89,7 @@ func TestASlotThatWasNotFilledAsPlannedIsEmptied(t *testing.T) {
 		if untrue := s.restores == 5; d.report.RestoreFailed != untrue || (testutil.ToFloat64(s.sh.metrics.Mismatches) > 0) != untrue {
 			t.Errorf("%s: a restore is reported to have failed: %v; want %v, and that it is counted", name, d.report.RestoreFailed, untrue)
 		}
-		if erased && s.lv.slots.hold("us") {
+		if erased && s.lv.slots.holdsAny("us") {
 			t.Errorf("%s: the book has something in the slot", name)
 		}
 	}
@@ -179,7 +179,7 @@ func TestTheIndexIsNotBelieved(t *testing.T) {
 		s := startStandIn(t, 1)
 		d := s.decision("us", numbered(200))
 		id := s.keep(whose, 0, d.tokens)
-		if err := s.sh.index.Add(t.Context(), s.lv.scope("us"), id, s.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
+		if err := s.sh.index.Add(t.Context(), s.sh.scope("us", s.lv.refKey), id, s.lv.signer.Fingerprint(d.tokens), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		refs, reason := d.lookUp(t.Context())

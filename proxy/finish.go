@@ -24,11 +24,17 @@ func (d *decision) finish(ctx context.Context, o outcome) {
 	}
 	defer d.lv.users.end()
 	d.leaveGate()
-	d.confirmLate(ctx)
+	if d.confirm(ctx) != nil {
+		d.tokens = nil // they count as unknown
+	}
 	d.awaitIdle(ctx, o)
 	d.learn(o)
-	if d.slot != nil {
-		d.capture(o, d.verify(o))
+	switch {
+	case d.slot == nil:
+	case d.verify(o):
+		d.capture(o)
+	default:
+		d.freeUntaken(o)
 	}
 	d.observe()
 }
@@ -41,26 +47,6 @@ func (d *decision) release() {
 	case d.slot != nil:
 		d.slot.adapters = unknownAdapters
 		d.book.release(d.slot, "", nil, d.generation)
-	}
-}
-
-// forwarded is called right before the request goes to the backend.
-func (d *decision) forwarded() {
-	if d.gated {
-		d.gated = false
-		slot := d.Slot
-		if slot < 0 {
-			d.lv.gate.leave()
-			return
-		}
-		go d.lv.gate.leaveWhenBusy(d.sh.backend, slot, d.over)
-	}
-}
-
-func (d *decision) leaveGate() {
-	if d.gated {
-		d.gated = false
-		d.lv.gate.leave()
 	}
 }
 
@@ -93,7 +79,7 @@ func (d *decision) verify(o outcome) bool {
 		return true
 	}
 	if o.CacheN == d.expect {
-		d.sh.strikes.Store(0)
+		d.lv.strikes.Store(0)
 		return true
 	}
 	d.sh.log.Warn().Str("id", d.req.ID).Int("cache_n", o.CacheN).Int("injected", d.expect).Msg("the backend did not use what was injected")

@@ -15,12 +15,12 @@ func TestWhatTheBackendMadeOfAFilledSlot(t *testing.T) {
 	f := func(name string, change func(*decision), o outcome, taken bool, asked []string, strikes int32, mismatches float64) {
 		t.Helper()
 		s := startStandIn(t, 1)
-		s.sh.strikes.Store(1)
+		s.lv.strikes.Store(1)
 		d := s.holding("us", numbered(10))
 		d.State, d.expect = StateShared, 8
 		change(d)
-		if got := d.verify(o); got != taken || !slices.Equal(s.asked, asked) || s.sh.strikes.Load() != strikes {
-			t.Errorf("%s: taken is %v, asked %q, %d strikes; want %v, %q, %d", name, got, s.asked, s.sh.strikes.Load(), taken, asked, strikes)
+		if got := d.verify(o); got != taken || !slices.Equal(s.asked, asked) || s.lv.strikes.Load() != strikes {
+			t.Errorf("%s: taken is %v, asked %q, %d strikes; want %v, %q, %d", name, got, s.asked, s.lv.strikes.Load(), taken, asked, strikes)
 		}
 		if got := testutil.ToFloat64(s.sh.metrics.Mismatches); got != mismatches || d.report.RestoreFailed != (mismatches > 0) {
 			t.Errorf("%s: %v mismatches counted, reported: %v; want %v", name, got, d.report.RestoreFailed, mismatches)

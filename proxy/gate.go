@@ -52,3 +52,28 @@ func (g gate) leaveWhenBusy(b *bridge.Backend, slot int, over <-chan struct{}) {
 		}
 	}
 }
+
+// enterGate waits for the request's turn, where requests start one at a time; false means that ctx
+// ended first.
+func (d *decision) enterGate(ctx context.Context) bool {
+	volatile := d.lv.probed.Volatile
+	d.gated = volatile && d.lv.gate.enter(ctx)
+	return d.gated || !volatile
+}
+
+// forwarded is called right before the request goes to the backend.
+func (d *decision) forwarded() {
+	if d.gated && d.Slot >= 0 {
+		d.gated = false
+		go d.lv.gate.leaveWhenBusy(d.sh.backend, d.Slot, d.over)
+		return
+	}
+	d.leaveGate()
+}
+
+func (d *decision) leaveGate() {
+	if d.gated {
+		d.gated = false
+		d.lv.gate.leave()
+	}
+}

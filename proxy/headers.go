@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"iter"
 	"net"
 	"strings"
 
@@ -36,6 +37,16 @@ func isHopByHop(key []byte, connection string) bool {
 		}
 	}
 	return false
+}
+
+// connectionNames is what the Connection headers name, all of them.
+func connectionNames(headers iter.Seq2[[]byte, []byte]) (names string) {
+	for k, v := range headers {
+		if foldEqual(k, "Connection") {
+			names += "," + string(v)
+		}
+	}
+	return names
 }
 
 func foldEqual(key []byte, name string) bool {
@@ -78,20 +89,7 @@ func appendRequestHead(dst []byte, r requestHead, in *fasthttp.RequestHeader) []
 	dst = append(dst, r.host...)
 	dst = append(dst, "\r\n"...)
 
-	connection, forwardedFor := "", ""
-	var host, forwardedHost []byte
-	for k, v := range in.AllInOrder() {
-		switch {
-		case foldEqual(k, "Connection"):
-			connection += "," + string(v)
-		case foldEqual(k, "X-Forwarded-For"):
-			forwardedFor += string(v) + ", "
-		case foldEqual(k, "Host"):
-			host = v
-		case foldEqual(k, "X-Forwarded-Host"):
-			forwardedHost = v
-		}
-	}
+	connection := connectionNames(in.AllInOrder())
 	for k, v := range in.AllInOrder() {
 		if foldEqual(k, "Host") || foldEqual(k, "X-Forwarded-For") || foldEqual(k, controlHeader) ||
 			isHopByHop(k, connection) || r.decoded && foldEqual(k, "Content-Encoding") || r.apart && foldEqual(k, conversationHeader) {
@@ -102,14 +100,7 @@ func appendRequestHead(dst []byte, r requestHead, in *fasthttp.RequestHeader) []
 	if r.conversation != "" {
 		dst = appendHeader(dst, []byte(conversationHeader), []byte(r.conversation))
 	}
-	if ip := clientIP(r.client); ip != "" {
-		dst = appendHeader(dst, []byte("X-Forwarded-For"), []byte(forwardedFor+ip))
-	} else if forwardedFor != "" {
-		dst = appendHeader(dst, []byte("X-Forwarded-For"), []byte(strings.TrimSuffix(forwardedFor, ", ")))
-	}
-	if forwardedHost == nil && host != nil {
-		dst = appendHeader(dst, []byte("X-Forwarded-Host"), host)
-	}
+	dst = appendForwarded(dst, in, clientIP(r.client))
 	if r.bodyLen > 0 || !bodyless(r.method) {
 		dst = append(dst, "Content-Length: "...)
 		dst = fasthttp.AppendUint(dst, r.bodyLen)
@@ -119,6 +110,33 @@ func appendRequestHead(dst []byte, r requestHead, in *fasthttp.RequestHeader) []
 		dst = append(dst, "Connection: close\r\n"...)
 	}
 	return append(dst, "\r\n"...)
+}
+
+// appendForwarded tells of the client and the host that it asked, with what proxies before have
+// told.
+func appendForwarded(dst []byte, in *fasthttp.RequestHeader, client string) []byte {
+	var via []string
+	var host, told []byte
+	for k, v := range in.AllInOrder() {
+		switch {
+		case foldEqual(k, "X-Forwarded-For"):
+			via = append(via, string(v))
+		case foldEqual(k, "Host"):
+			host = v
+		case foldEqual(k, "X-Forwarded-Host"):
+			told = v
+		}
+	}
+	if client != "" {
+		via = append(via, client)
+	}
+	if len(via) > 0 {
+		dst = appendHeader(dst, []byte("X-Forwarded-For"), []byte(strings.Join(via, ", ")))
+	}
+	if told == nil && host != nil {
+		dst = appendHeader(dst, []byte("X-Forwarded-Host"), host)
+	}
+	return dst
 }
 
 func appendHeader(dst, key, value []byte) []byte {
@@ -152,12 +170,7 @@ func copyResponseHead(dst, src *fasthttp.ResponseHeader) {
 	if m := src.StatusMessage(); len(m) > 0 && string(m) != fasthttp.StatusMessage(src.StatusCode()) {
 		dst.SetStatusMessage(m)
 	}
-	connection := ""
-	for k, v := range src.All() {
-		if foldEqual(k, "Connection") {
-			connection += "," + string(v)
-		}
-	}
+	connection := connectionNames(src.All())
 	for k, v := range src.All() {
 		switch {
 		case isHopByHop(k, connection) || foldEqual(k, controlHeader):

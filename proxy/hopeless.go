@@ -16,7 +16,7 @@ const leastBytes = 2
 // backend overwrite.
 func (d *decision) hopeless() bool {
 	pol := &d.req.Policy
-	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.book.hold(d.req.Tenant) {
+	if d.trial != nil || pol.Reuse != configs.ReuseFuzzy || d.req.Adapters != "" || pol.Tenant.Source != "shared" || d.book.holdsAny(d.req.Tenant) {
 		return false
 	}
 	n := d.req.Prompt.tokensOf(leastBytes)
@@ -27,7 +27,7 @@ func (d *decision) hopeless() bool {
 // tokensOf is how many tokens the prompt has if each of its text stands for that many bytes;
 // exact where it has no text.
 func (p *Prompt) tokensOf(bytes int) int {
-	text, tokens := len(p.Text)+len(p.Chat), len(p.Tokens)
+	text, tokens := len(p.Text)+len(p.Chat), 0
 	for _, part := range p.Parts {
 		text += len(part.Text)
 		tokens += len(part.Tokens)

@@ -33,7 +33,9 @@ func TestHopeless(t *testing.T) {
 	f("GPU, larger model", gpu(100), 20_000, nil, false)
 	f("CPU", slow(7), 50, nil, false)
 	f("times unknown", &bridge.Probed{}, 4000, nil, false)
-	f("token ids", gpu(24), 0, func(d *decision) { d.req.Prompt = Prompt{Kind: PromptTokens, Tokens: make([]int32, 2000)} }, true)
+	f("token ids", gpu(24), 0, func(d *decision) {
+		d.req.Prompt = Prompt{Kind: PromptParts, Parts: []PromptPart{{Tokens: make([]int32, 2000)}}}
+	}, true)
 	f("trial", gpu(24), 4000, func(d *decision) { d.trial = &Trial{} }, false)
 	f("exact", gpu(24), 4000, func(d *decision) { d.req.Policy.Reuse = configs.ReuseExact }, false)
 	f("tenants", gpu(24), 4000, func(d *decision) { d.req.Policy.Tenant.Source = "api_key" }, false)
@@ -50,8 +52,8 @@ func TestTokensOf(t *testing.T) {
 		}
 	}
 	f(Prompt{Kind: PromptText, Text: "twelve bytes"}, 6)
-	f(Prompt{Kind: PromptTokens, Tokens: []int32{1, 2, 3}}, 3)
-	f(Prompt{Kind: PromptMixed, Parts: []PromptPart{{Text: "four"}, {Tokens: []int32{1, 2, 3}}}}, 5)
+	f(Prompt{Kind: PromptParts, Parts: []PromptPart{{Tokens: []int32{1, 2, 3}}}}, 3)
+	f(Prompt{Kind: PromptParts, Parts: []PromptPart{{Text: "four"}, {Tokens: []int32{1, 2, 3}}}}, 5)
 	f(Prompt{Kind: PromptChat, Chat: []byte(`{"messages":[]}`)}, 7)
 	f(Prompt{Kind: PromptInfill, Infill: Infill{Prefix: "ab", Suffix: "cd", Prompt: "ef", Extra: []InfillFile{{Text: "gh"}}}}, 4)
 }

@@ -68,11 +68,12 @@ func (sh *Sharer) reindex(ctx context.Context, lv *live, id string) error {
 	if err != nil {
 		return nil // dropped meanwhile
 	}
-	return sh.index.Add(ctx, lv.scope(p.Tenant), id, lv.signer.Fingerprint(p.Tokens), p.Used)
+	return sh.index.Add(ctx, sh.scope(p.Tenant, lv.refKey), id, lv.signer.Fingerprint(p.Tokens), p.Used)
 }
 
-func (lv *live) scope(tenant string) matcher.Scope {
-	return matcher.Scope{Tenant: tenant, Model: lv.refKey, Store: lv.directory}
+// scope is where the index keeps a tenant's references, model being the key of theirs.
+func (sh *Sharer) scope(tenant, model string) matcher.Scope {
+	return matcher.Scope{Tenant: tenant, Model: model, Store: sh.directory}
 }
 
 // dropped counts a reference that left the store, which may just be opened, and takes it
@@ -86,14 +87,12 @@ func (sh *Sharer) dropped(lv *live, m bridge.Meta, reason string) {
 	if lv.store != nil {
 		sh.gauges(lv)
 	}
-	sh.unindex(lv, m)
+	sh.unindex(m)
 }
 
 // unindex takes a dropped reference, which may be of another model, out of the index.
-func (sh *Sharer) unindex(lv *live, m bridge.Meta) {
-	sc := lv.scope(m.Tenant)
-	sc.Model = m.Model
-	if err := sh.index.Remove(context.Background(), sc, m.ID); err != nil {
+func (sh *Sharer) unindex(m bridge.Meta) {
+	if err := sh.index.Remove(context.Background(), sh.scope(m.Tenant, m.Model), m.ID); err != nil {
 		sh.metrics.IndexErrors.Inc()
 	}
 }

@@ -75,7 +75,7 @@ func TestNoScopeIsAnothers(t *testing.T) {
 		for _, model := range []string{"c", "d"} {
 			for _, directory := range []string{"e", "f"} {
 				name := tenant + model + directory
-				sc := (&live{refKey: model, directory: directory}).scope(tenant)
+				sc := (&Sharer{directory: directory}).scope(tenant, model)
 				if of := seen[sc]; of != "" {
 					t.Errorf("%s has the scope of %s", name, of)
 				}

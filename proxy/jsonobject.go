@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -51,17 +52,7 @@ func (o *object) set(key, raw string) {
 }
 
 func (o *object) del(keys ...string) {
-	kept := (*o)[:0]
-next:
-	for _, m := range *o {
-		for _, k := range keys {
-			if m.key == k {
-				continue next
-			}
-		}
-		kept = append(kept, m)
-	}
-	*o = kept
+	*o = slices.DeleteFunc(*o, func(m member) bool { return slices.Contains(keys, m.key) })
 }
 
 func (o object) json() string {
@@ -149,11 +140,8 @@ func dumpTo(b *strings.Builder, r gjson.Result) bool {
 		return ok
 	case r.Type == gjson.String:
 		dumpString(b, r.String())
-	case r.Type == gjson.Number:
-		if strings.Trim(r.Raw, "-0123456789") != "" || r.Raw == "-0" || len(r.Raw) > 18 {
-			return false
-		}
-		b.WriteString(r.Raw)
+	case r.Type == gjson.Number && (strings.Trim(r.Raw, "-0123456789") != "" || r.Raw == "-0" || len(r.Raw) > 18):
+		return false
 	default:
 		b.WriteString(r.Raw)
 	}

@@ -17,7 +17,7 @@ const signerSeed = 0x5353_4b56
 type live struct {
 	probed    *bridge.Probed
 	model     *bridge.Model // nil where no GGUF can be read
-	came      modelFile     // watched where there is no model
+	modelFile modelFile     // watched where there is no model
 	signer    *matcher.Signer
 	store     *bridge.Store
 	stored    *bridge.Layout // in which the store keeps references
@@ -29,8 +29,6 @@ type live struct {
 	key       string // model key: state and signer
 	refKey    string // of the references of this model's weights: keyOfWeights
 	since     time.Time
-	// directory is the slot directory's id in the index.
-	directory string
 	// calibration is nil where the model is not calibrated.
 	calibration atomic.Pointer[Calibration]
 	gate        gate
@@ -39,7 +37,8 @@ type live struct {
 	// whyNoAgent is nil where the agent fills the slots.
 	whyNoAgent atomic.Pointer[string]
 	failures   atomic.Int32 // of the agent, in a row
-	lost       atomic.Bool  // the backend, with recipes under way
+	strikes    atomic.Int32 // fills in a row that the backend did not take
+	lost       atomic.Bool  // the backend, at a fill or while the agent was tried out
 	// scales were set that often before the probe.
 	scales int64
 	users  tracker // requests that hold on to the store and the model
@@ -47,22 +46,17 @@ type live struct {
 	cancel context.CancelFunc // ends what runs beside requests
 }
 
-func (lv *live) close() {
+// retire closes what is no longer live, or never was, once the last request has let go of it.
+func (lv *live) retire() {
+	lv.users.close()
 	lv.cancel()
+	_ = lv.users.wait(context.Background())
 	if lv.store != nil {
 		_ = lv.store.Close()
 	}
 	if lv.model != nil {
 		_ = lv.model.Close()
 	}
-}
-
-// retire closes what is no longer live, once the last request has let go of it.
-func (lv *live) retire() {
-	lv.users.close()
-	lv.cancel()
-	_ = lv.users.wait(context.Background())
-	lv.close()
 }
 
 // probe tries out the backend, which says of itself what props has, and builds what sharing
@@ -73,11 +67,11 @@ func (w *watch) probe(ctx context.Context, props bridge.Props) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	lv := &live{scales: scales, directory: sh.directory, came: watchModel(sh.modelPath(props))}
+	lv := &live{scales: scales, modelFile: watchModel(sh.modelPath(props))}
 	lv.model = sh.openModel(props)
 	lv.ctx, lv.cancel = context.WithCancel(context.Background())
 	if err := w.tryOut(ctx, lv, props); err != nil {
-		lv.close()
+		lv.retire()
 		return nil, err
 	}
 	lv.signer = sh.signer(lv.model)
@@ -85,12 +79,12 @@ func (w *watch) probe(ctx context.Context, props bridge.Props) (*live, error) {
 	lv.refKey = sh.keyOfWeights(lv)
 	layout := &lv.probed.Layout
 	if err := sh.openStore(lv); err != nil {
-		lv.close()
+		lv.retire()
 		return nil, err
 	}
 	lv.filler = &bridge.Filler{Backend: sh.backend, Kernels: sh.kernels, Store: lv.store, Layout: layout, RoPE: lv.probed.RoPE, Speculates: sh.backend.Speculates(ctx)}
 	lv.tokenizer = tokenizer{sh.backend, lv.model, lv.probed.Props.Context}
-	lv.parts.worth = lv.probed.Fast() && lv.agent() && lv.model != nil && lv.model.BytePairs()
+	lv.parts.worth = lv.probed.Fast() && lv.model != nil && lv.model.BytePairs()
 	sh.loadCalibration(lv)
 	lv.gate = newGate()
 	lv.costs = newCosts(lv.probed, layout.BytesPerToken())
@@ -175,6 +169,31 @@ func (sh *Sharer) signer(m *bridge.Model) *matcher.Signer {
 		return matcher.IdentitySigner(signerSeed)
 	}
 	return s
+}
+
+// goLive shares by lv from now on, where nothing happened while it was probed: doubts is how many
+// there were before.
+func (sh *Sharer) goLive(lv *live, doubts int64) {
+	lv.since = time.Now()
+	sh.uncleared.Store(&lv.probed.Props)
+	sh.disinherit(lv.slots)
+	sh.live.Store(lv)
+	if sh.ended() && sh.live.CompareAndSwap(lv, nil) { // Close came before and did not see it
+		lv.retire()
+		return
+	}
+	sh.metrics.Sharing.Set(1)
+	sh.gauges(lv)
+	sh.tellHow(lv)
+	sh.announce(lv)
+	sh.running.Go(func() { sh.keepIndexed(lv) })
+	sh.running.Go(func() { sh.attend(lv) })
+	switch { // while it was probed
+	case sh.doubts.Load() != doubts:
+		sh.doubt(lv, "the backend went away while it was probed", probeEvery)
+	case sh.scales.set.Load() != lv.scales:
+		sh.doubt(lv, scalesSet, 0)
+	}
 }
 
 func (sh *Sharer) announce(lv *live) {

@@ -83,10 +83,7 @@ func (l *losses) many(with string) bool {
 
 // lately: many, and the last time within lossMemory.
 func (l *losses) lately(with string) bool {
-	if !l.many(with) {
-		return false
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Since(l.last) <= lossMemory
+	return l.with == with && l.n >= maxLosses && time.Since(l.last) <= lossMemory
 }

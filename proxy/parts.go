@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/semsharekv/semsharekv/bridge"
 )
@@ -29,7 +30,7 @@ var errOtherTokens = errors.New("in parts the prompt has other tokens than as a 
 
 // parts tells whether texts are tokenised in parts.
 type parts struct {
-	worth bool        // the backend is fast, the agent keeps what the whole is, and words do not reach across blanks
+	worth bool        // the backend is fast, and words do not reach across blanks
 	wrong atomic.Bool // parts had other tokens than the whole
 }
 
@@ -77,23 +78,16 @@ func (lv *live) tokenizeInParts(ctx context.Context, auth, text string) ([]int32
 // tokenizeEach joins the tokens of all texts, in front of the first of which stands what the
 // model puts before every prompt.
 func tokenizeEach(ctx context.Context, backend *bridge.Backend, auth string, texts []string) ([]int32, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	out := make([][]int32, len(texts))
-	var all sync.WaitGroup
+	g, ctx := errgroup.WithContext(ctx)
 	for i, text := range texts {
-		all.Go(func() {
-			var err error
-			if out[i], err = backend.Tokenize(ctx, auth, text, i == 0, true); err != nil {
-				cancel(err)
-			}
+		g.Go(func() (err error) {
+			out[i], err = backend.Tokenize(ctx, auth, text, i == 0, true)
+			return err
 		})
 	}
-	all.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	return slices.Concat(out...), nil
+	err := g.Wait()
+	return slices.Concat(out...), err
 }
 
 // cutAtBlanks cuts a text into n parts, about as long, before blanks between a word and a
@@ -138,13 +132,4 @@ func (d *decision) confirm(ctx context.Context) error {
 		d.sh.log.Warn().Str("id", d.req.ID).Msg("a prompt has other tokens in parts than as a whole: from now on prompts are tokenised as a whole, which takes longer")
 	}
 	return errOtherTokens
-}
-
-// confirmLate confirms the tokens once the answer went through: if they turn out wrong, they
-// count as unknown.
-func (d *decision) confirmLate(ctx context.Context) {
-	if d.confirm(ctx) != nil {
-		d.tokens = nil
-	}
-	d.exact = nil
 }

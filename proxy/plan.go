@@ -41,7 +41,7 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 	defer cancel()
 	tokens, exact, err := d.lv.tokens(ctx, d.req.Authorization, &d.req.Prompt)
 	d.sh.step("tokens", start)
-	if refused(err) {
+	if keyRefused(err) {
 		return nil, coldRefused
 	}
 	if err != nil || len(tokens) == 0 {
@@ -63,7 +63,7 @@ func (d *decision) match(ctx context.Context) (*planned, string) {
 	case d.book.longestPrefix(d.req.Tenant, tokens, d.maxGeneration()) >= int(exactEnough*float64(len(tokens))):
 		return nil, coldNoGain
 	}
-	defer func() { d.lv.costs.matched(len(tokens), float64(time.Since(start).Microseconds())/1000) }()
+	defer func() { d.lv.costs.matched(len(tokens), milliseconds(time.Since(start))) }()
 	refs, reason := d.lookUp(ctx)
 	if len(refs) == 0 {
 		return nil, reason
@@ -93,7 +93,7 @@ func late(ctx context.Context, otherwise string) string {
 func (d *decision) lookUp(ctx context.Context) ([]matcher.Reference, string) {
 	defer d.sh.step("lookup", time.Now())
 	pol := &d.req.Policy
-	found, err := d.sh.index.Find(ctx, d.lv.scope(d.req.Tenant), d.lv.signer.Fingerprint(d.tokens), max(candidates, 2*pol.References))
+	found, err := d.sh.index.Find(ctx, d.sh.scope(d.req.Tenant, d.lv.refKey), d.lv.signer.Fingerprint(d.tokens), max(candidates, 2*pol.References))
 	if err != nil {
 		d.sh.metrics.IndexErrors.Inc()
 		d.sh.log.Debug().Err(err).Str("id", d.req.ID).Msg("index")

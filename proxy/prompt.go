@@ -13,24 +13,22 @@ type PromptKind uint8
 
 const (
 	PromptText   PromptKind = iota // a string, tokenized with special tokens parsed
-	PromptTokens                   // token ids
-	PromptMixed                    // an array of strings and token ids
+	PromptParts                    // token ids, or an array of strings and token ids
 	PromptChat                     // messages, through the chat template
 	PromptInfill                   // prefix and suffix around a hole
 )
 
 // Prompt is the prompt of one request, in the form it came in.
 type Prompt struct {
-	Kind   PromptKind
-	Text   string
-	Tokens []int32
-	Parts  []PromptPart
+	Kind  PromptKind
+	Text  string
+	Parts []PromptPart
 	// Chat is an OpenAI chat body, as /apply-template takes it.
 	Chat   json.RawMessage
 	Infill Infill
 }
 
-// PromptPart is one element of a mixed prompt: a string or token ids.
+// PromptPart is one part of a prompt: a string, or token ids in a row.
 type PromptPart struct {
 	Text   string
 	Tokens []int32
@@ -70,12 +68,6 @@ func several(get func(string) gjson.Result) bool {
 		n := get(key)
 		return n.Exists() && n.Type != gjson.Null && (n.Type != gjson.Number || n.Num != 0 && n.Num != 1)
 	})
-}
-
-// asksForSeveral reports whether the body asks for several answers or has several prompts. They
-// take a slot each, of the backend's choice whatever id_slot says.
-func asksForSeveral(body object) bool {
-	return several(body.get) || isList(only(body.get("prompt")))
 }
 
 // readPrompt finds the prompt in the body of a generation request. Where it
@@ -177,13 +169,10 @@ func partsPrompt(p gjson.Result) (Prompt, string) {
 		}
 		return true
 	})
-	switch {
-	case off != "":
+	if off != "" {
 		return Prompt{}, off
-	case len(parts) == 1:
-		return Prompt{Kind: PromptTokens, Tokens: parts[0].Tokens}, ""
 	}
-	return Prompt{Kind: PromptMixed, Parts: parts}, ""
+	return Prompt{Kind: PromptParts, Parts: parts}, ""
 }
 
 func tokenID(v float64) (int32, bool) {

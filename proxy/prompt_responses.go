@@ -1,6 +1,10 @@
 package proxy
 
-import "github.com/tidwall/gjson"
+import (
+	"slices"
+
+	"github.com/tidwall/gjson"
+)
 
 // chatFromResponses turns the body of an OpenAI responses request into the
 // chat body that llama-server makes of it
@@ -120,10 +124,6 @@ const reasoningKey = "reasoning_content"
 
 // appendResponsesItem adds one input item.
 func appendResponsesItem(messages []*spoken, item gjson.Result) ([]*spoken, string) {
-	var prev *spoken
-	if n := len(messages); n > 0 && messages[n-1].assistant {
-		prev = messages[n-1]
-	}
 	role, kind := stringOf(item.Get("role"), ""), stringOf(item.Get("type"), "")
 	content := item.Get("content")
 	switch {
@@ -132,26 +132,22 @@ func appendResponsesItem(messages []*spoken, item gjson.Result) ([]*spoken, stri
 		if off != "" {
 			return nil, off
 		}
-		return append(messages, responsesMessage(item, parts)), ""
+		return append(messages, newSpoken(responsesMessage(item, parts))), ""
 	case role == "assistant" && kind == "message":
 		parts, off := responsesParts(content, "output_text", "input_text")
 		if off != "" {
 			return nil, off
 		}
-		if prev == nil {
-			return append(messages, responsesMessage(item, parts)), ""
-		}
-		prev.add("content", parts...)
+		messages, said := appendSaid(messages, responsesMessage(item, nil))
+		said.add("content", parts...)
 		return messages, ""
 	case kind == "function_call":
 		call, off := responsesCall(item)
 		if off != "" {
 			return nil, off
 		}
-		if prev == nil {
-			return append(messages, newSpoken(object{{"role", `"assistant"`}, {"tool_calls", array([]string{call})}})), ""
-		}
-		prev.add("tool_calls", call)
+		messages, said := appendSaid(messages, object{{"role", `"assistant"`}})
+		said.add("tool_calls", call)
 		return messages, ""
 	case kind == "function_call_output":
 		return appendResponsesOutput(messages, item)
@@ -160,21 +156,29 @@ func appendResponsesItem(messages []*spoken, item gjson.Result) ([]*spoken, stri
 		if text.Type != gjson.String || !item.Get("summary").IsArray() {
 			return nil, offForm
 		}
-		if prev == nil {
-			return append(messages, newSpoken(object{{"role", `"assistant"`}, {"content", "[]"}, {reasoningKey, text.Raw}})), ""
-		}
-		prev.reason(text.Raw)
+		messages, said := appendSaid(messages, object{{"role", `"assistant"`}, {"content", "[]"}})
+		said.reason(text.Raw)
 		return messages, ""
 	}
 	return nil, offForm
 }
 
+// appendSaid returns the message that an assistant's next item goes into: the last one, if that is
+// an assistant's, or else begun, which it adds.
+func appendSaid(messages []*spoken, begun object) ([]*spoken, *spoken) {
+	n := len(messages)
+	if n == 0 || !messages[n-1].assistant {
+		messages = append(messages, newSpoken(begun))
+	}
+	return messages, messages[len(messages)-1]
+}
+
 // responsesMessage is the item itself, with its content as chat parts.
-func responsesMessage(item gjson.Result, parts []string) *spoken {
+func responsesMessage(item gjson.Result, parts []string) object {
 	m := objectOf(item)
 	m.del("type", "status")
 	m.set("content", array(parts))
-	return newSpoken(m)
+	return m
 }
 
 // responsesParts turns content, a string or typed parts, into text parts.
@@ -191,11 +195,9 @@ func responsesParts(content gjson.Result, types ...string) (parts []string, off 
 			off = offMultimodal
 			return false
 		}
-		for _, t := range types {
-			if kind == t && p.Get("text").Type == gjson.String {
-				parts = append(parts, textPart(p.Get("text").Raw))
-				return true
-			}
+		if text := p.Get("text"); slices.Contains(types, kind) && text.Type == gjson.String {
+			parts = append(parts, textPart(text.Raw))
+			return true
 		}
 		off = offForm // refusals, files and what is yet to come
 		return false

@@ -18,12 +18,12 @@ func TestReadPrompt(t *testing.T) {
 		}
 	}
 	text := Prompt{Kind: PromptText, Text: "a\n☃"}
-	ids := Prompt{Kind: PromptTokens, Tokens: []int32{1, 2, 3}}
+	ids := Prompt{Kind: PromptParts, Parts: []PromptPart{{Tokens: []int32{1, 2, 3}}}}
 	f(EndpointCompletion, `{"prompt":"a\n☃"}`, text)
 	f(EndpointCompletion, `{"prompt":["a\n\u2603"]}`, text)
 	f(EndpointCompletions, `{"prompt":[1,2,3]}`, ids)
 	f(EndpointCompletion, `{"prompt":[[1,2,3]]}`, ids)
-	f(EndpointCompletion, `{"prompt":[1,2,"x",3]}`, Prompt{Kind: PromptMixed, Parts: []PromptPart{
+	f(EndpointCompletion, `{"prompt":[1,2,"x",3]}`, Prompt{Kind: PromptParts, Parts: []PromptPart{
 		{Tokens: []int32{1, 2}}, {Text: "x"}, {Tokens: []int32{3}},
 	}})
 	chat := `{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}]}`

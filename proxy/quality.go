@@ -140,10 +140,11 @@ func (d *decision) applyLeftOut() bool {
 	return true
 }
 
-// withLevel is the recipe with the level's choice by deviation.
-func (d *decision) withLevel(r *bridge.Recipe) *bridge.Recipe {
+// byDeviation is what the agent computes because it deviates: the level's choice, or the policy's.
+func (d *decision) byDeviation() bridge.Deviating {
 	if l := d.level; l != nil {
-		r.Extra = bridge.Deviating{ShareFirst: float32(l.ShareFirst), ShareLast: float32(l.ShareLast), MinDeviation: float32(l.MinDeviation)}
+		return bridge.Deviating{ShareFirst: float32(l.ShareFirst), ShareLast: float32(l.ShareLast), MinDeviation: float32(l.MinDeviation)}
 	}
-	return r
+	pol := &d.req.Policy
+	return bridge.Deviating{ShareFirst: float32(pol.AgentShareFirst), ShareLast: float32(pol.AgentShareLast)}
 }

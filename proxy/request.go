@@ -58,10 +58,14 @@ func (r *request) unread() bool {
 	return r.Off == offEncoding || r.Off == offJSON || r.Off == offDeep || r.Off == offMembers
 }
 
-// several reports whether the body asks for several answers, or answers to several prompts. It
-// reads the body once more.
+// several reports whether the body asks for several answers, or answers to several prompts, which
+// take a slot each, of the backend's choice whatever id_slot says. It reads the body once more.
 func (r *request) several() bool {
-	return !r.unread() && asksForSeveral(objectOf(gjson.ParseBytes(r.Body)))
+	if r.unread() {
+		return false
+	}
+	body := objectOf(gjson.ParseBytes(r.Body))
+	return several(body.get) || isList(only(body.get("prompt")))
 }
 
 // declines reports whether the client wants nothing shared: any of the values says off.
@@ -108,6 +112,6 @@ func newRequest(x *exchange, cfg *configs.Config, h *fasthttp.RequestHeader, bod
 			r.Prompt, r.Off = readPrompt(x.endpoint, doc)
 		}
 	}
-	r.Scattered = r.Apart && (r.several() || r.ignoresSlots())
+	r.Scattered = r.Apart && (r.ignoresSlots() || r.several())
 	return r
 }

@@ -47,7 +47,7 @@ func (sh *Sharer) attend(lv *live) {
 
 // look doubts the backend where it is seen to be another one, and reports whether it did.
 func (sh *Sharer) look(lv *live) bool {
-	if lv.model == nil && lv.came.isThere() {
+	if lv.model == nil && lv.modelFile.isThere() {
 		sh.doubt(lv, "there is a model file now, or another one", sh.reprobePause(lv))
 		return true
 	}

@@ -28,9 +28,6 @@ const (
 	abortTime = time.Second
 )
 
-// emptyHeader is the client's part of requests that no client sent.
-var emptyHeader fasthttp.RequestHeader
-
 // Server is the sidecar's HTTP side. Make it with New.
 type Server struct {
 	config   atomic.Pointer[configs.Config]
@@ -213,7 +210,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	body, err := readBody(ctx, cfg.Limits.Body, s.idle)
 	x.bytesIn = len(body)
 	if err != nil {
-		x.refuseBody(ctx, err, cfg.Limits.Body)
+		x.refuseFor(ctx, err, cfg.Limits.Body)
 		return
 	}
 	x.hangup = s.hangups.add(ctx.Conn(), func() { x.cancel(errClientGone) })
@@ -225,14 +222,14 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		body, err = x.passApart(ctx, cfg, body, &head)
 	}
 	if err != nil {
-		x.refuseBody(ctx, err, cfg.Limits.Body)
+		x.refuseFor(ctx, err, cfg.Limits.Body)
 		return
 	}
 	x.forward(ctx, head, body)
 }
 
 func (s *Server) begin(ctx *fasthttp.RequestCtx) *exchange {
-	x := &exchange{server: s, start: time.Now(), method: string(ctx.Method()), path: string(ctx.Path()), conn: ctx.Conn(), stall: s.idle}
+	x := &exchange{server: s, start: time.Now(), method: string(ctx.Method()), path: string(ctx.Path()), conn: ctx.Conn()}
 	x.ctx, x.cancel = context.WithCancelCause(s.base)
 	if ctx.IsPost() {
 		x.endpoint = endpoints[x.path]

@@ -363,7 +363,7 @@ func TestSharingKeepsTenantsApart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		scope := lv.scope(digest("header", "x-tenant", "z"))
+		scope := s.server.sharer.scope(digest("header", "x-tenant", "z"), lv.refKey)
 		if err := s.server.sharer.index.Add(t.Context(), scope, m.ID, lv.signer.Fingerprint(p.Tokens), p.Used); err != nil {
 			t.Fatal(err)
 		}

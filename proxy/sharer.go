@@ -35,8 +35,7 @@ type Sharer struct {
 	unshared atomic.Pointer[unshared] // nil, or closed, where there is no book of a backend that nothing is shared with
 	noBook   atomic.Pointer[string]   // why there is none, as far as it was found out; "" where there is
 	whyNot   atomic.Pointer[string]
-	tried    atomic.Bool // the backend was tried out, whatever came of it
-	strikes  atomic.Int32
+	tried    atomic.Bool            // the backend was tried out, whatever came of it
 	blamed   atomic.Pointer[string] // digest of the last prompt that the backend failed on
 	doubts   atomic.Int64
 	observer atomic.Pointer[func(Report)]
@@ -195,6 +194,5 @@ func (sh *Sharer) EmptySlots(ctx context.Context) error {
 		}
 	}
 	lv.slots.allEmptied()
-	sh.gauges(lv)
 	return nil
 }

@@ -72,8 +72,8 @@ func (s *slots) longestPrefix(tenant string, tokens []int32, most int) int {
 	return n
 }
 
-// hold reports whether any slot is known to hold a prompt of the tenant.
-func (s *slots) hold(tenant string) bool {
+// holdsAny reports whether any slot is known to hold a prompt of the tenant.
+func (s *slots) holdsAny(tenant string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.all, func(sl *slot) bool { return sl.tenant == tenant && len(sl.tokens) > 0 })
@@ -348,13 +348,14 @@ func (s *slots) release(sl *slot, tenant string, tokens []int32, generation int)
 func (s *slots) releaseLeaving(sl *slot, tenant string, tokens, left []int32, generation int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sl.busy, sl.used = false, time.Now()
-	sl.tenant, sl.tokens, sl.left, sl.generation = tenant, tokens, nil, generation
-	if sl.doubted {
-		sl.adapters, left = unknownAdapters, nil
-	}
-	if sl.doubted || len(tokens) == 0 {
-		sl.doubted = false
+	sl.busy, sl.used, sl.generation = false, time.Now(), generation
+	switch {
+	case sl.doubted:
+		sl.doubted, sl.adapters = false, unknownAdapters
+		sl.nobodys()
+	case len(tokens) > 0:
+		sl.tenant, sl.tokens, sl.left = tenant, tokens, nil
+	default:
 		sl.nobodys()
 		if generation == 0 && left != nil {
 			sl.tenant, sl.left = tenant, left

@@ -44,11 +44,7 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 // allowWrite gives the client time to take what is written to it next. The first time it
 // is the request's context that is told, so that the deadline ends with the answer.
 func (x *exchange) allowWrite(c interface{ SetWriteDeadline(time.Time) error }) {
-	var deadline time.Time
-	if x.stall > 0 {
-		deadline = time.Now().Add(x.stall)
-	}
-	_ = c.SetWriteDeadline(deadline)
+	_ = c.SetWriteDeadline(time.Now().Add(x.server.idle))
 }
 
 // Close ends the exchange once the client has the answer, or will not get it.
@@ -76,16 +72,13 @@ func (x *exchange) end() {
 	}
 	x.ended = true
 	x.server.hangups.remove(x.hangup)
-	if x.answer != nil {
-		if x.complete {
-			x.answer.release()
-		} else {
-			x.answer.close()
-		}
-		if !x.complete && x.err == nil {
-			// The backend was still sending: it was the client's side that broke.
-			x.fail(errClientGone)
-		}
+	switch {
+	case x.answer == nil:
+	case x.complete:
+		x.answer.release()
+	default:
+		x.answer.close()
+		x.fail(errClientGone) // if nothing was noted yet, the backend was still sending: the client's side broke
 	}
 	x.cancel(nil)
 	// The last bytes of the answer still wait in fasthttp's buffer: what is

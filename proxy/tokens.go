@@ -25,7 +25,7 @@ type tokenizer struct {
 
 // tokens returns the ids of a prompt. If they were found in parts (parts.go), exactTokens are
 // those of the whole, still under way. The backend is asked with the client's Authorization:
-// it returns an error for a client that it would refuse (see refused).
+// it returns an error for a client that it would refuse (see keyRefused).
 func (lv *live) tokens(ctx context.Context, auth string, p *Prompt) ([]int32, *exactTokens, error) {
 	text := p.Text
 	switch p.Kind {
@@ -53,13 +53,10 @@ func (t tokenizer) whole(ctx context.Context, auth, text string) ([]int32, error
 
 // ids are those of a prompt that is not one text.
 func (t tokenizer) ids(ctx context.Context, auth string, p *Prompt) ([]int32, error) {
-	switch p.Kind {
-	case PromptMixed:
-		return t.mixed(ctx, auth, p.Parts)
-	case PromptInfill:
+	if p.Kind == PromptInfill {
 		return t.infill(ctx, auth, p.Infill)
 	}
-	return p.Tokens, errors.Join(t.admitted(ctx, auth), t.has(p.Tokens))
+	return t.mixed(ctx, auth, p.Parts)
 }
 
 // mixed joins the parts; only a string in front gets what the model puts before
@@ -104,8 +101,7 @@ func (t tokenizer) has(ids []int32) error {
 // untested reports whether the prompt has token ids of the client's of which nobody knows
 // whether the model has them: that the backend refuses them says nothing of filling.
 func (d *decision) untested() bool {
-	kind := d.req.Prompt.Kind
-	return (kind == PromptTokens || kind == PromptMixed) && d.lv.tokenizer.vocabulary() == 0
+	return d.req.Prompt.Kind == PromptParts && d.lv.tokenizer.vocabulary() == 0
 }
 
 // admitted asks a backend with keys whether it takes the client's, for prompts of which
@@ -121,11 +117,11 @@ func (t tokenizer) admitted(ctx context.Context, auth string) error {
 // turnsAway reports whether the backend does not take a client's key, so that nothing need be
 // done for it.
 func (sh *Sharer) turnsAway(ctx context.Context, auth string) bool {
-	return sh.shares() && refused(tokenizer{backend: sh.backend}.admitted(ctx, auth))
+	return sh.shares() && keyRefused(tokenizer{backend: sh.backend}.admitted(ctx, auth))
 }
 
-// refused reports whether the backend does not take the client's key.
-func refused(err error) bool {
+// keyRefused reports whether the backend does not take the client's key.
+func keyRefused(err error) bool {
 	var b *bridge.BackendError
 	return errors.As(err, &b) && (b.Status == http.StatusUnauthorized || b.Status == http.StatusForbidden)
 }

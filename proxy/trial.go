@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"slices"
-
 	"github.com/semsharekv/semsharekv/bridge"
 	"github.com/semsharekv/semsharekv/configs"
 	"github.com/semsharekv/semsharekv/matcher"
@@ -56,7 +54,6 @@ func (d *decision) tryPlan(p *matcher.Plan, end int) {
 // trialRecipe is the recipe as the trial wants it.
 func (d *decision) trialRecipe(r *bridge.Recipe) *bridge.Recipe {
 	if d.trial != nil && d.trial.Unrotated {
-		r.Runs = slices.Clone(r.Runs)
 		for i := range r.Runs {
 			r.Runs[i].Delta = 0
 		}

@@ -26,7 +26,7 @@ const (
 // agentFailed counts a recipe that failed, if that may be the agent's doing.
 func (lv *live) agentFailed(sh *Sharer, err error) {
 	switch {
-	case errors.Is(err, bridge.ErrNotTaken), errors.Is(err, bridge.ErrNoCells), errors.Is(err, bridge.ErrUnsent):
+	case isAny(err, bridge.ErrNotTaken, bridge.ErrNoCells, bridge.ErrUnsent):
 	case errors.Is(err, bridge.ErrLost):
 		lv.lostWith(sh)
 	case errors.Is(err, bridge.ErrNoAgent), lv.failures.Add(1) >= maxFailures:
@@ -65,7 +65,7 @@ func (sh *Sharer) chooseWay(ctx context.Context, lv *live, prober bridge.Prober)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil || sh.cfg.Backend.Way == "agent" || errors.Is(err, bridge.ErrLost) || errors.Is(err, bridge.ErrTaken) || errors.Is(err, bridge.ErrUnsent) {
+		if ctx.Err() != nil || sh.cfg.Backend.Way == "agent" || isAny(err, bridge.ErrLost, bridge.ErrTaken, bridge.ErrUnsent) {
 			return err
 		}
 		why = err.Error()

@@ -92,7 +92,7 @@ func TestAnAgentThatEndsTheBackendIsNotTriedForEver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lv.close()
+	defer lv.retire()
 	if deaths != maxLosses || lv.agent() {
 		t.Errorf("the backend died %d times, and the agent fills slots: %v; want %d, and that it does not", deaths, lv.agent(), maxLosses)
 	}
