@@ -53,7 +53,7 @@ func runsServer(c *corev1.Container) bool {
 }
 
 // serverLine is a shell line that runs a llama-server.
-var serverLine = regexp.MustCompile(`llama-server|(^|[\s/;&])llama\s+serve(\s|$)`)
+var serverLine = regexp.MustCompile(`llama-server|(^|[\s/;&])llama\s+server?(\s|$)`)
 
 func startsServer(word string) bool { return word == "--server" || word == "-s" }
 

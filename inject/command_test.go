@@ -96,7 +96,10 @@ func TestCommandsOfAServerAreKnown(t *testing.T) {
 	}
 	f(true, "/app/llama-server", "-m", "/m")
 	f(true, "tini", "--", "llama", "serve")
+	f(true, "tini", "--", "llama", "server", "-m", "/m")
 	f(true, "sh", "-c", "exec /app/llama serve -m /m")
+	f(true, "sh", "-c", "exec /app/llama server -m /m")
+	f(false, "sh", "-c", "llama servers")
 	f(true, "sh", "-c", "llama-server -m /m")
 	f(false, "llama", "bench", "serve")
 	f(false, "llama")
