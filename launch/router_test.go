@@ -19,6 +19,8 @@ func TestARouterOfModelsIsRefused(t *testing.T) {
 	f(command("/app/llama serve"), "names no model")
 	f(command("/app/llama server"), "names no model")
 	f(command("llama-server --model-draft d.gguf"), "names no model")
+	f(command("llama-server --spec-default"), "names no model") // how to draft, not what
+	f(command("llama-server --spec_default"), "names no model")
 	f(command("llama-server --model=x"), "names no model") // an invalid argument
 }
 
