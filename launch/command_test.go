@@ -74,6 +74,7 @@ func TestShareRespectsWhatTheUserSaid(t *testing.T) {
 	f(command("llama-server --cache_idle_slots --slot_save_path /slots"), "")
 	f(command("llama-server --no-cache-idle-slots"), "")
 	f(command("llama-server", "LLAMA_ARG_CACHE_IDLE_SLOTS=1"), "1")
+	f(command("llama-server", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS=0"), "") // which says no
 }
 
 func TestSeparateRespectsWhatTheUserSaid(t *testing.T) {

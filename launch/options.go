@@ -21,7 +21,8 @@ func (c *Command) value(o llamaserver.Option) (v string, given bool) {
 // given tells whether the user said anything about an option.
 func (c *Command) given(o llamaserver.Option) bool {
 	_, inEnv := lookup(c.Env, o.Env)
-	return inEnv || slices.ContainsFunc(c.Args, o.Is)
+	_, takenBack := lookup(c.Env, o.NegatedEnv())
+	return inEnv || takenBack || slices.ContainsFunc(c.Args, o.Is)
 }
 
 // set gives an option a value in place of whatever the user gave.
