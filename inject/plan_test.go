@@ -288,6 +288,13 @@ var refusals = []struct {
 		server(p).Args = []string{"--port", "$(PORT)"}
 		server(p).Env = []corev1.EnvVar{{Name: "PORT", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
 	}},
+	{kindPort, "AIP_MODE", func(p *corev1.Pod) { server(p).Env = []corev1.EnvVar{hidden("AIP_MODE")} }},
+	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, hidden("AIP_HTTP_PORT")}
+	}},
+	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, {Name: "AIP_HTTP_PORT", Value: "x"}}
+	}},
 	{kindPort, "declares several", func(p *corev1.Pod) {
 		server(p).Args = []string{"-m", "/m"}
 		server(p).Ports = []corev1.ContainerPort{{Name: "http", ContainerPort: 1}, {Name: "b", ContainerPort: 2}}
