@@ -25,6 +25,8 @@ const (
 type Command struct {
 	Args []string // the program first
 	Env  []string // as of os.Environ
+
+	files *config // nil: not read yet
 }
 
 // Place is where the sidecar stands and where the server went.

@@ -13,7 +13,7 @@ import (
 )
 
 func command(line string, env ...string) *Command {
-	return &Command{Args: strings.Fields(line), Env: env}
+	return &Command{Args: strings.Fields(line), Env: env, files: &config{}} // whatever this machine has
 }
 
 func TestMoveTakesTheServersPlace(t *testing.T) {

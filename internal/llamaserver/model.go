@@ -37,9 +37,9 @@ func isChoice(word string) bool {
 	return word != specDefault && choice.MatchString(word)
 }
 
-// NamesModel reports whether a word of a command line, or a variable, tells the server its
-// model. isSet reports whether a variable of that name is there.
-func NamesModel(words []string, isSet func(variable string) bool) bool {
+// NamesModel reports whether a word of a command line, or something else, tells the server
+// its model. given reports whether something else gives it an option.
+func NamesModel(words []string, given func(o Option) bool) bool {
 	return slices.ContainsFunc(words, isChoice) ||
-		slices.ContainsFunc(ModelOptions, func(o Option) bool { return slices.ContainsFunc(words, o.Is) || isSet(o.Env) })
+		slices.ContainsFunc(ModelOptions, func(o Option) bool { return slices.ContainsFunc(words, o.Is) || given(o) })
 }

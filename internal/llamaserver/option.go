@@ -47,6 +47,13 @@ func (o Option) Is(word string) bool {
 	return slices.Contains(o.Names, word) || o.Negated != "" && word == o.Negated
 }
 
+// IsKey reports whether a key of a configuration file of llama.cpp gives the option: one of
+// its names without the dashes, or a variable.
+func (o Option) IsKey(key string) bool {
+	keys := slices.Concat(o.Names, []string{o.Negated, o.Env, o.NegatedEnv()})
+	return slices.ContainsFunc(keys, func(name string) bool { return strings.TrimLeft(name, "-") == key })
+}
+
 // NegatedEnv is the variable that takes the option back as soon as it is set, whatever it
 // holds; empty: none does.
 func (o Option) NegatedEnv() string {
