@@ -53,7 +53,7 @@ func runsServer(c *corev1.Container) bool {
 }
 
 // serverLine is a shell line that runs a llama-server.
-var serverLine = regexp.MustCompile(`llama-server|(^|[\s/;&])llama\s+serve(\s|$)`)
+var serverLine = regexp.MustCompile(`llama-server|(^|[\s/;&])llama\s+server?(\s|$)`)
 
 func startsServer(word string) bool { return word == "--server" || word == "-s" }
 
@@ -142,13 +142,12 @@ func (cmd *command) value(o llamaserver.Option) (v string, given, known bool) {
 	return cmd.env.get(o.Env)
 }
 
-// has reports whether an option without a value is given.
-func (cmd *command) has(o llamaserver.Option) bool {
-	if slices.ContainsFunc(cmd.options(), o.Is) {
-		return true
-	}
-	v, given, _ := cmd.env.get(o.Env)
-	return given && !slices.Contains([]string{"", "0", "false", "off", "disabled"}, strings.ToLower(v))
+// switches reports whether an option without a value is certain to be on, or off.
+func (cmd *command) switches(o llamaserver.Option) (on, off bool) {
+	return o.Switch(cmd.options(), func(variable string) (string, bool) {
+		v, given, _ := cmd.env.get(variable)
+		return v, given
+	})
 }
 
 // set gives the option the value, in place where it stands, else at the end.

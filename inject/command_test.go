@@ -96,12 +96,32 @@ func TestCommandsOfAServerAreKnown(t *testing.T) {
 	}
 	f(true, "/app/llama-server", "-m", "/m")
 	f(true, "tini", "--", "llama", "serve")
+	f(true, "tini", "--", "llama", "server", "-m", "/m")
 	f(true, "sh", "-c", "exec /app/llama serve -m /m")
+	f(true, "sh", "-c", "exec /app/llama server -m /m")
+	f(false, "sh", "-c", "llama servers")
 	f(true, "sh", "-c", "llama-server -m /m")
 	f(false, "llama", "bench", "serve")
 	f(false, "llama")
 	f(false, "sh", "-c", "ollama serve")
 	f(false, "ollama", "serve")
+}
+
+// Only a server that certainly has no /slots is refused.
+func TestAServerThatHasSlotsIsInjected(t *testing.T) {
+	f := func(args string, env ...corev1.EnvVar) {
+		t.Helper()
+		after, _ := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			server(p).Args, server(p).Env = strings.Fields(args), env
+		}))
+		sidecar(t, after)
+	}
+	name := &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}
+	f("-m /m --no-slots --slots")
+	f("-m /m --slots", corev1.EnvVar{Name: "LLAMA_ARG_NO_ENDPOINT_SLOTS", Value: "1"})
+	f("-m /m", corev1.EnvVar{Name: "LLAMA_ARG_ENDPOINT_SLOTS", Value: "1"})
+	f("-m /m", corev1.EnvVar{Name: "LLAMA_ARG_ENDPOINT_SLOTS", ValueFrom: name})
+	f("-m /m", corev1.EnvVar{Name: "LLAMA_ARG_EMBEDDINGS", Value: "0"})
 }
 
 // What a refusal says is an annotation, a warning and a line in the log.

@@ -156,11 +156,13 @@ func (p *planner) checkServer() error {
 	}{
 		{llamaserver.Embeddings, "embeddings reuse no KV cache"},
 		{llamaserver.Reranking, "reranking reuses no KV cache"},
-		{llamaserver.NoSlots, "the sidecar needs /slots"},
 	} {
-		if p.cmd.has(o.Option) {
+		if on, _ := p.cmd.switches(o.Option); on {
 			return refuse(kindServer, "the server has %s: %s", o.Names[0], o.why)
 		}
+	}
+	if _, off := p.cmd.switches(llamaserver.Slots); off {
+		return refuse(kindServer, "the server has %s: the sidecar needs /slots", llamaserver.Slots.Negated)
 	}
 	return nil
 }

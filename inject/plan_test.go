@@ -278,9 +278,22 @@ var refusals = []struct {
 		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_EMBEDDINGS", Value: "1"}}
 	}},
 	{kindServer, "--no-slots", func(p *corev1.Pod) { server(p).Args = append(server(p).Args, "--no-slots") }},
+	{kindServer, "--no-slots", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_NO_ENDPOINT_SLOTS", Value: "0"}}
+	}},
+	{kindServer, "--no-slots", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_ENDPOINT_SLOTS", Value: "off"}}
+	}},
 	{kindPort, "cannot be told", func(p *corev1.Pod) {
 		server(p).Args = []string{"--port", "$(PORT)"}
 		server(p).Env = []corev1.EnvVar{{Name: "PORT", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
+	}},
+	{kindPort, "AIP_MODE", func(p *corev1.Pod) { server(p).Env = []corev1.EnvVar{hidden("AIP_MODE")} }},
+	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, hidden("AIP_HTTP_PORT")}
+	}},
+	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, {Name: "AIP_HTTP_PORT", Value: "x"}}
 	}},
 	{kindPort, "declares several", func(p *corev1.Pod) {
 		server(p).Args = []string{"-m", "/m"}

@@ -40,6 +40,9 @@ func (p *planner) arrangePorts() error {
 	}
 	p.cmd.set(llamaserver.Host, loopback)
 	p.cmd.set(llamaserver.Port, strconv.Itoa(p.backend))
+	if on, known := p.onVertex(); on || !known {
+		p.env = append(p.env, corev1.EnvVar{Name: llamaserver.VertexPort, Value: strconv.Itoa(p.backend)})
+	}
 	p.note("listen=%s", p.clientAddress())
 	p.note("backend=%s:%d", loopback, p.backend)
 	return nil
@@ -83,6 +86,13 @@ func (p *planner) clientPort() (int, error) {
 	if p.s.ListenPort != 0 {
 		return p.s.ListenPort, nil
 	}
+	on, known := p.onVertex()
+	if !known {
+		return 0, refuse(kindPort, "whether the server's %s is %s, which changes its port, cannot be told; want annotation %slisten-port", llamaserver.VertexMode, llamaserver.VertexPrediction, Prefix)
+	}
+	if on {
+		return p.vertexPort()
+	}
 	v, given, known := p.cmd.value(llamaserver.Port)
 	if given {
 		var n int
@@ -98,6 +108,23 @@ func (p *planner) clientPort() (int, error) {
 		return declared[0], nil
 	}
 	return 0, refuse(kindPort, "the server's port is not given and container %q declares several; want annotation %slisten-port", p.c.Name, Prefix)
+}
+
+// onVertex tells whether the server listens on Vertex AI's port, whatever else it is given.
+func (p *planner) onVertex() (on, known bool) {
+	mode, _, known := p.cmd.env.get(llamaserver.VertexMode)
+	return mode == llamaserver.VertexPrediction, known
+}
+
+func (p *planner) vertexPort() (n int, err error) {
+	v, _, known := p.cmd.env.get(llamaserver.VertexPort)
+	if known && v == "" {
+		return serverPort, nil
+	}
+	if !known || port(&n, v) != nil {
+		return 0, refuse(kindPort, "the server's port, %s %q, cannot be told; want annotation %slisten-port", llamaserver.VertexPort, v, Prefix)
+	}
+	return n, nil
 }
 
 // serverPorts are the TCP ports that the server's container declares.

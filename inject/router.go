@@ -20,8 +20,8 @@ func (p *planner) mayNameModel() bool {
 
 // namesModel tells whether something in the pod tells the server its model.
 func (p *planner) namesModel() bool {
-	return llamaserver.NamesModel(p.cmd.options(), func(variable string) bool {
-		_, given, _ := p.cmd.env.get(variable)
+	return llamaserver.NamesModel(p.cmd.options(), func(o llamaserver.Option) bool {
+		_, given, _ := p.cmd.env.get(o.Env)
 		return given
 	})
 }

@@ -25,6 +25,8 @@ const (
 type Command struct {
 	Args []string // the program first
 	Env  []string // as of os.Environ
+
+	files *config // nil: not read yet
 }
 
 // Place is where the sidecar stands and where the server went.
@@ -134,12 +136,29 @@ func (c *Command) Move() (Place, error) {
 	}
 	place := Place{URL: "http://" + net.JoinHostPort(serverHost, free)}
 	if host, ok := c.host(); ok {
-		port, _ := c.value(llamaserver.Port)
-		place.Listen = net.JoinHostPort(host, cmp.Or(port, serverPort))
+		place.Listen = net.JoinHostPort(host, cmp.Or(c.port(), serverPort))
+	}
+	if c.onVertex() {
+		c.Env = setenv(c.Env, llamaserver.VertexPort, free)
 	}
 	c.set(llamaserver.Host, serverHost)
 	c.set(llamaserver.Port, free)
 	return place, nil
+}
+
+// port is the one that the user gave the server, or "".
+func (c *Command) port() string {
+	if c.onVertex() {
+		port, _ := lookup(c.Env, llamaserver.VertexPort)
+		return port
+	}
+	port, _ := c.value(llamaserver.Port)
+	return port
+}
+
+func (c *Command) onVertex() bool {
+	mode, _ := lookup(c.Env, llamaserver.VertexMode)
+	return mode == llamaserver.VertexPrediction
 }
 
 // host is where the sidecar listens instead of the server; ok is false if that is on

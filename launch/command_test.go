@@ -13,7 +13,7 @@ import (
 )
 
 func command(line string, env ...string) *Command {
-	return &Command{Args: strings.Fields(line), Env: env}
+	return &Command{Args: strings.Fields(line), Env: env, files: &config{}} // whatever this machine has
 }
 
 func TestMoveTakesTheServersPlace(t *testing.T) {
@@ -58,6 +58,29 @@ func TestMoveTakesTheServersPlace(t *testing.T) {
 	f(command("nice -n 5 llama-server --port 9000", "LLAMA_ARG_PORT=9001"), "127.0.0.1:9000")
 }
 
+// There the server listens on AIP_HTTP_PORT, whatever --port says.
+func TestMoveOnVertexAI(t *testing.T) {
+	f := func(c *Command, want string) {
+		t.Helper()
+		p, err := c.Move()
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, _ := lookup(c.Env, llamaserver.VertexPort)
+		if p.Listen != want || p.URL != "http://127.0.0.1:"+port {
+			t.Errorf("%v: the sidecar listens on %s, want %s; the server on %s, is told %q", c, p.Listen, want, p.URL, port)
+		}
+	}
+	f(command("llama-server --port 9000", "AIP_MODE=PREDICTION"), "127.0.0.1:8080")
+	f(command("llama-server --host 0.0.0.0", "AIP_MODE=PREDICTION", "AIP_HTTP_PORT="), "0.0.0.0:8080")
+	f(command("llama-server --port 9000", "AIP_MODE=PREDICTION", "AIP_HTTP_PORT=7080"), "127.0.0.1:7080")
+	c := command("llama-server --port 9000", "AIP_MODE=TRAINING", "AIP_HTTP_PORT=7080")
+	p, err := c.Move()
+	if port, _ := lookup(c.Env, llamaserver.VertexPort); err != nil || p.Listen != "127.0.0.1:9000" || port != "7080" {
+		t.Errorf("elsewhere: listens on %s, AIP_HTTP_PORT %s, %v", p.Listen, port, err)
+	}
+}
+
 func TestShareRespectsWhatTheUserSaid(t *testing.T) {
 	f := func(c *Command, idle string) {
 		t.Helper()
@@ -74,6 +97,7 @@ func TestShareRespectsWhatTheUserSaid(t *testing.T) {
 	f(command("llama-server --cache_idle_slots --slot_save_path /slots"), "")
 	f(command("llama-server --no-cache-idle-slots"), "")
 	f(command("llama-server", "LLAMA_ARG_CACHE_IDLE_SLOTS=1"), "1")
+	f(command("llama-server", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS=0"), "") // which says no
 }
 
 func TestSeparateRespectsWhatTheUserSaid(t *testing.T) {

@@ -7,7 +7,8 @@ import (
 	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
-// value is what the arguments, or else the environment, say of an option.
+// value is what the arguments, or else the environment, or else configuration files say of
+// an option.
 func (c *Command) value(o llamaserver.Option) (v string, given bool) {
 	for word := range o.Values(c.Args) {
 		v, given = *word, true
@@ -15,13 +16,18 @@ func (c *Command) value(o llamaserver.Option) (v string, given bool) {
 	if given {
 		return v, true
 	}
-	return lookup(c.Env, o.Env)
+	if v, given = lookup(c.Env, o.Env); given {
+		return v, true
+	}
+	return c.config().value(o)
 }
 
 // given tells whether the user said anything about an option.
 func (c *Command) given(o llamaserver.Option) bool {
 	_, inEnv := lookup(c.Env, o.Env)
-	return inEnv || slices.ContainsFunc(c.Args, o.Is)
+	_, takenBack := lookup(c.Env, o.NegatedEnv())
+	_, inFile := c.config().value(o)
+	return inEnv || takenBack || inFile || slices.ContainsFunc(c.Args, o.Is)
 }
 
 // set gives an option a value in place of whatever the user gave.

@@ -3,16 +3,15 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
 
 // namesModel tells whether anything may tell the server its model.
 func (c *Command) namesModel() bool {
-	return llamaserver.NamesModel(c.Args, func(variable string) bool {
-		_, ok := lookup(c.Env, variable)
-		return ok
-	})
+	words := slices.Concat(c.Args, c.config().words())
+	return c.config().unread || llamaserver.NamesModel(words, c.given)
 }
 
 // checkRouter refuses a server that is certain to be a router.

@@ -17,7 +17,10 @@ func TestARouterOfModelsIsRefused(t *testing.T) {
 	f(command("./start.sh", "LLAMA_ARG_MODELS_DIR=/models"), "--models-dir /models: a router")
 	f(command("llama-server --port 8080"), "names no model")
 	f(command("/app/llama serve"), "names no model")
+	f(command("/app/llama server"), "names no model")
 	f(command("llama-server --model-draft d.gguf"), "names no model")
+	f(command("llama-server --spec-default"), "names no model") // how to draft, not what
+	f(command("llama-server --spec_default"), "names no model")
 	f(command("llama-server --model=x"), "names no model") // an invalid argument
 }
 

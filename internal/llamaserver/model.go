@@ -26,12 +26,20 @@ var ModelOptions = []Option{
 }
 
 // choice is an option that names a model of llama.cpp's own choice, as
-// --gpt-oss-20b-default.
+// --gpt-oss-20b-default; specDefault, which looks like one, names none.
 var choice = regexp.MustCompile(`^--.*-(default|spec)$`)
 
-// NamesModel reports whether a word of a command line, or a variable, tells the server its
-// model. isSet reports whether a variable of that name is there.
-func NamesModel(words []string, isSet func(variable string) bool) bool {
-	return slices.ContainsFunc(words, func(w string) bool { return choice.MatchString(spelled(w)) }) ||
-		slices.ContainsFunc(ModelOptions, func(o Option) bool { return slices.ContainsFunc(words, o.Is) || isSet(o.Env) })
+const specDefault = "--spec-default"
+
+// isChoice reports whether a word names a model of llama.cpp's own choice.
+func isChoice(word string) bool {
+	word = spelled(word)
+	return word != specDefault && choice.MatchString(word)
+}
+
+// NamesModel reports whether a word of a command line, or something else, tells the server
+// its model. given reports whether something else gives it an option.
+func NamesModel(words []string, given func(o Option) bool) bool {
+	return slices.ContainsFunc(words, isChoice) ||
+		slices.ContainsFunc(ModelOptions, func(o Option) bool { return slices.ContainsFunc(words, o.Is) || given(o) })
 }

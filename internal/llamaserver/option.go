@@ -15,7 +15,7 @@ type Option struct {
 	Names []string
 	// Negated takes it back; empty: nothing does.
 	Negated string
-	// Env is the variable that is read if no word gives the option.
+	// Env is the variable that is read if no word gives the option. NegatedEnv goes first.
 	Env string
 }
 
@@ -33,7 +33,7 @@ var (
 	CacheRAM = Option{Names: []string{"-cram", "--cache-ram"}, Env: "LLAMA_ARG_CACHE_RAM"}
 
 	IdleSlots  = Option{Names: []string{"--cache-idle-slots"}, Negated: "--no-cache-idle-slots", Env: "LLAMA_ARG_CACHE_IDLE_SLOTS"}
-	NoSlots    = Option{Names: []string{"--no-slots"}, Env: "LLAMA_ARG_NO_ENDPOINT_SLOTS"}
+	Slots      = Option{Names: []string{"--slots"}, Negated: "--no-slots", Env: "LLAMA_ARG_ENDPOINT_SLOTS"}
 	Embeddings = Option{Names: []string{"--embedding", "--embeddings"}, Env: "LLAMA_ARG_EMBEDDINGS"}
 	Reranking  = Option{Names: []string{"--rerank", "--reranking"}, Env: "LLAMA_ARG_RERANKING"}
 )
@@ -46,6 +46,47 @@ func (o Option) Is(word string) bool {
 	word = spelled(word)
 	return slices.Contains(o.Names, word) || o.Negated != "" && word == o.Negated
 }
+
+// IsKey reports whether a key of a configuration file of llama.cpp gives the option: one of
+// its names without the dashes, or a variable.
+func (o Option) IsKey(key string) bool {
+	keys := slices.Concat(o.Names, []string{o.Negated, o.Env, o.NegatedEnv()})
+	return slices.ContainsFunc(keys, func(name string) bool { return strings.TrimLeft(name, "-") == key })
+}
+
+// NegatedEnv is the variable that takes the option back as soon as it is set, whatever it
+// holds; empty: none does.
+func (o Option) NegatedEnv() string {
+	if o.Negated == "" {
+		return ""
+	}
+	return strings.Replace(o.Env, "LLAMA_ARG_", "LLAMA_ARG_NO_", 1)
+}
+
+// Switch reports what the last of the words, or else the environment, says of an option
+// without a value: that it is on, or off, or neither.
+func (o Option) Switch(words []string, lookup func(variable string) (value string, set bool)) (on, off bool) {
+	for _, w := range words {
+		if o.Is(w) {
+			off = spelled(w) == o.Negated
+			on = !off
+		}
+	}
+	if on || off {
+		return on, off
+	}
+	if _, set := lookup(o.NegatedEnv()); set {
+		return false, true
+	}
+	v, _ := lookup(o.Env)
+	return slices.Contains(truthy, v), slices.Contains(falsy, v)
+}
+
+// The values of variables that llama-server takes for yes and no.
+var (
+	truthy = []string{"on", "enabled", "true", "1"}
+	falsy  = []string{"off", "disabled", "false", "0"}
+)
 
 // Values are the words that hold the option's value, which follow its name:
 // llama-server takes none that "=" joins to the name. The last one counts.

@@ -29,6 +29,37 @@ func TestValuesFollowNames(t *testing.T) {
 	f(CacheRAM, "-cram 1 --cache_ram 2", "1", "2")
 }
 
+// The values are those of llama.cpp's is_truthy and is_falsey.
+func TestAVariableThatTakesBackCountsWhateverItHolds(t *testing.T) {
+	f := func(o Option, line string, env map[string]string, wantOn, wantOff bool) {
+		t.Helper()
+		on, off := o.Switch(strings.Fields(line), func(name string) (string, bool) {
+			v, set := env[name]
+			return v, set
+		})
+		if on != wantOn || off != wantOff {
+			t.Errorf("%s, %v: %s is on: %v, off: %v, want %v, %v", line, env, o.Name(), on, off, wantOn, wantOff)
+		}
+	}
+	const no, yes = "LLAMA_ARG_NO_ENDPOINT_SLOTS", "LLAMA_ARG_ENDPOINT_SLOTS"
+	f(Slots, "", nil, false, false)
+	f(Slots, "--slots --no-slots", nil, false, true)
+	f(Slots, "--no_slots --slots", nil, true, false)
+	f(Slots, "--slots", map[string]string{no: "1", yes: "0"}, true, false)
+	for _, v := range []string{"", "0", "1"} {
+		f(Slots, "", map[string]string{no: v, yes: "1"}, false, true)
+	}
+	for _, v := range []string{"off", "disabled", "false", "0"} {
+		f(Slots, "", map[string]string{yes: v}, false, true)
+	}
+	for _, v := range []string{"on", "enabled", "true", "1"} {
+		f(Slots, "", map[string]string{yes: v}, true, false)
+	}
+	f(Slots, "", map[string]string{yes: "no"}, false, false) // the server ends at it
+	f(Embeddings, "--embedding", nil, true, false)
+	f(Embeddings, "", map[string]string{"LLAMA_ARG_NO_EMBEDDINGS": "1"}, false, false) // there is no such
+}
+
 func TestOptionsAreThoseOfTheServer(t *testing.T) {
 	program, _ := lab.ServerCommand(t)
 	help, err := exec.Command(program, "--help").CombinedOutput()
@@ -55,11 +86,9 @@ func TestOptionsAreThoseOfTheServer(t *testing.T) {
 		f(o)
 	}
 	for _, o := range []Option{Host, Port, Prefix, TLSKey, TLSCert, APIKey, KeyFile, HFToken, SlotPath, CacheRAM,
-		IdleSlots, Embeddings, Reranking, ModelsDir, ModelsPreset} {
+		IdleSlots, Slots, Embeddings, Reranking, ModelsDir, ModelsPreset} {
 		f(o)
 	}
-	// The variable that takes an option back is not told.
-	f(Option{Names: NoSlots.Names, Env: strings.Replace(NoSlots.Env, "_NO_", "_", 1)})
 }
 
 // has reports whether a text has the word, with no more of a name around it.
