@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,19 @@ func TestARouterOfModelsIsSaidToBeOne(t *testing.T) {
 	defer b.Close()
 	if _, err := b.Look(context.Background()); !errors.Is(err, ErrRouter) {
 		t.Errorf("%v, want that it is a router", err)
+	}
+}
+
+// The tests' server has no such adapter.
+func TestActivatedAdaptersAreRefusedByName(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"id":0,"path":"a.gguf","scale":0,"alora_invocation_string":"<check>","alora_invocation_tokens":[27,9]}]`)
+	}))
+	defer s.Close()
+	b := NewBackend(s.URL, "", time.Second)
+	defer b.Close()
+	if _, _, err := b.Adapters(context.Background()); !errors.Is(err, ErrUnshareable) || !strings.Contains(err.Error(), "a.gguf is an activated one") {
+		t.Errorf("%v, want that a.gguf is refused", err)
 	}
 }
 

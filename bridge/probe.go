@@ -295,7 +295,7 @@ func (p Prober) restore(ctx context.Context, file string, tokens []int32) (Readi
 		return Reading{}, err
 	}
 	if got.CacheN != len(tokens) {
-		return Reading{}, fmt.Errorf("the backend computes restored tokens again (%d of %d found): %w", got.CacheN, len(tokens), ErrUnshareable)
+		return Reading{}, fmt.Errorf("the backend computes restored tokens again (%d of %d found; it must not be started with --no-cache-prompt): %w", got.CacheN, len(tokens), ErrUnshareable)
 	}
 	return got.reading(), nil
 }

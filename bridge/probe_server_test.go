@@ -2,7 +2,9 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,5 +66,18 @@ func testTimes(t *testing.T, b *lab.Backend, long int) {
 	}
 	if files, err := filepath.Glob(filepath.Join(b.SlotDir, "ssk-*")); err != nil || len(files) > 0 {
 		t.Errorf("%v were left behind (%v), want nothing", files, err)
+	}
+}
+
+// TestAServerWithoutAPromptCacheIsRefusedByName: what is restored there is of no use.
+func TestAServerWithoutAPromptCacheIsRefusedByName(t *testing.T) {
+	k := newKitchen(t, lab.BackendOptions{Model: tinymodel.Make(t, tinymodel.Options{}), Context: 1024, NoPromptCache: true})
+	props, err := k.backend.Props(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Prober{Backend: k.backend, Props: props, Dir: k.lab.SlotDir, Model: k.model, Kernels: GoKernels()}
+	if _, err := p.Probe(context.Background()); !errors.Is(err, ErrUnshareable) || !strings.Contains(err.Error(), "--no-cache-prompt") {
+		t.Errorf("%v, want that it is refused", err)
 	}
 }

@@ -117,6 +117,9 @@ func (b *Backend) Adapters(ctx context.Context) (applied string, loaded int, err
 	active := []adapter{}
 	for _, a := range all.Array() {
 		loaded++
+		if a.Get("alora_invocation_tokens.0").Exists() {
+			return "", 0, fmt.Errorf("adapter %s is an activated one (aLoRA), which applies to a part of a prompt: %w", a.Get("path"), ErrUnshareable)
+		}
 		if scale := a.Get("scale").Float(); scale != 0 {
 			active = append(active, adapter{a.Get("path").String(), scale})
 		}

@@ -92,10 +92,11 @@ type Prefilled struct {
 }
 
 // Prefill has the slot compute tokens behind what it holds of them, and
-// generate nothing.
+// generate nothing. Whether it goes by what it holds is left to the server's own setting, as
+// in requests that are shared.
 func (b *Backend) Prefill(ctx context.Context, slot int, tokens []int32) (Prefilled, error) {
 	reply, err := b.post(ctx, "/completion", b.authorization(), map[string]any{
-		"prompt": tokens, "n_predict": 0, "id_slot": slot, "cache_prompt": true, "stream": false,
+		"prompt": tokens, "n_predict": 0, "id_slot": slot, "stream": false,
 		"n_cache_reuse": 0, "response_fields": []string{"timings", "id_slot"},
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -401,6 +402,8 @@ func (s *State) explain(data []byte, start, end int64, err error) error {
 	}
 	at := &reader{data: data, off: end}
 	switch {
+	case err == nil && bytes.HasPrefix(data[end:], []byte("SCKP")):
+		return at.unsupported("checkpoints follow the cache: the model has sliding-window or recurrent layers")
 	case err == nil && whole(end, 0):
 		return at.unsupported("a second cache follows the first: the model has sliding-window layers")
 	case err == nil:

@@ -256,6 +256,7 @@ func TestParseRefuses(t *testing.T) {
 	f(ErrCorrupt, "follow", header(4).cache(4, 0).rows(4))
 	f(ErrUnsupported, "one sequence", header(4).words(2).words(1, 0, 1, 0).data1().words(1, 0, 1, 0))
 	f(ErrUnsupported, "sliding-window", header(4).cache(4, 0).cache(4, 0))
+	f(ErrUnsupported, "recurrent", header(4).cache(4, 0).words(0x504b4353, 1, 2)) // "SCKP"
 	f(ErrUnsupported, "M-RoPE", header(4).cache(4, 8))
 	f(ErrUnsupported, "M-RoPE", header(3).cache(3, 12))
 	f(ErrUnsupported, "MLA", header(4).words(1, 1, 0, 1, 0, 0, 1, 0, 0, 1).long(8).rows(8))

@@ -28,7 +28,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	if p != nil {
 		least = len(d.tokens) + 1 // the oldest: what others hold may still serve them
 	}
-	sl, prefix := d.book.acquire(wait, d.req.Tenant, d.tokens, least, d.maxGeneration())
+	sl, prefix := d.acquireIdle(wait, least)
 	if sl == nil {
 		d.leaveToBackend(ctx, late(ctx, coldBusy))
 		return
@@ -64,14 +64,53 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	}
 }
 
+// acquireIdle acquires a slot that the backend, too, is not at work in: who is pinned to
+// another request's waits for its end, and servers since June 2026 may load another prompt
+// into it meanwhile (llama.cpp #24755), with which that request then goes on.
+func (d *decision) acquireIdle(ctx context.Context, least int) (sl *slot, prefix int) {
+	for range d.book.all {
+		sl, prefix = d.book.acquire(ctx, d.req.Tenant, d.tokens, least, d.maxGeneration())
+		if sl == nil || !d.strangerIn(ctx, sl) {
+			return sl, prefix
+		}
+		d.book.leaveToStranger(sl)
+	}
+	return nil, 0
+}
+
+// strangerIn reports whether the backend is at work in an acquired slot, for a request that
+// the book does not know. It is asked where there may be one, or where that would suffer.
+func (d *decision) strangerIn(ctx context.Context, sl *slot) bool {
+	if !d.lv.remembers && d.sh.unpinned.under() == 0 {
+		return false
+	}
+	for range 2 { // an answer may be through a moment before its slot is idle
+		busy, ok := d.sh.backend.Busy(ctx)
+		if !ok || sl.id >= len(busy) || !busy[sl.id] {
+			return false
+		}
+		select {
+		case <-time.After(lookAfter):
+		case <-ctx.Done():
+		}
+	}
+	return true
+}
+
+// loadsOther reports whether the backend may load another prompt into the slot than the book
+// knows of: it does where less than half of what the slot holds would stay.
+func (d *decision) loadsOther(prefix int) bool {
+	return d.lv.remembers && 2*prefix < len(d.slot.tokens)+d.slot.behind
+}
+
 // pin forwards without sharing, to the slot that was chosen.
 func (d *decision) pin(prefix int, reason string) {
 	d.Reason = reason
 	d.choose()
-	if d.shifts() { // of an answer behind the prefix too
+	if d.shifts() || d.loadsOther(prefix) { // of an answer behind the prefix too
 		d.reach, d.whole = min(d.reach, prefix), false
 	}
-	if prefix > int(exactShare*float64(len(d.tokens))) && !d.uncertain() {
+	if prefix > int(exactShare*float64(len(d.tokens))) && !d.uncertain() && !(d.req.Apart && d.loadsOther(prefix)) {
 		d.State, d.Reason, d.generation = StateExact, "", d.slot.generation
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix

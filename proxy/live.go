@@ -32,6 +32,9 @@ type live struct {
 	// calibration is nil where the model is not calibrated.
 	calibration atomic.Pointer[Calibration]
 	gate        gate
+	// remembers: the server loads what it keeps of earlier prompts into a slot that a request
+	// names (--cache-ram).
+	remembers bool
 	// agentKernels are those that the agent computes with, where there is one.
 	agentKernels string
 	// whyNoAgent is nil where the agent fills the slots.
@@ -100,6 +103,9 @@ func (w *watch) tryOut(ctx context.Context, lv *live, props bridge.Props) (err e
 		return err
 	}
 	if err := sh.chooseWay(ctx, lv, prober); err != nil {
+		return err
+	}
+	if lv.remembers, err = sh.backend.Remembers(ctx, prober.Slot); err != nil {
 		return err
 	}
 	lv.slots = newSlots(props.Slots)
@@ -219,5 +225,8 @@ func (sh *Sharer) announce(lv *live) {
 	e.Msg("sharing")
 	if lv.probed.Volatile {
 		sh.log.Warn().Msg("the backend empties idle slots whenever a request starts: start llama-server with --no-cache-idle-slots, or requests that are shared wait for one another")
+	}
+	if lv.remembers && sh.cfg.Apart() {
+		sh.log.Warn().Msg("the backend may load what it keeps of others' prompts in memory: short prefixes are not used; start llama-server with --cache-ram 0")
 	}
 }

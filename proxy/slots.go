@@ -215,6 +215,15 @@ func (sl *slot) strangers() {
 	sl.generation, sl.used = unknown, time.Now()
 }
 
+// leaveToStranger gives back a slot that a request which the book does not know is at work in.
+func (s *slots) leaveToStranger(sl *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl.busy, sl.doubted, sl.adapters = false, false, unknownAdapters
+	sl.strangers()
+	s.wake()
+}
+
 // wake has everybody who waits look again.
 func (s *slots) wake() {
 	close(s.freed)

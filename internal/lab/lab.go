@@ -108,6 +108,7 @@ type BackendOptions struct {
 	FlashAttention  string // on, off, auto; empty: auto
 	CacheIdleSlots  bool   // the server's default is on; sharing wants it off
 	NoRAMCache      bool   // --cache-ram 0
+	NoPromptCache   bool   // --no-cache-prompt
 	Threads         int    // 0: the server's choice
 	Sleep           int    // --sleep-idle-seconds; 0: never
 	APIKey          string
@@ -280,6 +281,9 @@ func (b *Backend) args() []string {
 		args = append(args, "--model-draft", o.Draft)
 	}
 	args = append(args, o.RoPE...)
+	if o.NoPromptCache {
+		args = append(args, "--no-cache-prompt")
+	}
 	if o.NoRAMCache {
 		args = append(args, "--cache-ram", "0")
 	}

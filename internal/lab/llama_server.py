@@ -22,6 +22,7 @@ def options():
     p.add_argument("--flash-attn", choices=["on", "off", "auto"], default="auto")
     p.add_argument("--cache-idle-slots", action="store_true")
     p.add_argument("--cache-ram", type=int, default=None, help="MiB, 0 for none")
+    p.add_argument("--no-cache-prompt", action="store_true")
     p.add_argument("--threads", type=int, default=0)
     p.add_argument("--sleep-idle-seconds", type=int, default=-1)
     p.add_argument("--lora", default="")
@@ -58,6 +59,7 @@ def params(o):
         "LLAMA_FLASH_ATTN_TYPE_" + {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[o.flash_attn],
     )
     p.cache_idle_slots = o.cache_idle_slots
+    p.cache_prompt = not o.no_cache_prompt
     if o.cache_ram is not None:
         p.cache_ram_mib = o.cache_ram
     if o.threads > 0:
