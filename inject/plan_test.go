@@ -189,11 +189,14 @@ func TestAConfigMapTurnsTheServersOwnCacheOff(t *testing.T) {
 	}, "100")
 }
 
-// refusals are pods that are left as they are, by what is said.
-var refusals = []struct {
+// refusal is a pod that is left as it is, by what is said.
+type refusal struct {
 	kind, says string
 	edit       func(p *corev1.Pod)
-}{
+}
+
+// refusals are the webhook's and the policy's.
+var refusals = []refusal{
 	{kindAnnotation, `semsharekv.io/inject is "yes"`, func(p *corev1.Pod) { annotate(p, "inject", "yes") }},
 	{kindAnnotation, "semsharekv.io/slotsize is not known", func(p *corev1.Pod) { annotate(p, "slotsize", "1Gi") }},
 	{kindAnnotation, "want a size", func(p *corev1.Pod) { annotate(p, "slot-size", "much") }},
@@ -281,19 +284,9 @@ var refusals = []struct {
 	{kindServer, "--no-slots", func(p *corev1.Pod) {
 		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_NO_ENDPOINT_SLOTS", Value: "0"}}
 	}},
-	{kindServer, "--no-slots", func(p *corev1.Pod) {
-		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_ENDPOINT_SLOTS", Value: "off"}}
-	}},
 	{kindPort, "cannot be told", func(p *corev1.Pod) {
 		server(p).Args = []string{"--port", "$(PORT)"}
 		server(p).Env = []corev1.EnvVar{{Name: "PORT", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
-	}},
-	{kindPort, "AIP_MODE", func(p *corev1.Pod) { server(p).Env = []corev1.EnvVar{hidden("AIP_MODE")} }},
-	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
-		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, hidden("AIP_HTTP_PORT")}
-	}},
-	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
-		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, {Name: "AIP_HTTP_PORT", Value: "x"}}
 	}},
 	{kindPort, "declares several", func(p *corev1.Pod) {
 		server(p).Args = []string{"-m", "/m"}
@@ -337,8 +330,22 @@ var refusals = []struct {
 	{kindPod, "Windows", func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }},
 }
 
+// webhookRefusals are of variables that the policy does not look at.
+var webhookRefusals = []refusal{
+	{kindServer, "--no-slots", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_ENDPOINT_SLOTS", Value: "off"}}
+	}},
+	{kindPort, "AIP_MODE", func(p *corev1.Pod) { server(p).Env = []corev1.EnvVar{hidden("AIP_MODE")} }},
+	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, hidden("AIP_HTTP_PORT")}
+	}},
+	{kindPort, "AIP_HTTP_PORT", func(p *corev1.Pod) {
+		server(p).Env = []corev1.EnvVar{{Name: "AIP_MODE", Value: "PREDICTION"}, {Name: "AIP_HTTP_PORT", Value: "x"}}
+	}},
+}
+
 func TestRefusalsAreNamed(t *testing.T) {
-	for _, r := range refusals {
+	for _, r := range slices.Concat(refusals, webhookRefusals) {
 		pod := testPod(t, r.edit)
 		after, o := decide(t, newInjector(t), pod)
 		status := after.Annotations[annotationStatus]

@@ -1,9 +1,12 @@
 package inject
 
 import (
+	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/semsharekv/semsharekv/internal/llamaserver"
 )
@@ -14,8 +17,22 @@ var bareImage = regexp.MustCompile(`^ghcr\.io/gg(ml-org|erganov)/llama\.cpp:`)
 // mayNameModel tells whether anything in the pod may tell the server its model.
 func (p *planner) mayNameModel() bool {
 	return len(p.c.EnvFrom) > 0 ||
+		slices.ContainsFunc(p.c.VolumeMounts, p.mayConfigure) ||
 		slices.ContainsFunc(p.cmd.options(), func(w string) bool { return strings.Contains(w, "$(") }) ||
 		p.namesModel()
+}
+
+// userConfig is where a user's configuration file of llama.cpp may be mounted.
+var userConfig = regexp.MustCompile(`/\.config(/llama\.cpp)?$|/llama\.cpp/config\.ini$`)
+
+// mayConfigure tells whether a mount may hold a configuration file of llama.cpp, which nobody
+// sees here.
+func (p *planner) mayConfigure(m corev1.VolumeMount) bool {
+	const file = "llama.cpp/config.ini"
+	dir, _, _ := p.cmd.env.get("XDG_CONFIG_HOME")
+	return overlap(m.MountPath, path.Join("/etc", file)) ||
+		dir != "" && overlap(m.MountPath, path.Join(dir, file)) ||
+		userConfig.MatchString(path.Clean(m.MountPath))
 }
 
 // namesModel tells whether something in the pod tells the server its model.

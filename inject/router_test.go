@@ -27,5 +27,30 @@ func TestAServerThatMayHaveAModelIsInjected(t *testing.T) {
 	f(func(c *corev1.Container) { c.Image = "mine/llama.cpp:server" })
 }
 
+// What llama.cpp's configuration files say is not seen, so a mount that may hold one may name
+// a model.
+func TestAConfigurationFileMayNameTheModel(t *testing.T) {
+	f := func(want bool, mount string, env ...corev1.EnvVar) {
+		t.Helper()
+		_, o := decide(t, newInjector(t), testPod(t, func(p *corev1.Pod) {
+			server(p).Image, server(p).Args, server(p).Env = bareServer, nil, env
+			server(p).VolumeMounts = append(server(p).VolumeMounts, corev1.VolumeMount{Name: "models", MountPath: mount})
+		}))
+		if o.done != want {
+			t.Errorf("with a mount at %s: injected: %v, want %v: %s", mount, o.done, want, o.status)
+		}
+	}
+	f(true, "/etc/llama.cpp")
+	f(true, "/etc/llama.cpp/")
+	f(true, "/etc/llama.cpp/config.ini")
+	f(true, "/root/.config/llama.cpp/config.ini")
+	f(true, "/home/me/.config/llama.cpp")
+	f(true, "/root/.config")
+	f(true, "/settings", corev1.EnvVar{Name: "XDG_CONFIG_HOME", Value: "/settings"})
+	f(false, "/settings")
+	f(false, "/etc/llama.cpp/presets.ini")
+	f(false, "/root/.cache/llama.cpp")
+}
+
 // bareServer is llama.cpp's own image.
 const bareServer = "ghcr.io/ggml-org/llama.cpp:server"
