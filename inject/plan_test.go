@@ -330,8 +330,8 @@ var refusals = []refusal{
 	{kindPod, "Windows", func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }},
 }
 
-// webhookRefusals are of variables that the policy does not look at.
-var webhookRefusals = []refusal{
+// variableRefusals are of what variables say.
+var variableRefusals = []refusal{
 	{kindServer, "--no-slots", func(p *corev1.Pod) {
 		server(p).Env = []corev1.EnvVar{{Name: "LLAMA_ARG_ENDPOINT_SLOTS", Value: "off"}}
 	}},
@@ -345,7 +345,7 @@ var webhookRefusals = []refusal{
 }
 
 func TestRefusalsAreNamed(t *testing.T) {
-	for _, r := range slices.Concat(refusals, webhookRefusals) {
+	for _, r := range slices.Concat(refusals, variableRefusals) {
 		pod := testPod(t, r.edit)
 		after, o := decide(t, newInjector(t), pod)
 		status := after.Annotations[annotationStatus]

@@ -2,6 +2,7 @@ package inject
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +78,7 @@ func TestThePolicyDoesWhatTheWebhookDoes(t *testing.T) {
 		server(p).SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
 		p.Spec.InitContainers = []corev1.Container{{Name: "fetch", Image: "fetch:1"}}
 	})
-	for _, command := range [][]string{{"/app/llama"}, {"llama", "serve"}} {
+	for _, command := range [][]string{{"/app/llama"}, {"llama", "server"}} {
 		same("policy", func(p *corev1.Pod) {
 			server(p).Image, server(p).Command = bareServer, command
 			server(p).Args = append([]string{"llama", "serve"}[len(command):], "-hf", "a/b")
@@ -123,7 +124,7 @@ func TestThePolicyDoesWhatTheWebhookDoes(t *testing.T) {
 	wantUntouched(t, c.pod(t, "policy", plain(t)))
 
 	// Whatever the webhook refuses the policy refuses too, in its own words.
-	for _, r := range refusals {
+	for _, r := range slices.Concat(refusals, variableRefusals) {
 		pod := c.pod(t, "policy", testPod(t, r.edit))
 		if s := status(pod); !strings.HasPrefix(s, "not injected; reason=") {
 			t.Errorf("%s: status %q", r.says, s)
