@@ -97,20 +97,20 @@ func (d *decision) strangerIn(ctx context.Context, sl *slot) bool {
 	return true
 }
 
-// loadsOther reports whether the backend may load another prompt into the slot than the book
-// knows of: it does where less than half of what the slot holds would stay.
+// loadsOther reports whether the backend may load another tenant's prompt into the slot: it
+// looks for one where less than half of what the slot holds would stay.
 func (d *decision) loadsOther(prefix int) bool {
-	return d.lv.remembers && 2*prefix < len(d.slot.tokens)+d.slot.behind
+	return d.req.Apart && d.lv.remembers && 2*prefix < len(d.slot.tokens)+d.slot.behind
 }
 
 // pin forwards without sharing, to the slot that was chosen.
 func (d *decision) pin(prefix int, reason string) {
 	d.Reason = reason
 	d.choose()
-	if d.shifts() || d.loadsOther(prefix) { // of an answer behind the prefix too
+	if d.shifts() { // of an answer behind the prefix too
 		d.reach, d.whole = min(d.reach, prefix), false
 	}
-	if prefix > int(exactShare*float64(len(d.tokens))) && !d.uncertain() && !(d.req.Apart && d.loadsOther(prefix)) {
+	if prefix > int(exactShare*float64(len(d.tokens))) && !d.uncertain() && !d.loadsOther(prefix) {
 		d.State, d.Reason, d.generation = StateExact, "", d.slot.generation
 		d.Header = fmt.Sprintf("exact; reused=%.4f", float64(prefix)/float64(len(d.tokens)))
 		d.report.Reused = prefix
