@@ -46,6 +46,9 @@ func TestTheEmbeddedIndexForgetsNames(t *testing.T) {
 		if err := x.Remove(ctx, testScope, id); err != nil {
 			t.Fatal(err)
 		}
+		if i%8 != 0 {
+			continue
+		}
 		if got := mustFind(t, x, testScope, distinct(0)); len(got.Candidates) != 1 {
 			t.Fatalf("found %+v after %d others came and went, want the one that stays", got, i+1)
 		}
@@ -53,8 +56,8 @@ func TestTheEmbeddedIndexForgetsNames(t *testing.T) {
 	eventually(t, "most names are forgotten", func() bool { return remembered(x) < maxForgotten })
 	cancel()
 	<-done
-	if got := mustFind(t, x, testScope, distinct(0)); got.Seen < references/2 {
-		t.Errorf("it was looked up %d times and is said to be seen %d times", references, got.Seen)
+	if got := mustFind(t, x, testScope, distinct(0)); got.Seen < references/16 {
+		t.Errorf("it was looked up %d times and is said to be seen %d times", references/8, got.Seen)
 	}
 	key := x.keys(testScope).posting(distinct(0).Keys[0])
 	if ttl := x.db.TTL(t.Context(), key).Val(); ttl < x.ttl/2 || ttl > x.ttl {
