@@ -122,8 +122,18 @@ func TestAlignGoesOnBehindAnEditOfAPlainTable(t *testing.T) {
 	}
 	const at = 9001
 	f("a value", slices.Replace(slices.Clone(base), at, at+1, 4))
+	f("values, less and less far apart", replaced(base, 4, 8001, 13001, 16001, 18001, 19001))
 	f("a row more", slices.Insert(slices.Clone(base), at, 4, 3, 4, 3))
 	f("a row less", slices.Delete(slices.Clone(base), at, at+10))
+}
+
+// replaced has value at each of the places.
+func replaced(tokens []int32, value int32, places ...int) []int32 {
+	out := slices.Clone(tokens)
+	for _, p := range places {
+		out[p] = value
+	}
+	return out
 }
 
 func TestAlignKeepsToOneReferenceWhereSeveralHaveTheSameText(t *testing.T) {

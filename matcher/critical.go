@@ -142,7 +142,7 @@ func endsSentence(pieces Pieces, tokens []int32, i int, before string) bool {
 // classOf returns every class that the word falls into.
 func classOf(word string, opensSentence bool) Class {
 	bare := strings.TrimFunc(word, func(r rune) bool { return unicode.IsPunct(r) && !strings.ContainsRune("_#@%", r) })
-	if strings.IndexFunc(bare, func(r rune) bool { return unicode.In(r, unicode.L, unicode.M, unicode.N) }) < 0 {
+	if strings.IndexFunc(bare, func(r rune) bool { return unicode.In(r, unicode.L, unicode.N) }) < 0 {
 		bare = "" // symbols alone
 	}
 	lower := strings.ToLower(strings.ReplaceAll(bare, "’", "'"))

@@ -35,7 +35,7 @@ func TestIsCriticalKnowsNumbersNegationsNamesAndIdentifiers(t *testing.T) {
 	f("call", "getName", Identifier)
 	f("see", "/etc/passwd", Identifier)
 	f("a", ">=", Identifier)
-	for _, word := range []string{"%", "_", "≥", "→", "€", "✅", "±"} {
+	for _, word := range []string{"%", "_", "≥", "→", "€", "✅", "✔\ufe0f", "±"} {
 		f("a", word, Identifier)
 	}
 	for _, word := range []string{"½", "Ⅳ", "x²"} {

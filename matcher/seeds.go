@@ -105,7 +105,9 @@ func (g *gramIndex) segments(ctx context.Context, target []int32) []segment {
 			continue
 		}
 		for tries := 0; i >= 0 && tries < maxSeedsPerGram && f.left > 0; i, tries = g.next[i], tries+1 {
-			f.try(t, g.at[i])
+			if s := f.try(t, g.at[i]); s.n >= f.long.n || t > f.long.end()+goOnWithin {
+				f.long = s
+			}
 		}
 		if i >= 0 {
 			f.goOn(t)
@@ -124,26 +126,25 @@ type finder struct {
 	long   segment // the longest of the latest runs
 }
 
-// try adds the run that has target[t] at place p, where it is not known.
-func (f *finder) try(t int, p place) {
+// try adds the run that has target[t] at place p, and returns it; where there is none, or it
+// is known, that is an empty one.
+func (f *finder) try(t int, p place) segment {
 	end := f.known.at(t, p)
 	if int32(t) < *end {
-		return
+		return segment{}
 	}
 	s := f.g.around(f.target, t, p)
 	if s.end() < t+seedLen {
-		return // only the hash is the same
+		return segment{} // only the hash is the same
 	}
 	f.found.add(s)
 	*end = int32(s.end())
 	f.left -= s.n
-	if s.n >= f.long.n || t > f.long.end()+goOnWithin {
-		f.long = s
-	}
+	return s
 }
 
 // goOn tries where the long run would have target[t], with some tokens more or fewer in
-// between: nearest first.
+// between: nearest first. What is found there is the long run, if it is none by chance.
 func (f *finder) goOn(t int) {
 	s := f.long
 	if t < s.end() || t > s.end()+goOnWithin {
@@ -153,7 +154,10 @@ func (f *finder) goOn(t int) {
 	for d := 0; d <= goOnDrift && f.left > 0; d++ {
 		for _, r := range []int{s.r + t - s.t + d, s.r + t - s.t - d} {
 			if r >= s.rEnd() && r+seedLen <= len(ref) && slices.Equal(ref[r:r+seedLen], f.target[t:t+seedLen]) {
-				f.try(t, place{int32(s.ref), int32(r)})
+				if on := f.try(t, place{int32(s.ref), int32(r)}); on.n >= goOnWithin {
+					f.long = on
+					return
+				}
 			}
 			f.left--
 		}

@@ -32,7 +32,7 @@ func (d *decision) leaveToBackend(ctx context.Context, reason string) {
 	case d.unshared != nil:
 		d.takeOwn(ctx)
 	default:
-		if d.slot, _ = d.book.acquire(ctx, d.req.Tenant, nil, 1, 0); d.slot != nil {
+		if d.slot, _ = d.acquireIdle(ctx, nil, 1, 0); d.slot != nil {
 			d.choose()
 		}
 	}
@@ -44,6 +44,7 @@ const (
 	invalidKey   = "Invalid API Key" // as the backend has it
 	unsafeSlots  = "/v1/messages takes no cache_prompt, and other tenants' slots could not be emptied, which takes a llama-server with --slot-save-path and a model without images; /v1/chat/completions needs none of that"
 	earlierSlots = "/v1/messages takes no cache_prompt, and requests from before the server was tried out, or at endpoints that the sidecar does not know, take longer than limits.slot_wait, in nobody knows which slots; try again, or use /v1/chat/completions"
+	lentSlots    = "/v1/messages takes no cache_prompt, and llama-server may load what it keeps of others' prompts in memory: start it with --cache-ram 0, or use /v1/chat/completions"
 	unknownSlots = "/v1/messages takes no cache_prompt, and what the server's slots hold is not known: it is yet to be tried out, or cannot be; try again, or use /v1/chat/completions"
 )
 
@@ -66,6 +67,10 @@ func (d *decision) takeAll(ctx context.Context) {
 	if d.sh.turnsAway(wait, d.req.Authorization) {
 		d.cold(coldRefused)
 		d.unsafe = invalidKey
+		return
+	}
+	if d.req.ignoresSlots() && d.lv != nil && d.lv.remembers {
+		d.unsafe = lentSlots
 		return
 	}
 	if d.req.ignoresSlots() && !d.sh.unpinned.wait(wait) {

@@ -28,7 +28,7 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 	if p != nil {
 		least = len(d.tokens) + 1 // the oldest: what others hold may still serve them
 	}
-	sl, prefix := d.acquireIdle(wait, least)
+	sl, prefix := d.acquireIdle(wait, d.tokens, least, d.maxGeneration())
 	if sl == nil {
 		d.leaveToBackend(ctx, late(ctx, coldBusy))
 		return
@@ -66,16 +66,18 @@ func (d *decision) inject(ctx context.Context, p *planned, reason string) {
 
 // acquireIdle acquires a slot that the backend, too, is not at work in: who is pinned to
 // another request's waits for its end, and servers since June 2026 may load another prompt
-// into it meanwhile (llama.cpp #24755), with which that request then goes on.
-func (d *decision) acquireIdle(ctx context.Context, least int) (sl *slot, prefix int) {
-	for range d.book.all {
-		sl, prefix = d.book.acquire(ctx, d.req.Tenant, d.tokens, least, d.maxGeneration())
+// into it meanwhile (llama.cpp #24755), with which that request then goes on. nil: ctx ended.
+func (d *decision) acquireIdle(ctx context.Context, tokens []int32, least, most int) (sl *slot, prefix int) {
+	for {
+		sl, prefix = d.book.acquire(ctx, d.req.Tenant, tokens, least, most)
 		if sl == nil || !d.strangerIn(ctx, sl) {
 			return sl, prefix
 		}
-		d.book.leaveToStranger(sl)
+		d.book.leaveToStranger(sl) // another comes first now, once it is idle
+		if ctx.Err() != nil {
+			return nil, 0
+		}
 	}
-	return nil, 0
 }
 
 // strangerIn reports whether the backend is at work in an acquired slot, for a request that
@@ -92,15 +94,18 @@ func (d *decision) strangerIn(ctx context.Context, sl *slot) bool {
 		select {
 		case <-time.After(lookAfter):
 		case <-ctx.Done():
+			return true
 		}
 	}
 	return true
 }
 
 // loadsOther reports whether the backend may load another tenant's prompt into the slot: it
-// looks for one where less than half of what the slot holds would stay.
+// looks for one where less than half of what the slot holds would stay. An answer of no
+// tokens is one that nobody counted.
 func (d *decision) loadsOther(prefix int) bool {
-	return d.req.Apart && d.lv.remembers && 2*prefix < len(d.slot.tokens)+d.slot.behind
+	sl := d.slot
+	return d.req.Apart && d.lv.remembers && (sl.behind == 0 || 2*prefix < len(sl.tokens)+sl.behind)
 }
 
 // pin forwards without sharing, to the slot that was chosen.

@@ -227,6 +227,6 @@ func (sh *Sharer) announce(lv *live) {
 		sh.log.Warn().Msg("the backend empties idle slots whenever a request starts: start llama-server with --no-cache-idle-slots, or requests that are shared wait for one another")
 	}
 	if lv.remembers && sh.cfg.Apart() {
-		sh.log.Warn().Msg("the backend may load what it keeps of others' prompts in memory: short prefixes are not used; start llama-server with --cache-ram 0")
+		sh.log.Warn().Msg("the backend may load what it keeps of others' prompts in memory: short prefixes are not used, and /v1/messages is refused; start llama-server with --cache-ram 0")
 	}
 }

@@ -466,7 +466,7 @@ func TestSharingDoesNothingForAClientThatTheBackendRefuses(t *testing.T) {
 // all of them is refused before.
 func TestNobodysSlotsAreTakenForAClientThatTheBackendRefuses(t *testing.T) {
 	const key = "secret"
-	s := startTiny(t, lab.BackendOptions{APIKey: key}, func(c *configs.Config) {
+	s := startTiny(t, lab.BackendOptions{APIKey: key, NoRAMCache: true}, func(c *configs.Config) {
 		apart(c)
 		c.Backend.APIKey = key
 	})
