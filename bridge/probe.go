@@ -269,9 +269,6 @@ func (p Prober) key(out *Probed) string {
 
 func floats(k *Kernels, t KVType, row []byte) ([]float32, error) {
 	elems, size := t.BlockSize()
-	if size == 0 {
-		return nil, fmt.Errorf("%w: K type %s", ErrUnsupported, t)
-	}
 	out := make([]float32, len(row)/size*elems)
 	return out, k.Dequantize(uint32(t), row, out)
 }

@@ -98,7 +98,7 @@ func newStateWriter(m *mapping, l *Layout, stream int, tokens, pos []int32) *Sta
 // layers writes what precedes each layer and notes where its rows lie.
 func (w *StateWriter) layers(p *printer) {
 	l := w.layout
-	p.word(boolWord(l.VTrans))
+	p.word(uint32(b2i(l.VTrans)))
 	p.word(uint32(len(l.Layers)))
 	if l.Version >= 4 {
 		p.word(l.NRotK)
@@ -214,11 +214,4 @@ func (p *printer) cells(pos []int32) {
 		p.word(1)
 		p.word(0)
 	}
-}
-
-func boolWord(b bool) uint32 {
-	if b {
-		return 1
-	}
-	return 0
 }
