@@ -140,7 +140,7 @@ func (p Prober) clear(ctx context.Context, slot int) {
 // directory can be written. remove deletes them. They are of a run of their own: what a
 // kill leaves of them, or the server saves too late, goes when a store is opened there.
 func (p Prober) files(n int) (paths []string, remove func(), err error) {
-	run, err := newRunAs(p.Dir, p.Run)
+	run, err := newRun(p.Dir, p.Run)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
 	}
