@@ -185,7 +185,7 @@ func (m *Model) EmbeddingRow(k *Kernels, token int32, dst []float32) error {
 	case len(dst) != m.Dim:
 		return fmt.Errorf("room for %d values: expected %d", len(dst), m.Dim)
 	}
-	return k.Dequantize(uint32(m.Embedding), m.embed[int64(token)*m.row:][:m.row], dst)
+	return k.Dequantize(m.Embedding, m.embed[int64(token)*m.row:][:m.row], dst)
 }
 
 // readSpecial reads the ids of special tokens.

@@ -270,7 +270,7 @@ func (p Prober) key(out *Probed) string {
 func floats(k *Kernels, t KVType, row []byte) ([]float32, error) {
 	elems, size := t.BlockSize()
 	out := make([]float32, len(row)/size*elems)
-	return out, k.Dequantize(uint32(t), row, out)
+	return out, k.Dequantize(t, row, out)
 }
 
 // relativeError is |a-b| / |b| in the Euclidean norm.
