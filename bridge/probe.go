@@ -110,16 +110,8 @@ func (p Prober) Probe(ctx context.Context) (out *Probed, err error) {
 			return nil, err
 		}
 	}
-	if first, err = p.warm(ctx, first, single); err != nil {
+	if out.Readings, err = p.readings(ctx, first, single); err != nil {
 		return nil, err
-	}
-	if first.fast() {
-		if out.Readings, err = p.time(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if len(out.Readings) == 0 {
-		out.Readings = []Reading{first}
 	}
 	return out, nil
 }
