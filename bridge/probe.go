@@ -37,7 +37,7 @@ type Probed struct {
 	// Readings are prefills that were timed: the long and short ones of a fast
 	// backend, or of a slow one the probe's own prompt alone.
 	Readings []Reading
-	// AgentTook is how long the agent took, where Agent found one and the backend is fast.
+	// AgentTook is how long the agent took, where Agent found one.
 	AgentTook AgentReading
 }
 
