@@ -101,14 +101,11 @@ func (k *kitchen) cook(r *Recipe) AgentReply {
 // try is cook in any slot, where the server may refuse.
 func (k *kitchen) try(r *Recipe, slot int) (AgentReply, error) {
 	k.t.Helper()
-	var b bytes.Buffer
-	if _, err := r.WriteTo(&b); err != nil {
+	path := filepath.Join(k.lab.SlotDir, "a.recipe")
+	if err := r.WriteFile(path); err != nil {
 		k.t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(k.lab.SlotDir, "a.recipe"), b.Bytes(), 0o600); err != nil {
-		k.t.Fatal(err)
-	}
-	reply, err := k.backend.Cook(context.Background(), slot, filepath.Join(k.lab.SlotDir, "a.recipe"), len(r.Tokens))
+	reply, err := k.backend.Cook(context.Background(), slot, path, len(r.Tokens))
 	k.t.Logf("%+v", reply)
 	return reply, err
 }

@@ -166,9 +166,6 @@ func (b *Backend) send(ctx context.Context, method, path, auth string, body []by
 }
 
 func (b *Backend) post(ctx context.Context, path, auth string, body any) ([]byte, error) {
-	if raw, ok := body.(json.RawMessage); ok {
-		return b.call(ctx, http.MethodPost, path, auth, raw)
-	}
 	var raw bytes.Buffer
 	e := json.NewEncoder(&raw)
 	e.SetEscapeHTML(false) // of a prompt full of < it would make six times as much

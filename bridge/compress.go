@@ -3,6 +3,7 @@ package bridge
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -35,32 +36,27 @@ func ParseCompression(s string) (*Compression, error) {
 // would make them larger.
 func (c *Compression) Layout(l *Layout) *Layout {
 	out := *l
-	out.Layers = append([]LayerLayout(nil), l.Layers...)
-	straight := true
+	out.Layers = slices.Clone(l.Layers)
+	// Values lie in columns in all layers or in none.
+	out.VTrans = l.VTrans && slices.ContainsFunc(l.Layers, func(l LayerLayout) bool { return !c.packsValues(l) })
 	for i := range out.Layers {
 		layer := &out.Layers[i]
 		k, v := layer.widths()
 		if row, ok := smaller(layer.KType, c.Keys, k); ok {
 			layer.KType, layer.KRow = c.Keys, row
 		}
-		if row, ok := smaller(layer.VType, c.Values, v); ok {
+		if row, ok := smaller(layer.VType, c.Values, v); ok && !out.VTrans {
 			layer.VType, layer.VRow, layer.VElem, layer.VWidth = c.Values, row, 0, 0
-		} else {
-			straight = false
-		}
-	}
-	if !l.VTrans {
-		return &out
-	}
-	// Values lie in columns in all layers or in none.
-	out.VTrans = !straight
-	for i := range out.Layers {
-		if !straight {
-			layer := &l.Layers[i]
-			out.Layers[i].VType, out.Layers[i].VRow, out.Layers[i].VElem, out.Layers[i].VWidth = layer.VType, layer.VRow, layer.VElem, layer.VWidth
 		}
 	}
 	return &out
+}
+
+// packsValues tells whether a layer's values are to be stored in c's type.
+func (c *Compression) packsValues(l LayerLayout) bool {
+	_, v := l.widths()
+	_, ok := smaller(l.VType, c.Values, v)
+	return ok
 }
 
 // smaller returns the bytes of a row of width elements in type to, and whether a

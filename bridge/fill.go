@@ -115,19 +115,18 @@ type progress struct {
 	fl       *Filler
 	f        Fill
 	saved    *State
-	upTo     int32          // how many positions saved holds
-	scratch  []*ScratchFile // to be released
-	composed *ScratchFile   // what the server restores
-	savedIn  *ScratchFile   // where it saves
+	upTo     int32        // how many positions saved holds
+	composed *ScratchFile // what the server restores
+	savedIn  *ScratchFile // where it saves; nil where there is one stage
 	done     Filled
 }
 
 func (p *progress) close() {
-	if p.saved != nil {
-		p.saved.Close()
-	}
-	for _, s := range p.scratch {
-		s.Release()
+	p.forgetSaved()
+	for _, f := range []*ScratchFile{p.composed, p.savedIn} {
+		if f != nil {
+			f.Release()
+		}
 	}
 }
 
@@ -296,16 +295,9 @@ func (p *progress) reopen(st FillStage) error {
 
 // files gets the files of the fill before the slot is touched.
 func (p *progress) files() (err error) {
-	if p.composed, err = p.file(); err == nil && len(p.f.Stages) > 1 {
-		p.savedIn, err = p.file()
+	bytes := int64(len(p.f.Tokens)) * p.fl.Layout.BytesPerToken()
+	if p.composed, err = p.fl.Store.Scratch(bytes); err == nil && len(p.f.Stages) > 1 {
+		p.savedIn, err = p.fl.Store.Scratch(bytes)
 	}
 	return err
-}
-
-func (p *progress) file() (*ScratchFile, error) {
-	s, err := p.fl.Store.Scratch(int64(len(p.f.Tokens)) * p.fl.Layout.BytesPerToken())
-	if err == nil {
-		p.scratch = append(p.scratch, s)
-	}
-	return s, err
 }

@@ -98,7 +98,7 @@ func TestAFileThatTheServerMayStillReadIsNotUsedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &progress{fl: &Filler{Backend: b}, scratch: []*ScratchFile{composed}, composed: composed}
+	p := &progress{fl: &Filler{Backend: b}, composed: composed}
 	if err := p.restore(ctx, 4); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v: expected the client to be gone", err)
 	}

@@ -37,10 +37,10 @@ type Model struct {
 	// Embedding is the type of the token embedding table.
 	Embedding KVType
 	FIM       FIMTokens
-	// AddBOS says that the tokenizer puts BOS before every prompt; BOS and EOS
-	// are -1 where the model has none.
-	AddBOS   bool
-	BOS, EOS int32
+	// AddBOS says that the tokenizer puts BOS before every prompt; BOS is -1 where the
+	// model has none.
+	AddBOS bool
+	BOS    int32
 	// Unshareable names why the model's KV cannot be shared, "" where it can.
 	Unshareable string
 
@@ -185,7 +185,7 @@ func (m *Model) EmbeddingRow(k *Kernels, token int32, dst []float32) error {
 	case len(dst) != m.Dim:
 		return fmt.Errorf("room for %d values: expected %d", len(dst), m.Dim)
 	}
-	return k.Dequantize(uint32(m.Embedding), m.embed[int64(token)*m.row:][:m.row], dst)
+	return k.Dequantize(m.Embedding, m.embed[int64(token)*m.row:][:m.row], dst)
 }
 
 // readSpecial reads the ids of special tokens.
@@ -198,7 +198,7 @@ func (m *Model) readSpecial(meta *metadata) {
 		}
 		return -1
 	}
-	m.BOS, m.EOS = id("bos_token_id"), id("eos_token_id")
+	m.BOS = id("bos_token_id")
 	m.FIM = FIMTokens{
 		Prefix:    id("fim_pre_token_id", "prefix_token_id"),
 		Suffix:    id("fim_suf_token_id", "suffix_token_id"),

@@ -135,7 +135,7 @@ func (m *Model) ropeParams(meta *metadata) (RoPEParams, error) {
 
 // ropeFactors reads the frequency factors of n pairs, nil where there are none.
 func (m *Model) ropeFactors(meta *metadata, n int) ([]float32, error) {
-	if _, long := indexOfTensor(meta.file, "rope_factors_long.weight"); long {
+	if _, long := meta.file.TensorInfos.Get("rope_factors_long.weight"); long {
 		return nil, fmt.Errorf("rope: long and short frequency factors depend on the server's context: its keys cannot be moved")
 	}
 	t, data, ok := m.tensor(meta.file, "rope_freqs.weight")

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	gguf "github.com/gpustack/gguf-parser-go"
@@ -71,17 +72,14 @@ func (s *shard) replaced() bool {
 
 // tensors is how many the file's own header counts.
 func (s *shard) tensors() int {
-	if len(s.m.data) < 16 {
-		return 0
-	}
 	return int(binary.LittleEndian.Uint64(s.m.data[8:]))
 }
 
 // tensor finds a tensor. data are its file's bytes from where it begins, nil where that is
 // beyond the end.
 func (m *Model) tensor(file *gguf.GGUFFile, name string) (t gguf.GGUFTensorInfo, data []byte, ok bool) {
-	at, ok := indexOfTensor(file, name)
-	if !ok {
+	at := slices.IndexFunc(file.TensorInfos, func(t gguf.GGUFTensorInfo) bool { return t.Name == name })
+	if at < 0 {
 		return t, nil, false
 	}
 	t = file.TensorInfos[at]
@@ -95,15 +93,6 @@ func (m *Model) tensor(file *gguf.GGUFFile, name string) (t gguf.GGUFTensorInfo,
 		return t, nil, true
 	}
 	return t, data[off:], true
-}
-
-func indexOfTensor(file *gguf.GGUFFile, name string) (int, bool) {
-	for i, t := range file.TensorInfos {
-		if t.Name == name {
-			return i, true
-		}
-	}
-	return 0, false
 }
 
 // hash is what Model.Hash says; of several files that of theirs.

@@ -102,20 +102,20 @@ func (k *Kernels) Compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) 
 
 // Dequantize writes the values of the packed row src, of any ggml type that
 // BlockSize knows, to dst, whose length decides how many there are.
-func (k *Kernels) Dequantize(t uint32, src []byte, dst []float32) error {
-	want, err := KVType(t).RowBytes(len(dst))
+func (k *Kernels) Dequantize(t KVType, src []byte, dst []float32) error {
+	want, err := t.RowBytes(len(dst))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrKernelInput, err)
 	case len(src) != want:
-		return fmt.Errorf("%w: %d bytes for %d values of %s: expected %d", ErrKernelInput, len(src), len(dst), KVType(t), want)
+		return fmt.Errorf("%w: %d bytes for %d values of %s: expected %d", ErrKernelInput, len(src), len(dst), t, want)
 	case len(dst) == 0:
 		return nil
 	}
 	if k.native != nil {
-		return k.native.dequantize(t, src, dst)
+		return k.native.dequantize(uint32(t), src, dst)
 	}
-	goDequantize(KVType(t), src, dst)
+	goDequantize(t, src, dst)
 	return nil
 }
 

@@ -26,32 +26,14 @@ func turns(runs []Run, rope *RoPE) map[int32]turn {
 	return tables
 }
 
-// mergeRuns joins runs that continue one another; keys do so only under one delta.
-func mergeRuns(runs []Run, keys bool) []Run {
-	var out []Run
-	for _, r := range runs {
-		if n := len(out); n > 0 {
-			last := &out[n-1]
-			follows := last.Ref == r.Ref && last.Src+last.Len == r.Src && last.Dst+last.Len == r.Dst
-			if follows && (!keys || last.Delta == r.Delta) {
-				last.Len += r.Len
-				continue
-			}
-		}
-		out = append(out, r)
-	}
-	return out
-}
-
 // goCompose is Compose in Go; its arguments are valid.
 func goCompose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) error {
 	tables := turns(runs, rope)
-	keyRuns, valueRuns := mergeRuns(runs, true), mergeRuns(runs, false)
 	var g errgroup.Group
 	g.SetLimit(threads)
 	for i := range jobs {
-		g.Go(func() error { jobs[i].composeKeys(keyRuns, rope, tables); return nil })
-		g.Go(func() error { jobs[i].composeValues(valueRuns); return nil })
+		g.Go(func() error { jobs[i].composeKeys(runs, rope, tables); return nil })
+		g.Go(func() error { jobs[i].composeValues(runs); return nil })
 	}
 	return g.Wait()
 }

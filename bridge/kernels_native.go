@@ -54,9 +54,6 @@ type native struct {
 	// const char * semshare_cpu(void);
 	semshareCPU func() string
 
-	// int32_t semshare_use_cpu(const char * name);
-	semshareUseCPU func(name string) int32
-
 	// const char * semshare_error(int32_t status);
 	semshareError func(status int32) string
 
@@ -66,9 +63,6 @@ type native struct {
 	// int32_t semshare_dequantize(uint32_t type, const uint8_t * src, int64_t src_size, float * dst, int64_t n);
 	semshareDequantize func(t uint32, src *byte, srcSize int64, dst *float32, n int64) int32
 
-	// int32_t semshare_quantize(uint32_t type, const float * src, int64_t n, uint8_t * dst, int64_t dst_size);
-	semshareQuantize func(t uint32, src *float32, n int64, dst *byte, dstSize int64) int32
-
 	// int32_t semshare_signatures(const float * rows, int64_t n_rows, int32_t dim, const int32_t * pos, const float * freqs, const float * planes, int32_t bits, uint64_t * out, int32_t n_threads);
 	semshareSignatures func(rows *float32, nRows int64, dim int32, pos *int32, freqs *float32, planes *float32, bits int32, out *uint64, nThreads int32) int32
 }
@@ -77,11 +71,9 @@ type native struct {
 func (n *native) symbols() map[string]any {
 	return map[string]any{
 		"semshare_cpu":        &n.semshareCPU,
-		"semshare_use_cpu":    &n.semshareUseCPU,
 		"semshare_error":      &n.semshareError,
 		"semshare_compose":    &n.semshareCompose,
 		"semshare_dequantize": &n.semshareDequantize,
-		"semshare_quantize":   &n.semshareQuantize,
 		"semshare_signatures": &n.semshareSignatures,
 	}
 }
@@ -165,11 +157,9 @@ func (n *native) failure(what string, status int32) error {
 	return fmt.Errorf("%w: %w", ErrKernelInput, err)
 }
 
-// pins holds Go memory in place, and alive, while C reads and writes it.
-type pins struct{ runtime.Pinner }
-
-// pin pins what a slice points to and returns that; nil for an empty one.
-func pin[T any](p *pins, s []T) *T {
+// pin holds what a slice points to in place, and alive, while C reads and writes it, and
+// returns that; nil for an empty one.
+func pin[T any](p *runtime.Pinner, s []T) *T {
 	if len(s) == 0 {
 		return nil
 	}
@@ -188,7 +178,7 @@ func cRuns(runs []Run) []cRun {
 }
 
 func (n *native) compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) error {
-	var p pins
+	var p runtime.Pinner
 	defer p.Unpin()
 	cJobs := make([]cJob, len(jobs))
 	for i := range jobs {
@@ -203,7 +193,7 @@ func (n *native) compose(jobs []LayerJob, runs []Run, rope *RoPE, threads int) e
 	return n.failure("compose", status)
 }
 
-func (j *LayerJob) toC(p *pins) cJob {
+func (j *LayerJob) toC(p *runtime.Pinner) cJob {
 	sources := make([]cSource, len(j.Sources))
 	for i, s := range j.Sources {
 		sources[i] = cSource{k: pin(p, s.K), v: pin(p, s.V), kSize: int64(len(s.K)), vSize: int64(len(s.V)),
@@ -228,13 +218,13 @@ func b2i(b bool) int32 {
 }
 
 func (n *native) dequantize(t uint32, src []byte, dst []float32) error {
-	var p pins
+	var p runtime.Pinner
 	defer p.Unpin()
 	return n.failure("dequantize", n.semshareDequantize(t, pin(&p, src), int64(len(src)), pin(&p, dst), int64(len(dst))))
 }
 
 func (n *native) signatures(rows []float32, count, dim int, pos []int32, freqs, planes []float32, bits int, out []uint64, threads int) error {
-	var p pins
+	var p runtime.Pinner
 	defer p.Unpin()
 	status := n.semshareSignatures(pin(&p, rows), int64(count), int32(dim), pin(&p, pos), pin(&p, freqs), pin(&p, planes), int32(bits), pin(&p, out), int32(threads))
 	return n.failure("signatures", status)

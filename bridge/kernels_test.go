@@ -439,7 +439,7 @@ func TestPackedValues(t *testing.T) {
 		}
 		for _, k := range testKernels(t) {
 			got := make([]float32, elems)
-			if err := k.Dequantize(uint32(kv), block, got); err != nil {
+			if err := k.Dequantize(kv, block, got); err != nil {
 				t.Fatal(err)
 			}
 			for i, v := range want {
@@ -486,7 +486,7 @@ func TestNativeAndGoUnpackAlike(t *testing.T) {
 				block[i] = byte(rng.Uint32())
 			}
 			a, b := make([]float32, 3*elems), make([]float32, 3*elems)
-			if err := errors.Join(GoKernels().Dequantize(uint32(kv), block, a), native.Dequantize(uint32(kv), block, b)); err != nil {
+			if err := errors.Join(GoKernels().Dequantize(kv, block, a), native.Dequantize(kv, block, b)); err != nil {
 				t.Fatal(err)
 			}
 			for i := range a {
@@ -545,7 +545,7 @@ func TestDequantizeRefuses(t *testing.T) {
 	f := func(kv KVType, bytes, values int, want string) {
 		t.Helper()
 		for _, k := range testKernels(t) {
-			err := k.Dequantize(uint32(kv), make([]byte, bytes), make([]float32, values))
+			err := k.Dequantize(kv, make([]byte, bytes), make([]float32, values))
 			if !errors.Is(err, ErrKernelInput) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: error %v: expected %q", k.Name(), err, want)
 			}

@@ -37,7 +37,7 @@ type Probed struct {
 	// Readings are prefills that were timed: the long and short ones of a fast
 	// backend, or of a slow one the probe's own prompt alone.
 	Readings []Reading
-	// AgentTook is how long the agent took, where Agent found one and the backend is fast.
+	// AgentTook is how long the agent took, where Agent found one.
 	AgentTook AgentReading
 }
 
@@ -110,16 +110,8 @@ func (p Prober) Probe(ctx context.Context) (out *Probed, err error) {
 			return nil, err
 		}
 	}
-	if first, err = p.warm(ctx, first, single); err != nil {
+	if out.Readings, err = p.readings(ctx, first, single); err != nil {
 		return nil, err
-	}
-	if first.fast() {
-		if out.Readings, err = p.time(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if len(out.Readings) == 0 {
-		out.Readings = []Reading{first}
 	}
 	return out, nil
 }
@@ -140,7 +132,7 @@ func (p Prober) clear(ctx context.Context, slot int) {
 // directory can be written. remove deletes them. They are of a run of their own: what a
 // kill leaves of them, or the server saves too late, goes when a store is opened there.
 func (p Prober) files(n int) (paths []string, remove func(), err error) {
-	run, err := newRunAs(p.Dir, p.Run)
+	run, err := newRun(p.Dir, p.Run)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot write to the slot directory %s: %w", p.Dir, err)
 	}
@@ -269,11 +261,8 @@ func (p Prober) key(out *Probed) string {
 
 func floats(k *Kernels, t KVType, row []byte) ([]float32, error) {
 	elems, size := t.BlockSize()
-	if size == 0 {
-		return nil, fmt.Errorf("%w: K type %s", ErrUnsupported, t)
-	}
 	out := make([]float32, len(row)/size*elems)
-	return out, k.Dequantize(uint32(t), row, out)
+	return out, k.Dequantize(t, row, out)
 }
 
 // relativeError is |a-b| / |b| in the Euclidean norm.

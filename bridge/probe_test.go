@@ -16,7 +16,7 @@ var shuffled = []int32{3, 0, 4, 1, 2}
 // the writer that fills their rows.
 func newState(l *Layout, pos []int32) ([]byte, *StateWriter) {
 	m := &mapping{data: make([]byte, l.FileBytes(len(pos), len(pos)))}
-	return m.data, newStateWriter("", m, l, 0, make([]int32, len(pos)), pos)
+	return m.data, newStateWriter(m, l, 0, make([]int32, len(pos)), pos)
 }
 
 // noise is a state of n cells with random floats as keys and values.

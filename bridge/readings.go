@@ -51,6 +51,21 @@ func readingLengths(long int) []int { return []int{long, 1, 8, 64} }
 // fast reports whether a backend is worth being timed more closely.
 func (r Reading) fast() bool { return r.PerToken() < fastTokenMS }
 
+// readings are those of a backend that took so long for the probe's prompt and for a single
+// token behind it.
+func (p Prober) readings(ctx context.Context, first, single Reading) ([]Reading, error) {
+	first, err := p.warm(ctx, first, single)
+	if err != nil {
+		return nil, err
+	}
+	if first.fast() {
+		if timed, err := p.time(ctx); err != nil || len(timed) > 0 {
+			return timed, err
+		}
+	}
+	return []Reading{first}, nil
+}
+
 // warm returns the reading of the first prefill, or, if that was slow though a single token
 // behind it was not, of a second prefill of the same length: on a GPU the first is mostly
 // start-up.

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -66,7 +65,6 @@ const (
 	recipeNEOX      = 1
 	recipeVTrans    = 2
 	recipePacked    = 4
-	recipeHeadBytes = 128
 	recipeNameBytes = 248
 	recipeMaxRefs   = 64
 	recipeKeep      = 1 << 15
@@ -104,21 +102,21 @@ type recipeRef struct {
 	Name [recipeNameBytes]byte
 }
 
-// WriteTo writes the recipe. Errors name what the agent would refuse.
-func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
+// encode returns the recipe as its file holds it. Errors name what the agent would refuse.
+func (r *Recipe) encode() ([]byte, error) {
 	if err := r.validate(); err != nil {
-		return 0, fmt.Errorf("recipe: %w", err)
+		return nil, fmt.Errorf("recipe: %w", err)
 	}
 	runs, pos := r.cells()
 	if len(pos) == 0 || int(pos[len(pos)-1]) != len(r.Tokens)-1 {
-		return 0, fmt.Errorf("recipe: the last of %d tokens would have no cell: the server could not go on behind it", len(r.Tokens))
+		return nil, fmt.Errorf("recipe: the last of %d tokens would have no cell: the server could not go on behind it", len(r.Tokens))
 	}
 	h := r.head(len(runs), len(pos))
 	var b bytes.Buffer
 	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) }
 	put(h)
 	if err := r.putRefs(put); err != nil {
-		return 0, err
+		return nil, err
 	}
 	put(r.types())
 	put(r.Tokens)
@@ -133,18 +131,16 @@ func (r *Recipe) WriteTo(w io.Writer) (int64, error) {
 	out := b.Bytes()
 	binary.LittleEndian.PutUint64(out[8:], uint64(len(out)))
 	binary.LittleEndian.PutUint64(out[16:], xxhash.Sum64(out[24:]))
-	n, err := w.Write(out)
-	return int64(n), err
+	return out, nil
 }
 
 // WriteFile writes the recipe to a file of mode 0600.
 func (r *Recipe) WriteFile(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	data, err := r.encode()
 	if err != nil {
 		return err
 	}
-	_, err = r.WriteTo(f)
-	return errors.Join(err, f.Close())
+	return os.WriteFile(path, data, 0o600)
 }
 
 func (r *Recipe) validate() error {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapping is a file in memory. Without a file (tests) it is plain memory.
+// mapping is a file in memory. Where it is not mapped it is another's, or (tests) plain memory.
 type mapping struct {
 	data   []byte
 	mapped bool

@@ -193,7 +193,7 @@ func keyRow(t *testing.T, s *State, layer int, pos int32) []float32 {
 	}
 	out := make([]float32, elems)
 	k := s.Layer(layer).K[row*int(l.KRow):][:l.KRow]
-	if err := GoKernels().Dequantize(uint32(l.KType), k, out); err != nil {
+	if err := GoKernels().Dequantize(l.KType, k, out); err != nil {
 		t.Fatal(err)
 	}
 	return out

@@ -95,7 +95,7 @@ func TestStateWrittenIsReadBack(t *testing.T) {
 		if err := s.Layout.Equal(l); err != nil {
 			t.Error(err)
 		}
-		if s.Layout.Stream != stream || !slices.Equal(s.Tokens, tokens) || !slices.Equal(s.Pos, pos) || s.Size != w.Size {
+		if s.Layout.Stream != stream || !slices.Equal(s.Tokens, tokens) || !slices.Equal(s.Pos, pos) || s.Size != l.FileBytes(len(tokens), len(pos)) {
 			t.Errorf("read back stream %d, tokens %v, positions %v, %d bytes", s.Layout.Stream, s.Tokens, s.Pos, s.Size)
 		}
 		for i := range want {

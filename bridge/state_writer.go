@@ -12,15 +12,11 @@ import (
 // cells are in place, and its layers are mapped for composing into. It is used by
 // one goroutine.
 type StateWriter struct {
-	Path string
-	Size int64
-
 	layout *Layout
 	cells  int
 	keys   []span
 	vals   []span
 	m      *mapping
-	keep   bool // the mapping belongs to a ScratchFile
 }
 
 // CreateState makes the state file at path, with mode 0600, for the given tokens
@@ -45,7 +41,7 @@ func CreateState(path string, l *Layout, stream int, tokens, pos []int32) (*Stat
 	if err != nil {
 		return nil, err
 	}
-	return newStateWriter(path, m, l, stream, tokens, pos), nil
+	return newStateWriter(m, l, stream, tokens, pos), nil
 }
 
 // checkNew refuses what no server would restore.
@@ -77,16 +73,15 @@ func checkNew(l *Layout, stream int, tokens, pos []int32) error {
 	return nil
 }
 
-func newStateWriter(path string, m *mapping, l *Layout, stream int, tokens, pos []int32) *StateWriter {
+func newStateWriter(m *mapping, l *Layout, stream int, tokens, pos []int32) *StateWriter {
 	if l.Streams == 1 {
 		stream = 0
 	}
 	w := &StateWriter{
-		Path: path, Size: l.FileBytes(len(tokens), len(pos)),
 		layout: l, cells: len(pos), m: m,
 		keys: make([]span, len(l.Layers)), vals: make([]span, len(l.Layers)),
 	}
-	p := &printer{data: m.data[:w.Size]}
+	p := &printer{data: m.data}
 	p.tokens(l, tokens)
 	p.word(uint32(l.Streams))
 	for i := range l.Streams {
@@ -103,7 +98,7 @@ func newStateWriter(path string, m *mapping, l *Layout, stream int, tokens, pos 
 // layers writes what precedes each layer and notes where its rows lie.
 func (w *StateWriter) layers(p *printer) {
 	l := w.layout
-	p.word(boolWord(l.VTrans))
+	p.word(uint32(b2i(l.VTrans)))
 	p.word(uint32(len(l.Layers)))
 	if l.Version >= 4 {
 		p.word(l.NRotK)
@@ -164,13 +159,7 @@ func (w *StateWriter) Jobs(refs []*State) ([]LayerJob, error) {
 }
 
 // Close ends the writing: the file may be restored from now on.
-func (w *StateWriter) Close() error {
-	if w.keep {
-		w.m = &mapping{}
-		return nil
-	}
-	return w.m.close()
-}
+func (w *StateWriter) Close() error { return w.m.close() }
 
 // printer writes a state's header into memory of sufficient size.
 type printer struct {
@@ -225,11 +214,4 @@ func (p *printer) cells(pos []int32) {
 		p.word(1)
 		p.word(0)
 	}
-}
-
-func boolWord(b bool) uint32 {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -122,8 +122,7 @@ type entry struct {
 	failed  time.Time // when it last could not, zero where it can
 	pins    int
 	idle    *list.Element // in Store.idle, where it is mapped and not pinned
-	gone    bool
-	why     string // it is gone
+	why     string        // it is gone, "" where it is not
 }
 
 // OpenStore opens the store in dir, which is made with mode 0700 where it does not
@@ -136,7 +135,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	if err := MakePrivate(dir); err != nil {
 		return nil, fmt.Errorf("slot directory: %w", err)
 	}
-	run, err := newRun(dir)
+	run, err := newRun(dir, "")
 	if err != nil {
 		return nil, fmt.Errorf("slot directory %s: %w", dir, err)
 	}

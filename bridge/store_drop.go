@@ -82,10 +82,10 @@ func (s *Store) failingFor(id string) time.Duration {
 	return now.Sub(e.failing)
 }
 
-// detach takes e out of the store: it is not found any more, even while its files are still
-// there. The caller holds s.mu, and ends with unlock.
+// detach takes e out of the store because of reason, which is not "": it is not found any
+// more, even while its files are still there. The caller holds s.mu, and ends with unlock.
 func (s *Store) detach(e *entry, reason string) {
-	e.gone, e.why = true, reason
+	e.why = reason
 	delete(s.entries, e.meta.ID)
 	s.leaving[e.meta.ID] = true
 	s.detached = append(s.detached, e)

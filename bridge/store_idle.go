@@ -23,7 +23,7 @@ func (s *Store) pin(e *entry) {
 // it is the longest unused of too many. The caller holds s.mu.
 func (s *Store) unpin(e *entry) states {
 	e.pins--
-	unused := s.unmapIfUnused(e, e.gone || s.closed)
+	unused := s.unmapIfUnused(e, e.why != "" || s.closed)
 	if e.pins > 0 || e.state == nil {
 		return unused
 	}

@@ -22,9 +22,8 @@ type Pending struct {
 // Reserve makes room, before the backend saves, for a state that will be kept in that
 // many bytes. Where the budget is full, less valued references go, but only for a prompt
 // seen (frequency, itself included) at least as often as theirs, so that a flood of novel
-// prompts leaves in place what is used. Tenant, Generation and Tokens are taken from m,
-// the rest is the store's. Errors wrap ErrNotAdmitted, or
-// are the operating system's.
+// prompts leaves in place what is used. Tenant and Generation are taken from m, the rest is
+// the store's. Errors wrap ErrNotAdmitted, or are the operating system's.
 func (s *Store) Reserve(bytes int64, m Meta, frequency int) (*Pending, error) {
 	m.Bytes = bytes
 	p := &Pending{s: s, meta: m, frequency: frequency}

@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 )
@@ -35,7 +36,7 @@ func (s *Store) recover() error {
 		}
 		_ = os.Remove(filepath.Join(s.dir, name))
 	}
-	s.shrink()
+	_ = s.makeRoom(0, math.MaxInt) // it was opened with a smaller budget, or others filled it
 	return nil
 }
 
@@ -60,23 +61,4 @@ func (s *Store) adopt(id string, rec record, err error) *entry {
 func (s *Store) removed(id string) bool {
 	_, err := os.Lstat(s.metaPath(id))
 	return errors.Is(err, fs.ErrNotExist)
-}
-
-// shrink brings a store that was opened with a smaller budget, or that others
-// filled, back under it. The caller holds s.mu, and ends with unlock.
-func (s *Store) shrink() {
-	if s.o.Budget <= 0 {
-		return
-	}
-	over := s.used() - s.o.Budget
-	if over <= 0 {
-		return
-	}
-	for _, v := range s.victims() {
-		if over <= 0 {
-			return
-		}
-		over -= v.entry.meta.Bytes
-		s.detach(v.entry, DropEvicted)
-	}
 }

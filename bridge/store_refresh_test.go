@@ -20,7 +20,7 @@ func (c *clock) now() time.Time       { return c.Time }
 func (c *clock) pass(d time.Duration) { c.Time = c.Add(d) }
 
 func (s *Store) metaOf(id string) Meta { return s.entries[id].meta }
-func (s *Store) seenOf(id string) int  { return s.entries[id].earned.at(s.o.Now(), halfLife).seen() }
+func (s *Store) seenOf(id string) int  { return s.entries[id].earned.at(s.o.Now()).seen() }
 
 func refreshed(all ...*Store) {
 	for _, s := range all {

@@ -18,11 +18,9 @@ type runLock struct {
 	f  *os.File
 }
 
-func newRun(dir string) (*runLock, error) { return newRunAs(dir, "") }
-
-// newRunAs takes the lock of a run named as, which no living run may have, or of a random
+// newRun takes the lock of a run named as, which no living run may have, or of a random
 // name if as is "".
-func newRunAs(dir, as string) (*runLock, error) {
+func newRun(dir, as string) (*runLock, error) {
 	id := as
 	if id == "" {
 		var b [8]byte
@@ -43,7 +41,7 @@ func newRunAs(dir, as string) (*runLock, error) {
 	}
 	if _, err := os.Stat(f.Name()); errors.Is(err, fs.ErrNotExist) {
 		f.Close()
-		return newRunAs(dir, as)
+		return newRun(dir, as)
 	}
 	return &runLock{id: id, f: f}, nil
 }

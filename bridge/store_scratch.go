@@ -92,13 +92,10 @@ func (f *ScratchFile) Create(l *Layout, stream int, tokens, pos []int32) (*State
 	if err := checkNew(l, stream, tokens, pos); err != nil {
 		return nil, fmt.Errorf("state %s: %w", f.path, err)
 	}
-	size := l.FileBytes(len(tokens), len(pos))
-	if err := f.grow(size); err != nil {
+	if err := f.grow(l.FileBytes(len(tokens), len(pos))); err != nil {
 		return nil, err
 	}
-	w := newStateWriter(f.path, f.m, l, stream, tokens, pos)
-	w.keep = true
-	return w, nil
+	return newStateWriter(&mapping{data: f.m.data}, l, stream, tokens, pos), nil
 }
 
 // grow makes the file size bytes long and the mapping at least so. The mapping may

@@ -829,8 +829,8 @@ func TestScratchIsReusedAndRemoved(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if st.Cells() != n || st.Size != w.Size {
-			t.Errorf("%d cells, %d bytes: expected %d and %d", st.Cells(), st.Size, n, w.Size)
+		if want := storeLayout.FileBytes(n, n); st.Cells() != n || st.Size != want {
+			t.Errorf("%d cells, %d bytes: expected %d and %d", st.Cells(), st.Size, n, want)
 		}
 		st.Close()
 	}

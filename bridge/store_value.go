@@ -20,7 +20,7 @@ type earnings struct {
 }
 
 // at is what the earnings are worth at a later time.
-func (e earnings) at(now time.Time, halfLife time.Duration) earnings {
+func (e earnings) at(now time.Time) earnings {
 	if age := now.Sub(e.At); age > 0 && !e.At.IsZero() {
 		fade := math.Exp2(-age.Seconds() / halfLife.Seconds())
 		e.Hits *= fade
@@ -32,7 +32,7 @@ func (e earnings) at(now time.Time, halfLife time.Duration) earnings {
 
 // plus is what both are worth together at a later time.
 func (e earnings) plus(o earnings, now time.Time) earnings {
-	e, o = e.at(now, halfLife), o.at(now, halfLife)
+	e, o = e.at(now), o.at(now)
 	e.Hits += o.Hits
 	e.Tokens += o.Tokens
 	return e
@@ -120,7 +120,7 @@ func (s *Store) victims() []victim {
 		if e.pins > 0 || s.leaves(e.meta.ID) {
 			continue
 		}
-		v := victim{entry: e, earned: e.earned.at(now, halfLife)}
+		v := victim{entry: e, earned: e.earned.at(now)}
 		switch {
 		case !s.foreign(e):
 			v.familiar = 1

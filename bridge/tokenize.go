@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/tidwall/gjson"
 )
@@ -13,7 +14,7 @@ import (
 // would make of it. auth is the client's Authorization, or "": the sidecar's key does
 // not stand in for it, so that nothing is done for whom the backend would refuse.
 func (b *Backend) ApplyTemplate(ctx context.Context, auth string, chat json.RawMessage) (string, error) {
-	reply, err := b.post(ctx, "/apply-template", auth, chat)
+	reply, err := b.call(ctx, http.MethodPost, "/apply-template", auth, chat)
 	if err != nil {
 		return "", discreet(err)
 	}

@@ -110,8 +110,8 @@ func jumpCost(p, s segment, seam int) float64 {
 	if !near(p, s) {
 		return float64(seam)
 	}
-	drift := abs((s.t - s.r) - (p.t - p.r))
-	return 1 + min(float64(drift)/16, float64(seam)/2)
+	drift := (s.t - s.r) - (p.t - p.r)
+	return 1 + min(float64(max(drift, -drift))/16, float64(seam)/2)
 }
 
 // near reports whether s goes on where p left off, give or take an edit.
@@ -123,11 +123,4 @@ func near(p, s segment) bool {
 	cut := max(0, p.end()-s.t)
 	skip := s.r + cut - p.rEnd()
 	return skip >= 0 && skip < nearJump
-}
-
-func abs(x int) int {
-	if x < 0 {
-		return -x
-	}
-	return x
 }

@@ -1,9 +1,9 @@
 package matcher
 
 import (
+	"cmp"
 	"math"
 	"slices"
-	"sort"
 )
 
 // Span is the target positions [From, To).
@@ -164,7 +164,7 @@ func bridgeShortest(spans []Span, over int) []Span {
 		gaps[i] = i
 	}
 	length := func(i int) int { return spans[i+1].From - spans[i].To }
-	sort.SliceStable(gaps, func(a, b int) bool { return length(gaps[a]) < length(gaps[b]) })
+	slices.SortStableFunc(gaps, func(a, b int) int { return length(a) - length(b) })
 	joined := map[int]bool{}
 	for _, g := range gaps[:over] {
 		joined[g] = true
@@ -195,11 +195,14 @@ func (p *Plan) afford(runs []Span, c Costs, budget float64) []Span {
 	for i, r := range runs[:last] {
 		all = append(all, choice{i, p.hasCritical(r), c.stage(r.From) + c.Prefill(r.From, r.To)})
 	}
-	sort.SliceStable(all, func(a, b int) bool {
-		if all[a].critical != all[b].critical {
-			return all[a].critical
+	slices.SortStableFunc(all, func(a, b choice) int {
+		switch {
+		case a.critical == b.critical:
+			return cmp.Compare(a.cost, b.cost)
+		case a.critical:
+			return -1
 		}
-		return all[a].cost < all[b].cost
+		return 1
 	})
 	keep := make([]bool, len(runs))
 	keep[last] = true
@@ -222,12 +225,7 @@ func (p *Plan) afford(runs []Span, c Costs, budget float64) []Span {
 }
 
 func (p *Plan) hasCritical(s Span) bool {
-	for _, t := range p.Tokens[s.From:s.To] {
-		if t.Reason == Critical {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.Tokens[s.From:s.To], func(t PlanToken) bool { return t.Reason == Critical })
 }
 
 // accept takes over the counterparts of the span's tokens.

@@ -42,8 +42,8 @@ func (s segment) rEnd() int { return s.r + s.n }
 // gramIndex finds where a run of seedLen tokens stands in the references.
 type gramIndex struct {
 	refs  []Reference
-	heads map[uint64]int32 // last occurrence
-	next  []int32          // previous occurrence of the same run
+	heads map[uint64]int32 // first occurrence, in the first reference that has one
+	next  []int32          // the following occurrence of the same run, or -1
 	at    []place
 }
 
@@ -67,12 +67,12 @@ func newGramIndex(ctx context.Context, refs []Reference) *gramIndex {
 		}
 		for p := len(r.Tokens) - seedLen; p >= 0; p-- {
 			h := gramHash(r.Tokens[p:])
-			before, ok := g.heads[h]
+			next, ok := g.heads[h]
 			if !ok {
-				before = -1
+				next = -1
 			}
 			g.heads[h] = int32(len(g.at))
-			g.next = append(g.next, before)
+			g.next = append(g.next, next)
 			g.at = append(g.at, place{int32(ri), int32(p)})
 		}
 	}

@@ -69,7 +69,6 @@ type Signer struct {
 	mean    []float32
 	freqs   []float32
 	planes  []float32 // ecacheBits x Dim
-	codes   []uint64
 	coarse  []uint16
 }
 
@@ -87,10 +86,11 @@ func NewSigner(e Embeddings, seed uint64, project Project) (*Signer, error) {
 	if s.mean, err = meanRow(e); err != nil {
 		return nil, err
 	}
-	if s.codes, err = s.vocabulary(); err != nil {
+	codes, err := s.vocabulary()
+	if err != nil {
 		return nil, err
 	}
-	s.coarse = cluster(s.codes, seed)
+	s.coarse = cluster(codes, seed)
 	return s, nil
 }
 
@@ -105,19 +105,11 @@ func IdentitySigner(seed uint64) *Signer {
 func (s *Signer) Key() string { return s.key }
 
 // Identity reports whether tokens only ever match themselves.
-func (s *Signer) Identity() bool { return s.codes == nil }
-
-// Code is the position-free signature of a token. Tokens outside of the
-// vocabulary are told apart by their ids.
-func (s *Signer) Code(token int32) uint64 {
-	if i := int(token); i >= 0 && i < len(s.codes) {
-		return s.codes[i]
-	}
-	return mix(s.seed ^ uint64(uint32(token)))
-}
+func (s *Signer) Identity() bool { return s.coarse == nil }
 
 // Coarse is the code that shingles are made of: tokens with nearly the same
-// embedding (case, spacing, inflections, the closest synonyms) share one.
+// embedding (case, spacing, inflections, the closest synonyms) share one. Tokens outside of
+// the vocabulary are told apart by their ids.
 func (s *Signer) Coarse(token int32) uint16 {
 	if i := int(token); i >= 0 && i < len(s.coarse) {
 		return s.coarse[i]
@@ -133,13 +125,6 @@ func (s *Signer) ECache(ctx context.Context, tokens, pos []int32) ([]Signature, 
 		return nil, fmt.Errorf("e-cache: %d tokens with %d positions", len(tokens), len(pos))
 	}
 	out := make([]Signature, len(tokens))
-	if s.Identity() {
-		for i, t := range tokens {
-			h := mix(s.seed ^ uint64(uint32(t)))
-			out[i] = Signature{h, mix(h)}
-		}
-		return out, nil
-	}
 	rows := make([]float32, min(len(tokens), projectRows)*s.emb.Dim)
 	words := make([]uint64, min(len(tokens), projectRows)*len(Signature{}))
 	for from := 0; from < len(tokens); from += projectRows {

@@ -141,7 +141,7 @@ func (d *decision) save(o outcome) (*bridge.Pending, error) {
 		}
 	}
 	n := len(d.tokens) + max(0, o.PredictedN)
-	meta := bridge.Meta{Tenant: d.req.Tenant, Model: d.lv.refKey, Tokens: n, Generation: d.generation}
+	meta := bridge.Meta{Tenant: d.req.Tenant, Generation: d.generation}
 	p, err := d.lv.store.Reserve(d.lv.stored.FileBytes(n, n), meta, d.seen+1)
 	if err != nil {
 		return nil, err
