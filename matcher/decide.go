@@ -59,7 +59,7 @@ func Decide(ctx context.Context, a *Alignment, r Rules) *Plan {
 
 // decide is nil where ctx ended first.
 func decide(ctx context.Context, a *Alignment, r Rules, own []Reason) *Plan {
-	p := &Plan{Tokens: make([]PlanToken, len(a.Matches)), Similarity: a.Similarity(r.TokenSimilarity)}
+	p := &Plan{Tokens: make([]PlanToken, len(a.Matches))}
 	for _, ref := range a.Refs {
 		p.Refs = append(p.Refs, ref.ID)
 	}

@@ -50,9 +50,6 @@ type PlanToken struct {
 type Plan struct {
 	Refs   []string // reference ids
 	Tokens []PlanToken
-	// Similarity is the share of the target's tokens that have an identical or
-	// near counterpart in the references, 0 to 1.
-	Similarity float64
 	// Passages are stretches whose KV is off in the same way throughout, since other
 	// text stands before them; by how much is measured at their Sample tokens.
 	Passages []Span

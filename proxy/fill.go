@@ -168,7 +168,7 @@ func (d *decision) shared(p *planned, done bridge.Filled) {
 	d.report.Reused, d.report.Recomputed = n-recomputed, recomputed
 	d.report.Cells = done.Cells + n - done.Tokens
 	d.choose()
-	d.Header = fmt.Sprintf("shared; similarity=%.4f; reused=%.4f; recomputed=%.4f", p.Similarity,
+	d.Header = fmt.Sprintf("shared; similarity=%.4f; reused=%.4f; recomputed=%.4f", d.report.Similarity,
 		float64(n-recomputed)/float64(n), float64(recomputed)/float64(n))
 	d.sh.metrics.Tokens.WithLabelValues("reused").Add(float64(n - recomputed))
 	d.sh.metrics.Tokens.WithLabelValues("recomputed").Add(float64(recomputed))

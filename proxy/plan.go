@@ -166,7 +166,7 @@ func (d *decision) drawPlan(ctx context.Context, a *matcher.Alignment) *matcher.
 // compute them sooner.
 func (d *decision) worth(ctx context.Context, p *planned, costs matcher.Costs) (*planned, string) {
 	prefix := d.book.longestPrefix(d.req.Tenant, d.tokens, d.maxGeneration())
-	d.sh.log.Debug().Str("id", d.req.ID).Float64("similarity", p.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
+	d.sh.log.Debug().Str("id", d.req.ID).Float64("similarity", d.report.Similarity).Float64("cost_ms", p.Cost).Float64("cold_ms", p.Cold).
 		Interface("costs", costs).Interface("spans", p.Spans).Msg("planned")
 	if d.trial == nil && (p.Cost > gain*costs.Prefill(prefix, len(d.tokens)) || prefix > 0 && p.Recomputed() >= len(d.tokens)-prefix) {
 		return nil, coldNoGain
