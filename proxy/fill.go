@@ -88,7 +88,7 @@ func (d *decision) strangerIn(ctx context.Context, sl *slot) bool {
 	}
 	for range 2 { // an answer may be through a moment before its slot is idle
 		busy, ok := d.sh.backend.Busy(ctx)
-		if !ok || sl.id >= len(busy) || !busy[sl.id] {
+		if !ok || !atWork(busy, sl.id) {
 			return false
 		}
 		select {

@@ -40,7 +40,7 @@ func (g gate) leaveWhenBusy(b *bridge.Backend, slot int, over <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), gateLimit)
 	defer cancel()
 	for {
-		if busy, ok := b.Busy(ctx); !ok || slot < len(busy) && busy[slot] {
+		if busy, ok := b.Busy(ctx); !ok || atWork(busy, slot) {
 			return
 		}
 		select {

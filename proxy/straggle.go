@@ -99,5 +99,8 @@ func (d *decision) atWork(busy []bool) bool {
 	if d.all {
 		return slices.Contains(busy, true)
 	}
-	return d.slot.id < len(busy) && busy[d.slot.id]
+	return atWork(busy, d.slot.id)
 }
+
+// atWork reports whether the backend, which said which slots are busy, named the slot.
+func atWork(busy []bool, slot int) bool { return slot < len(busy) && busy[slot] }

@@ -101,5 +101,5 @@ func (sh *Sharer) clearUnknown(ctx context.Context) {
 
 // clear empties the slot if it is not at work, for all that is known.
 func (sh *Sharer) clear(ctx context.Context, slot int, busy []bool) bool {
-	return (slot >= len(busy) || !busy[slot]) && sh.backend.Erase(ctx, slot) == nil
+	return !atWork(busy, slot) && sh.backend.Erase(ctx, slot) == nil
 }
